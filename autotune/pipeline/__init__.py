@@ -1,0 +1,1 @@
+"""The real thing: device seam, rank processes, and torch.distributed.pipelining runs."""

@@ -1,0 +1,49 @@
+"""What a real run of a candidate ends as: a Measurement or a Failure. No torch here; reports read these."""
+
+from statistics import median
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from autotune.records import Record
+
+FailureKind = Literal["out_of_memory", "hang", "crash", "model_error"]
+
+
+class Failure(Record):
+    """A candidate that did not run; ``rank`` is None where no single rank is to blame."""
+
+    kind: FailureKind
+    rank: NonNegativeInt | None = None
+    message: str
+
+
+class Measurement(Record):
+    """Timed steps of one candidate on live ranks.
+
+    ``step_times_s`` are the raw samples; ``step_time_s`` is their median. ``peak_memory_bytes[rank]`` is the device
+    allocator's own peak over one whole step. ``measured_at`` is ISO 8601; ``from_earlier_run`` marks a figure that an
+    earlier run of the same study measured.
+    """
+
+    step_times_s: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+    step_time_s: NonNegativeFloat
+    throughput_seq_s: NonNegativeFloat
+    throughput_tokens_s: NonNegativeFloat
+    peak_memory_bytes: tuple[NonNegativeInt, ...] | None = None
+    loss: float | None = None
+    measured_at: str | None = None
+    from_earlier_run: bool = False
+    pruned: bool = False
+
+    @staticmethod
+    def of(step_times_s: tuple[float, ...], sequences: int, seq_len: int, **rest: object) -> "Measurement":
+        """Builds the record from raw step times of ``sequences`` real sequences per step."""
+        step_time = median(step_times_s)
+        return Measurement(
+            step_times_s=step_times_s,
+            step_time_s=step_time,
+            throughput_seq_s=sequences / step_time,
+            throughput_tokens_s=sequences * seq_len / step_time,
+            **rest,  # type: ignore[arg-type]
+        )

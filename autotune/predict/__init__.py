@@ -1,0 +1,1 @@
+"""Pure arithmetic, no torch: schedules as data, simulator, memory, Profile x Candidate -> Prediction."""

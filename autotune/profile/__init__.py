@@ -1,0 +1,1 @@
+"""The Profile record, and measuring it on live ranks."""

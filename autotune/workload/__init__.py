@@ -1,0 +1,1 @@
+"""What is trained: the built-in GPT, its data, and how its layers become stages."""
