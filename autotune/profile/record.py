@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.config import WorkloadFacts
+from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.records import SCHEMA_VERSION, Record, read_record
 
 
@@ -24,45 +25,6 @@ class Environment(Record):
     cuda_version: str | None = None
     nccl_version: str | None = None
     driver_version: str | None = None
-
-
-class StageTime(Record):
-    """Seconds of one micro-batch of ``micro_batch_size`` sequences on one stage, alone on its host.
-
-    Either ``t_b`` and ``t_w`` (input gradient, weight gradient) or the fused backward ``t_bw`` is given. ``samples_*``
-    are the raw passes whose medians the times are.
-    """
-
-    micro_batch_size: PositiveInt
-    t_f: NonNegativeFloat
-    t_b: NonNegativeFloat | None = None
-    t_w: NonNegativeFloat | None = None
-    t_bw: NonNegativeFloat | None = None
-    samples_f: tuple[NonNegativeFloat, ...] = ()
-    samples_bw: tuple[NonNegativeFloat, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_backward(self) -> Self:
-        if (self.t_bw is None) == (self.t_b is None and self.t_w is None):
-            raise ValueError("give either t_bw (fused backward) or t_b with t_w, not both and not neither")
-        return self
-
-    @property
-    def backward(self) -> float:
-        """Seconds of the whole backward, t_b + t_w."""
-        return self.t_bw if self.t_bw is not None else (self.t_b or 0.0) + (self.t_w or 0.0)
-
-
-class StageMemory(Record):
-    """Bytes of one micro-batch on one stage.
-
-    ``activation_bytes``: held from its forward to its backward, without the received input (a communication buffer).
-    ``transient_bytes``: the most that a forward or backward holds above that while it runs.
-    """
-
-    micro_batch_size: PositiveInt
-    activation_bytes: NonNegativeInt
-    transient_bytes: NonNegativeInt = 0
 
 
 class StageProfile(Record):

@@ -1,0 +1,188 @@
+"""The controller's side of the ranks: start them, ask all of them one thing, find out who died, replace them.
+
+::
+
+    controller --pipe--> rank 0 --gloo or NCCL--> rank 1 --> ...
+               --pipe--> rank 1                    one process per rank, forked from a server that has torch loaded
+"""
+
+import json
+import multiprocessing
+import shutil
+import tempfile
+import time
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Self
+
+from autotune.errors import DeviceError
+from autotune.pipeline.commands import Command
+from autotune.pipeline.outcome import Failure
+
+CONTEXT = multiprocessing.get_context("forkserver")
+START_TIMEOUT_S = 120.0
+GRACE_S = 2.0  # how long the others may take to answer once one rank has failed
+
+
+class RankFailure(Exception):
+    """A command that some rank did not carry out; the ranks must be replaced before the next one."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Ranks:
+    """p live rank processes. A context manager: leaving it ends every process and removes every file."""
+
+    def __init__(self, ranks: int, device: str) -> None:
+        self.ranks, self.device = ranks, device
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts fresh ranks; any that still run are ended first."""
+        self.stop()
+        CONTEXT.set_forkserver_preload(["autotune.pipeline.worker"])
+        self._folder = Path(tempfile.mkdtemp(prefix="autotune-"))  # mode 0700: the rendezvous is the user's alone
+        for rank in range(self.ranks):
+            ours, theirs = CONTEXT.Pipe()
+            arguments = (rank, self.ranks, self.device, str(self._folder), theirs)
+            process = CONTEXT.Process(target=run_rank, args=arguments, daemon=True, name=f"autotune rank {rank}")
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def stop(self) -> None:
+        """Ends every rank and removes its files. Ranks hold nothing worth saving, so they are killed."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes, self._processes = [], []
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether every rank is ready for a command."""
+        return bool(self._processes) and all(process.is_alive() for process in self._processes)
+
+    def ask(self, command: Command, timeout_s: float) -> list[Any]:
+        """Sends ``command`` to every rank and returns their answers, by rank.
+
+        Raises RankFailure when a rank answers with a failure, dies, or is silent for ``timeout_s``; the ranks have
+        been ended by then, for their neighbours may be stuck, and ``start`` replaces them.
+        """
+        assert self._processes, "start comes first"
+        message = command.model_dump_json().encode()
+        replies: dict[int, Any] = {}
+        failures: list[Failure] = []
+        try:
+            for rank, pipe in enumerate(self._pipes):
+                try:
+                    pipe.send_bytes(message)
+                except OSError:
+                    failures.append(self._death(rank))
+            self._collect(replies, failures, time.monotonic() + timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+        if failures:
+            self.stop()
+            raise RankFailure(root_cause(failures))
+        return [replies[rank] for rank in range(self.ranks)]
+
+    def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float) -> None:
+        """Fills ``replies`` and ``failures`` until every rank has answered, died, or the deadline has passed."""
+        waiting = {pipe: rank for rank, pipe in enumerate(self._pipes)}
+        for failure in failures:
+            waiting = {pipe: rank for pipe, rank in waiting.items() if rank != failure.rank}
+        while waiting:
+            limit = min(deadline, time.monotonic() + GRACE_S) if failures else deadline
+            ready = wait(list(waiting), timeout=max(0.0, limit - time.monotonic()))
+            if not ready:
+                silent = sorted(waiting.values())
+                if not failures:
+                    text = f"no answer from rank {', '.join(map(str, silent))} in time"
+                    failures.append(Failure(kind="hang", rank=silent[0] if len(silent) == 1 else None, message=text))
+                return
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                self._read(waiting.pop(pipe), pipe, replies, failures)
+
+    def _read(self, rank: int, pipe: Connection, replies: dict[int, Any], failures: list[Failure]) -> None:
+        try:
+            reply = json.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            failures.append(self._death(rank))
+            return
+        if reply["failure"] is not None:
+            failures.append(Failure.model_validate(reply["failure"]))
+        else:
+            replies[rank] = reply["value"]
+
+    def _death(self, rank: int) -> Failure:
+        """Describes a rank that has gone: its exit status and its last words. SIGKILL is what the kernel sends when
+        memory runs out, but anyone can send it, so it counts as a crash."""
+        process = self._processes[rank]
+        process.join(1.0)
+        code = process.exitcode
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exited with status {code}"
+        return Failure(kind="crash", rank=rank, message=f"rank {rank} {how}; {self.last_words(rank)}")
+
+    def last_words(self, rank: int) -> str:
+        """The last line that a rank wrote to its stderr."""
+        log = self._folder / f"rank{rank}.log" if self._folder else None
+        lines = log.read_text(errors="replace").split("\n") if log and log.exists() else []
+        said = [line for line in lines if line.strip() and not line.startswith("USDT:")]
+        return f"last words: {said[-1].strip()[:300]}" if said else "it left no last words"
+
+
+def root_cause(failures: list[Failure]) -> Failure:
+    """The failure that explains the others: running out of memory before an error before a lost connection."""
+    order = {"out_of_memory": 0, "model_error": 1, "crash": 2, "hang": 3}
+    return min(failures, key=lambda failure: order[failure.kind])
+
+
+def run_rank(rank: int, ranks: int, device: str, folder: str, connection: Connection) -> None:
+    """Runs in the rank's process, where torch is loaded; the controller itself never imports it."""
+    from autotune.pipeline.worker import serve
+
+    serve(rank, ranks, device, folder, connection)
+
+
+def survey() -> dict[str, Any]:
+    """What torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    ours, theirs = CONTEXT.Pipe()
+    CONTEXT.set_forkserver_preload(["autotune.pipeline.worker"])
+    process = CONTEXT.Process(target=run_survey, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        answer: dict[str, Any] = json.loads(ours.recv_bytes())
+    except EOFError:
+        raise DeviceError("torch could not be loaded; run autotune doctor, or install torch again") from None
+    finally:
+        process.join()
+        ours.close()
+    return answer
+
+
+def run_survey(connection: Connection) -> None:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.survey import environment
+
+    connection.send_bytes(json.dumps(environment()).encode())

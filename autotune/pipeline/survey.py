@@ -1,0 +1,49 @@
+"""What is here: devices, cores, memory, versions, as torch and the kernel see them."""
+
+import os
+import platform
+import socket
+import sys
+from typing import Any
+
+import torch
+
+
+def environment() -> dict[str, Any]:
+    """The fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's."""
+    here: dict[str, Any] = {
+        "cores": len(os.sched_getaffinity(0)),
+        "torch_version": torch.__version__,
+        "python_version": sys.version.split()[0],
+        "hostname": socket.gethostname(),
+        "platform": platform.platform(),
+    }
+    return here | (gpus() if torch.cuda.is_available() else cpu())
+
+
+def cpu() -> dict[str, Any]:
+    """The host as the one device that all ranks share."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"device": "cpu", "devices": [cpu_name()], "memory_bytes": memory}
+
+
+def cpu_name() -> str:
+    """The processor's own name, from the kernel."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def gpus() -> dict[str, Any]:
+    """Every visible GPU, and the versions that decide how fast it is."""
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "device": "cuda",
+        "devices": [device.name for device in devices],
+        "memory_bytes": min(device.total_memory for device in devices),
+        "cuda_version": torch.version.cuda,
+        "nccl_version": ".".join(map(str, torch.cuda.nccl.version())),
+    }

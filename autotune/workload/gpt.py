@@ -1,0 +1,146 @@
+"""The built-in GPT, stage by stage: embedding, pre-norm blocks, LM head, loss.
+
+Each layer's weights depend only on the seed and the layer's index, so the same model comes out however it is cut.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autotune.config import Workload
+from autotune.workload.partition import layers_per_stage
+
+IGNORED = -100  # the target of padding rows: cross_entropy's own default for "not counted"
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FeatureBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over the hidden features of (batch, tokens, hidden): its statistics see one micro-batch."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(hidden.flatten(0, 1)).view_as(hidden)
+
+
+def norm_layer(workload: Workload) -> nn.Module:
+    """The block's normalisation over ``hidden`` features."""
+    return nn.LayerNorm(workload.hidden) if workload.norm == "layer" else FeatureBatchNorm(workload.hidden)
+
+
+class Embedding(nn.Module):
+    """(batch, tokens) ids -> (batch, tokens, hidden)."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.token = nn.Embedding(workload.vocab, workload.hidden)
+        self.position = nn.Embedding(workload.seq_len, workload.hidden)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.token(ids) + self.position.weight
+        return hidden
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        hidden = workload.hidden
+        self.heads = workload.heads
+        self.norm_attention, self.norm_mlp = norm_layer(workload), norm_layer(workload)
+        self.qkv, self.project = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.project(self.attention(self.qkv(self.norm_attention(x))))
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out
+
+    def attention(self, qkv: Tensor) -> Tensor:
+        batch, tokens, width = qkv.shape
+        q, k, v = qkv.view(batch, tokens, 3, self.heads, width // 3 // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed.transpose(1, 2).reshape(batch, tokens, width // 3)
+
+
+class Head(nn.Sequential):
+    """(batch, tokens, hidden) -> (batch, tokens, vocab) logits."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(norm_layer(workload), nn.Linear(workload.hidden, workload.vocab, bias=False))
+
+
+class Stage(nn.Sequential):
+    """A contiguous part of the model, run under autocast where the precision asks for it.
+
+    What leaves a stage other than the last is in the precision's own type, as launchers send it.
+    """
+
+    def __init__(self, parts: list[nn.Module], precision: str, is_last: bool) -> None:
+        super().__init__(*parts)
+        self.autocast_type = AUTOCAST.get(precision)
+        self.is_last = is_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.autocast_type is None:
+            plain: Tensor = super().forward(x)
+            return plain
+        with torch.autocast(x.device.type, dtype=self.autocast_type):
+            out: Tensor = super().forward(x)
+        return out if self.is_last else out.to(self.autocast_type)
+
+
+def build_stage(workload: Workload, index: int, stages: int, device: torch.device) -> Stage:
+    """Builds stage ``index`` of ``stages`` on ``device`` ("meta" allocates nothing)."""
+    counts = layers_per_stage(workload.layers, stages)
+    first = sum(counts[:index])
+    numbers = [number + 1 for number in range(first, first + counts[index])]
+    kinds: list[tuple[int, type[nn.Module]]] = [(number, Block) for number in numbers]
+    if index == 0:
+        kinds.insert(0, (0, Embedding))
+    if index == stages - 1:
+        kinds.append((workload.layers + 1, Head))
+    with torch.random.fork_rng(devices=[]), device:
+        return Stage([seeded(kind, workload, number) for number, kind in kinds], workload.precision, index == stages - 1)
+
+
+def seeded(kind: type[nn.Module], workload: Workload, number: int) -> nn.Module:
+    """Builds part ``number`` of the model with weights that depend on the seed and the number alone."""
+    torch.manual_seed(workload.seed * 1_000_003 + number)
+    return kind(workload)
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch, so that the micro-batch size changes what is learned."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def boundary_type(workload: Workload) -> torch.dtype:
+    """The element type of what crosses a stage boundary."""
+    return AUTOCAST.get(workload.precision, torch.float32)
+
+
+class SequenceLoss:
+    """Cross-entropy summed over real tokens, divided by the real tokens of the whole batch.
+
+    Summed over the micro-batches of a step it is the mean loss of the ``sequences`` real sequences, and so are its
+    gradients, whatever the padding. ``scale`` keeps fp16 gradients from vanishing; it is 1 otherwise.
+    """
+
+    def __init__(self, workload: Workload, sequences: int) -> None:
+        self.scale = 1024.0 if workload.precision == "fp16" else 1.0
+        self.tokens = sequences * workload.seq_len
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        summed = functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return summed * (self.scale / self.tokens)
+
+
+def random_batch(workload: Workload, sequences: int, padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random token ids and their next-token targets, each (sequences + padding, seq_len); padding targets IGNORED."""
+    generator = torch.Generator().manual_seed(workload.seed)
+    text = torch.randint(workload.vocab, (sequences, workload.seq_len + 1), generator=generator)
+    ids = functional.pad(text[:, :-1], (0, 0, 0, padding))
+    targets = functional.pad(text[:, 1:], (0, 0, 0, padding), value=IGNORED)
+    return ids.contiguous().to(device), targets.contiguous().to(device)
