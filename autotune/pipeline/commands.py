@@ -160,10 +160,14 @@ class Primed(Record):
 
 
 class StepTimes(Record):
-    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is."""
+    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is.
+
+    ``cpu_s``: processor seconds that all threads of the rank used meanwhile.
+    """
 
     start_s: float
     end_s: float
+    cpu_s: float
     loss: float | None = None
 
 

@@ -22,7 +22,7 @@ class EmptyStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.is_first:
-            x = torch.empty(*x.shape, self.hidden, dtype=self.element_type, device=x.device)
+            x = torch.zeros(*x.shape, self.hidden, dtype=self.element_type, device=x.device)
         return x * self.weight
 
 

@@ -113,9 +113,11 @@ class Rank:
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
         dist.barrier()
-        start = time.monotonic()
+        start, cpu = time.monotonic(), time.process_time()
         loss = self.trial.step()
-        return commands.StepTimes(start_s=start, end_s=time.monotonic(), loss=loss)
+        return commands.StepTimes(
+            start_s=start, end_s=time.monotonic(), cpu_s=time.process_time() - cpu, loss=loss
+        )
 
 
 def build_optimizer(stage: nn.Module, name: str) -> Optimizer | None:

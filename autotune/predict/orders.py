@@ -66,7 +66,7 @@ def same_stage(stage: int, micro_batches: int) -> Units:
 # --- one stage per rank -------------------------------------------------------------------------------------------
 
 
-def gpipe(rank: int, p: int, m: int, v: int) -> Order:
+def gpipe(p: int, m: int, v: int, rank: int) -> Order:
     """All forwards, then all backwards (Huang et al. 2019) ::
 
     rank 0   F0 F1 F2       B0 B1 B2
@@ -76,7 +76,7 @@ def gpipe(rank: int, p: int, m: int, v: int) -> Order:
     return count_out("F" * m + "B" * m, [(KINDS, units, units)])
 
 
-def one_forward_one_backward(rank: int, p: int, m: int, v: int) -> Order:
+def one_forward_one_backward(p: int, m: int, v: int, rank: int) -> Order:
     """As many forwards as stages lie ahead, then B and F in turn, then the backwards left (Narayanan et al. 2019) ::
 
     rank 0   F0 F1 F2 .  .  B0 F3 B1 .  B2 .  B3
@@ -88,10 +88,113 @@ def one_forward_one_backward(rank: int, p: int, m: int, v: int) -> Order:
     return count_out("F" * warm_up + "BF" * (m - warm_up) + "B" * warm_up, [(KINDS, units, units)])
 
 
+# --- several stages per rank, in a loop: stages rank, rank + p, rank + 2p, ... ------------------------------------
+
+
+def looped_bfs(p: int, m: int, v: int, rank: int) -> Order:
+    """GPipe stage by stage: every micro-batch through the first stage of the rank, then through the next ::
+
+    rank 0 of 2   0F0 0F1 2F0 2F1 2B1 2B0 0B1 0B0
+
+    The backwards go back over the micro-batches (Lamy-Poirier 2023).
+    """
+    counted = np.arange(v * m, dtype=np.int32)
+    forwards = np.stack((counted // m * p + rank, counted % m))
+    return count_out("F" * (v * m) + "B" * (v * m), [(KINDS, forwards, forwards[:, ::-1])])
+
+
+def in_rounds(p: int, m: int, v: int, rank: int) -> tuple[int, Units, Units]:
+    """Micro-batches taken in rounds of about p, each round through all stages of the rank before the next one.
+
+    With p = 2, v = 2, m = 4 there are two rounds of two, and rank 0 runs stages 0 and 2 ::
+
+        forwards    0F0 0F1  2F0 2F1    0F2 0F3  2F2 2F3
+        backwards   2B0 2B1  0B0 0B1    2B2 2B3  0B2 0B3
+
+    Returns the micro-batches of a round, the forwards and the backwards (Narayanan et al. 2021; rounds may be longer
+    than p, so that m need not be a multiple of p).
+    """
+    size = m // max(1, m // p)
+    counted = np.arange(v * m, dtype=np.int32)
+    turn, micro_batch = counted // size % v, counted // (size * v) * size + counted % size
+    return size, np.stack((turn * p + rank, micro_batch)), np.stack(((v - 1 - turn) * p + rank, micro_batch))
+
+
+def interleaved(p: int, m: int, v: int, rank: int) -> Order:
+    """1F1B over the rounds; a rank further from the end warms up with two more forwards (Narayanan et al. 2021) ::
+
+    rank 0 of 2   0F0 0F1 2F0 2F1  0F2 2B0  0F3 2B1  2F2 0B0  2F3 0B1  2B2 2B3 0B2 0B3
+    """
+    size, forwards, backwards = in_rounds(p, m, v, rank)
+    warm_up = min((v - 1) * size + 2 * (p - 1 - rank), v * m)
+    return count_out("F" * warm_up + "FB" * (v * m - warm_up) + "B" * warm_up, [(KINDS, forwards, backwards)])
+
+
+def interleaved_zero_bubble(p: int, m: int, v: int, rank: int) -> Order:
+    """Interleaved with the backward split: the n-th input gradient is followed by the (n - rank)-th weight gradient.
+
+    The weight gradients left over, ``rank`` of them, end the row where 1F1B would idle; the split also lets a rank
+    warm up with one more forward per hop from the end instead of two (ZB-H1 of Qi et al. 2023) ::
+
+    rank 1 of 2   1F0 1F1  3F0 3I0  3F1 3I1 3W0  1F2 1I0 3W1  ...  1I3 1W2  1W3
+    """
+    size, forwards, backwards = in_rounds(p, m, v, rank)
+    total = v * m
+    warm_up = min((v - 1) * size + p - 1 - rank, total)
+    late = min(rank, total)
+    turns = [("F" if n < total - warm_up else "") + ("IW" if n >= late else "I") for n in range(total)]
+    return count_out("F" * warm_up + "".join(turns) + "W" * late, [(KINDS, forwards, backwards)])
+
+
+# --- two stages per rank, in a V ----------------------------------------------------------------------------------
+
+
+def v_lanes(p: int, m: int, rank: int) -> list[tuple[str, Units, Units]]:
+    """Capital letters: stage ``rank``, on the way down. Small letters: its twin on the way up."""
+    down, up = same_stage(rank, m), same_stage(2 * p - 1 - rank, m)
+    return [(KINDS, down, down), (KINDS.lower(), up, up)]
+
+
+def zbv(p: int, m: int, v: int, rank: int) -> Order:
+    """ZB-V: a rank fills up, then F I W of its two stages in turn without a gap, and keeps weight gradients for the end.
+
+    Written for at least 2p - 1 micro-batches, the number that fills the V; with fewer the surplus ones are struck out
+    (Qi et al. 2023, section 6, for t_f = t_b = t_w).
+    """
+    n, ahead = max(2 * p - 1, m), p - rank
+    warm_up = "F" * (2 * ahead - 1) + "fF" * rank + "fiw" * ahead
+    steady = "FIWfiw" * (n - 2 * p + rank + 1) + "IWfiw" * (ahead - 1)
+    cool_down = "Ii" * rank + "IW" * ahead + "w" * rank + "W" * rank
+    order = count_out(warm_up + steady + cool_down, v_lanes(p, n, rank))
+    kept = order.micro_batch < m
+    return order if n == m else Order(*(column[kept] for column in order))
+
+
+def dual_pipe_v(p: int, m: int, v: int, rank: int) -> Order:
+    """DualPipeV: forwards of one stage run beside backwards of its twin, fused but for a few at the start and end.
+
+    Steps as in DeepSeek's own code (after DeepSeek-AI 2024). The last input gradients are split off so that the
+    weight gradients, oldest first, fill the drain. An overlapped pair is written as its forward, then its backward.
+    """
+    ahead = p - rank - 1
+    fill = "F" * (2 * ahead) + "Ff" * (rank + 1) + "iwf" * ahead
+    steady = "FbfB" * (m - 2 * p + rank + 1) + "bfB" * ahead
+    turn = rank + 1  # of the 2(rank + 1) backwards of the turn the first half is fused, the second split
+    split = ("iI" * turn)[turn:]
+    owed = (split + "I" * ahead).replace("i", "w").replace("I", "W")
+    drain = "".join(weight + "I" for weight in owed[:ahead]) + owed[ahead:]
+    return count_out(fill + steady + ("bB" * turn)[:turn] + split + drain, v_lanes(p, m, rank))
+
+
 Builder = Callable[[int, int, int, int], Order]
-"""(rank, ranks p, micro-batches m, virtual stages v) -> the order of that rank."""
+"""(ranks p, micro-batches m, virtual stages v, rank) -> the order of that rank."""
 
 BUILDERS: dict[str, Builder] = {
     "GPipe": gpipe,
     "1F1B": one_forward_one_backward,
+    "LoopedBFS": looped_bfs,
+    "Interleaved1F1B": interleaved,
+    "InterleavedZeroBubble": interleaved_zero_bubble,
+    "ZBVZeroBubble": zbv,
+    "DualPipeV": dual_pipe_v,
 }

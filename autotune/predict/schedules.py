@@ -99,7 +99,7 @@ def build_schedule(name: str, ranks: int, micro_batches: int, virtual_stages: in
         raise ScheduleError(refused)
     loop = tuple(stage % ranks for stage in range(ranks * virtual_stages))
     stage_ranks = loop if name not in V_SHAPED else loop[:ranks] + loop[:ranks][::-1]
-    order = cache(partial(BUILDERS[name], p=ranks, m=micro_batches, v=virtual_stages))
+    order = cache(partial(BUILDERS[name], ranks, micro_batches, virtual_stages))
     return Schedule(name, ranks, micro_batches, virtual_stages, stage_ranks, order)
 
 

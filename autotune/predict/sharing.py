@@ -1,0 +1,95 @@
+"""Ranks that share a host's cores, simulated exactly: processor sharing, event by event."""
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.predict.program import Program
+
+Seconds = NDArray[np.float64]
+
+
+def slowdown_with(active: int, slowdown: Sequence[float]) -> float:
+    """How many times slower each of ``active`` ranks runs; beyond the list in proportion to their number."""
+    if active <= len(slowdown):
+        return slowdown[active - 1]
+    return slowdown[-1] * active / len(slowdown)
+
+
+def run_shared(
+    program: Program, seconds: Seconds, delay: Seconds, slowdown: Sequence[float]
+) -> tuple[Seconds, Seconds]:
+    """Start and end of every action when k active ranks each run ``slowdown[k-1]`` times slower; float64[N] each.
+
+    All active ranks advance at one speed, so one work clock serves them all: it shows the undisturbed seconds that a
+    rank active from the beginning would have done. An action that starts at work clock c ends when it shows
+    c + seconds. Two ranks of 1 s and 2 s on one core (slowdown 1, 2)::
+
+        time        0         1         2         3
+        rank 0      |=== 1 s at half speed ==|
+        rank 1      |=== 1 s at half speed ==|== 1 s ===|
+        work clock  0                        1          2
+    """
+    return _Host(program, seconds, delay, slowdown).run()
+
+
+class _Host:
+    """The state between two events: who computes until when, which messages are under way, who waits."""
+
+    def __init__(self, program: Program, seconds: Seconds, delay: Seconds, slowdown: Sequence[float]) -> None:
+        ranks = program.schedule.ranks
+        self.program = program
+        self.producer, self.work, self.travel = program.producer.tolist(), seconds.tolist(), delay.tolist()
+        self.stop = program.first[1:].tolist()
+        self.position = program.first[:-1].tolist()
+        self.pace = [1.0, *(slowdown_with(active, slowdown) for active in range(1, ranks + 1))]
+        self.starts = [0.0] * len(self.work)
+        self.ends: list[float | None] = [None] * len(self.work) + [0.0]
+        self.now = 0.0
+        self.clock = 0.0
+        self.computing: list[tuple[float, int]] = []  # heap of (work clock at the end, rank)
+        self.arriving: list[tuple[float, int]] = []  # heap of (time of arrival, rank that waits for it)
+        self.waiting: dict[int, int] = {}  # action not yet ended -> rank that waits for it
+
+    def run(self) -> tuple[Seconds, Seconds]:
+        for rank in range(len(self.position)):
+            self._begin(rank)
+        while self.computing or self.arriving:
+            pace = self.pace[len(self.computing)]
+            ending = self.now + (self.computing[0][0] - self.clock) * pace if self.computing else float("inf")
+            if self.arriving and self.arriving[0][0] < ending:
+                time, rank = heappop(self.arriving)
+                self.clock += (time - self.now) / pace
+                self.now = time
+            else:
+                self.clock, rank = heappop(self.computing)
+                self.now = ending
+                self._end(rank)
+            self._begin(rank)
+        if self.waiting:
+            raise self.program.deadlock(np.array(self.position))
+        return np.array(self.starts), np.array(self.ends[:-1], np.float64)
+
+    def _begin(self, rank: int) -> None:
+        """Starts the rank's next action, or notes what it waits for."""
+        index = self.position[rank]
+        if index == self.stop[rank]:
+            return
+        made = self.ends[self.producer[index]]
+        if made is None:
+            self.waiting[self.producer[index]] = rank
+        elif made + self.travel[index] > self.now:
+            heappush(self.arriving, (made + self.travel[index], rank))
+        else:
+            self.starts[index] = self.now
+            heappush(self.computing, (self.clock + self.work[index], rank))
+
+    def _end(self, rank: int) -> None:
+        """Ends the rank's action and wakes the rank that waits for it."""
+        index = self.position[rank]
+        self.ends[index] = self.now
+        self.position[rank] += 1
+        if index in self.waiting:
+            self._begin(self.waiting.pop(index))

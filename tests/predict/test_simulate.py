@@ -1,0 +1,204 @@
+"""The simulator against algebra: closed forms, hand-computed timelines, and orders that cannot run."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from autotune.predict.schedules import ScheduleError, build_schedule, custom_schedule, parse_row
+from autotune.predict.simulate import Costs, simulate
+
+
+def equal_stages(stages, t_f=1.0, t_b=1.0, t_w=0.0, link=0.0, slowdown=None):
+    """Costs of equal stages; the fused backward is t_b + t_w."""
+    links = [link] * (stages - 1)
+    return Costs([t_f] * stages, [t_b + t_w] * stages, [t_b] * stages, [t_w] * stages, links, links, slowdown)
+
+
+@pytest.mark.parametrize("name", ["GPipe", "1F1B"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize(("t_f", "t_b", "t_w"), [(1, 1, 0), (1, 2, 0), (3, 1, 0), (2, 3, 4)])
+def test_closed_forms_of_equal_stages(name, ranks, t_f, t_b, t_w):
+    """Idle device time p(p-1)(t_f+t_b), efficiency m/(m+p-1), step (m+p-1)(t_f+t_b), with t_b + t_w for t_b.
+
+    Whole numbers of seconds: floating point is exact, so the comparison is too. Under 1F1B the forms hold for m >= p.
+    """
+    for micro_batches in (1, 2, 3, 4, 8, 16, 33):
+        if name == "1F1B" and micro_batches < ranks:
+            continue
+        timeline = simulate(build_schedule(name, ranks, micro_batches), equal_stages(ranks, t_f, t_b, t_w))
+        both = t_f + t_b + t_w
+        assert timeline.makespan == (micro_batches + ranks - 1) * both
+        assert timeline.idle.sum() == ranks * (ranks - 1) * both
+        efficiency = Fraction(micro_batches, micro_batches + ranks - 1)
+        assert timeline.bubble_fraction == pytest.approx(float(1 - efficiency), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["GPipe", "1F1B"])
+def test_the_source_documents_example_takes_14_not_10(name):
+    assert simulate(build_schedule(name, 4, 4), equal_stages(4)).makespan == 14
+
+
+def test_1f1b_with_fewer_micro_batches_than_ranks_takes_as_long_as_gpipe():
+    for ranks, micro_batches in ((4, 1), (4, 3), (9, 5)):
+        costs = equal_stages(ranks, 1, 2)
+        both = [simulate(build_schedule(name, ranks, micro_batches), costs).makespan for name in ("GPipe", "1F1B")]
+        assert both == [(micro_batches + ranks - 1) * 3] * 2
+
+
+def test_one_micro_batch_pays_every_stage_and_every_link_once():
+    costs = Costs([1, 2, 4], [8, 16, 32], [0] * 3, [0] * 3, [100, 200], [400, 800])
+    timeline = simulate(build_schedule("1F1B", 3, 1), costs)
+    assert timeline.makespan == 63 + 1500
+    assert timeline.end(2).tolist() == [307, 339]
+    assert timeline.busy.tolist() == [9, 18, 36]
+    assert len(timeline.critical_path()) == 6
+
+
+def test_a_link_delays_the_receiver_and_keeps_no_one_busy():
+    """Two stages, link 1 s each way ::
+
+    0  F0 F1 .  .  B0 B1        F1 runs while F0 is under way
+    1  .  .  F0 B0 F1 B1
+    """
+    timeline = simulate(build_schedule("1F1B", 2, 2), equal_stages(2, link=1.0))
+    assert timeline.start(0).tolist() == [0, 1, 5, 7]
+    assert timeline.start(1).tolist() == [2, 3, 4, 5]
+    assert timeline.busy.tolist() == [4, 4]
+
+
+def test_split_backward_needs_only_the_input_gradient():
+    """I takes I of the next stage; W fills the wait ::
+
+    0  F0 F1 .  I0 W0 I1 W1
+    1  .  F0 I0 F1 I1 W0 W1
+    """
+    schedule = custom_schedule([parse_row("F0 F1 I0 W0 I1 W1", 0), parse_row("F0 I0 F1 I1 W0 W1", 1)])
+    costs = equal_stages(2, t_f=1, t_b=1, t_w=1)
+    timeline = simulate(schedule, costs)
+    assert timeline.start(0).tolist() == [0, 1, 3, 4, 5, 6]
+    assert timeline.start(1).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_critical_path_is_a_chain_without_gaps():
+    rng = np.random.default_rng(0)
+    times = rng.random((3, 4)).tolist()
+    costs = Costs(*times[:2], times[0], times[1], times[2][:3], times[2][1:])
+    timeline = simulate(build_schedule("1F1B", 4, 8), costs)
+    path = timeline.critical_path()
+    assert timeline.starts[path[0]] == 0
+    assert timeline.ends[path[-1]] == timeline.makespan
+    gaps = timeline.starts[path[1:]] - timeline.ends[path[:-1]]
+    links = {0.0, *times[2]}
+    assert all(min(abs(gap - link) for link in links) < 1e-12 for gap in gaps)
+
+
+# --- shared hosts -------------------------------------------------------------------------------------------------
+
+
+def test_two_ranks_on_one_core_share_it():
+    """Rank 0 computes F0 alone, then both share: F1 and F0' (1 s each) take 2 s side by side.
+
+    ::
+
+        time    0   1       3   4       6   7
+        rank 0  F0  F1======    B0======    B1       B1 of rank 0 runs alone
+        rank 1      F0======B0  F1======B1
+    """
+    schedule = custom_schedule([parse_row("F0 F1 B0 B1", 0), parse_row("F0 B0 F1 B1", 1)])
+    timeline = simulate(schedule, equal_stages(2, slowdown=(1.0, 2.0)))
+    assert timeline.start(0).tolist() == pytest.approx([0, 1, 4, 7])
+    assert timeline.start(1).tolist() == pytest.approx([1, 3, 4, 6])
+    assert timeline.makespan == pytest.approx(8)
+    assert timeline.busy.tolist() == pytest.approx([1 + 2 + 2 + 1, 2 + 1 + 2 + 1])
+
+
+def test_the_pace_changes_in_the_middle_of_an_action():
+    """F of rank 0 takes 3 s of work. Rank 1 computes 1 s of work beside it, at half speed each, from t = 3.
+
+    Rank 0: F0 0-3 alone; F1 from 3: 2 s beside rank 1's F0 (1 s of work done), then B0 of rank 1 (1 s of work,
+    2 s), then the last 1 s of work alone: ends at 8.
+    """
+    costs = Costs([3, 1], [1, 1], [0, 0], [0, 0], [0], [0], slowdown=(1, 2))
+    timeline = simulate(build_schedule("1F1B", 2, 2), costs)
+    assert timeline.end(0)[:2].tolist() == pytest.approx([3, 8])
+    assert timeline.end(1)[:2].tolist() == pytest.approx([5, 7])
+
+
+def test_a_message_under_way_uses_no_core():
+    costs = Costs([1, 1], [1, 1], [0, 0], [0, 0], [5], [5], slowdown=(1, 2))
+    assert simulate(build_schedule("1F1B", 2, 1), costs).makespan == pytest.approx(14)
+
+
+def test_beyond_the_measured_ranks_the_slowdown_grows_in_proportion():
+    """Four independent ranks, one second of work each; two were measured at 1.5: four run 3 times slower."""
+    schedule = custom_schedule([parse_row("F0", 0), parse_row("F0", 1)])
+    two = simulate(schedule, equal_stages(2, slowdown=(1.5,)))
+    assert two.makespan == pytest.approx(3.0)  # never at once: F0 of stage 1 waits
+    gpipe = simulate(build_schedule("GPipe", 4, 64), equal_stages(4, slowdown=(1.0, 1.0)))
+    ideal = 4 * 128 / 2
+    assert ideal < gpipe.makespan < ideal + 2 * 14
+
+
+@pytest.mark.parametrize("name", ["GPipe", "1F1B"])
+def test_without_slowdown_sharing_changes_nothing(name):
+    rng = np.random.default_rng(1)
+    rows = rng.random((4, 5)).tolist()
+    links = rng.random((2, 4)).tolist()
+    schedule = build_schedule(name, 5, 11)
+    alone = simulate(schedule, Costs(*rows, *links))
+    shared = simulate(schedule, Costs(*rows, *links, slowdown=[1.0]* 5))
+    np.testing.assert_allclose(shared.starts, alone.starts, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(shared.ends, alone.ends, rtol=1e-12)
+
+
+def test_everyone_equally_slow_scales_the_step():
+    costs, slow = equal_stages(4, 1, 2), equal_stages(4, 1, 2, slowdown=[3.0] * 4)
+    schedule = build_schedule("1F1B", 4, 8)
+    assert simulate(schedule, slow).makespan == pytest.approx(3 * simulate(schedule, costs).makespan)
+
+
+# --- orders that cannot run ---------------------------------------------------------------------------------------
+
+
+def refusal(*rows, slowdown=None):
+    schedule = custom_schedule([parse_row(row, rank) for rank, row in enumerate(rows)])
+    with pytest.raises(ScheduleError) as caught:
+        simulate(schedule, equal_stages(schedule.stages, slowdown=slowdown))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("slowdown", [None, (1.0, 1.0)])
+def test_a_deadlock_names_who_waits_for_what(slowdown):
+    message = refusal("F0 B0 F1 B1", "F0 F1 B0 B1", slowdown=slowdown)
+    assert "B0 on stage 0 waits for B0 of stage 1" in message
+    assert "F1 on stage 1 waits for F1 of stage 0" in message
+
+
+def test_a_missing_neighbour_is_named():
+    assert "F1 on stage 1 waits for F1 of stage 0, which is never done" in refusal("F0 B0", "F0 F1 B0 B1")
+
+
+def test_a_backward_without_its_forward_is_named():
+    message = refusal("F0 F1 B0 B1", "F0 B0 B1")
+    assert message == "custom cannot run: B1 on stage 1 waits for F1 of stage 1, which is never done"
+
+
+def test_a_backward_before_its_forward_is_named():
+    assert "B1 on stage 1 waits for F1 of stage 1, which comes later" in refusal("F0 F1 B0 B1", "F0 B0 B1 F1")
+
+
+def test_a_weight_gradient_needs_its_input_gradient():
+    assert "W0 on stage 0 waits for I0 of stage 0, which is never done" in refusal("F0 B0 W0")
+    assert "W0 on stage 0 waits for I0 of stage 0, which comes later" in refusal("F0 W0 I0")
+
+
+def test_an_action_done_twice_is_named():
+    assert "F0 on stage 0 is done twice" in refusal("F0 F0 B0")
+
+
+def test_costs_must_fit_the_schedule():
+    with pytest.raises(ScheduleError, match="costs are of 3 stages, the schedule has 2"):
+        simulate(build_schedule("GPipe", 2, 2), equal_stages(3))
+    with pytest.raises(ValueError, match="2 stages need 2 entries"):
+        Costs([1, 1], [1], [1, 1], [1, 1], [0], [0])
