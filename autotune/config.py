@@ -100,7 +100,7 @@ class Workload(WorkloadFacts):
 
 DEFAULT_SIZES: dict[str, dict[str, Any]] = {
     # A step of about half a second on two cores.
-    "cpu": {"hidden": 64, "heads": 4, "seq_len": 64, "vocab": 512, "precision": "fp32"},
+    "cpu": {"hidden": 64, "heads": 4, "seq_len": 32, "vocab": 512, "precision": "fp32"},
     # 9.9 billion parameters: 158 GB with gradients and AdamW's state, so no single 80 GB device holds it.
     "cuda": {"hidden": 4096, "heads": 32, "seq_len": 2048, "vocab": 50304, "precision": "bf16"},
 }
@@ -127,9 +127,7 @@ class Config(Record):
     micro_batch_size: Annotated[
         PositiveInt | None, Field(description="fixes the micro-batch size, so that the batch grows with m")
     ] = None
-    min_micro_batch_size: Annotated[
-        PositiveInt, Field(description="fewest samples that batch statistics may see")
-    ] = 8
+    min_micro_batch_size: Annotated[PositiveInt, Field(description="fewest samples that batch statistics may see")] = 8
     schedule: Annotated[
         tuple[ScheduleName, ...],
         BeforeValidator(expand_schedules),
@@ -222,7 +220,11 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
     if not first["loc"]:  # a rule between fields: its message begins with the field that breaks it
         message = message.removeprefix("the record: ")
     field = str(first["loc"][0]) if first["loc"] else message.split(":")[0]
-    partners = {"stages": ("layers", "stages"), "heads": ("hidden", "heads"), "micro_batches": ("batch", "micro_batches")}
+    partners = {
+        "stages": ("layers", "stages"),
+        "heads": ("hidden", "heads"),
+        "micro_batches": ("batch", "micro_batches"),
+    }
     if any(name in given for name in partners.get(field, (field,))) or file is None:
         return UsageError("--" + message.replace("_", "-", message.split(":")[0].count("_")))
     if first["type"] == "extra_forbidden":

@@ -7,7 +7,7 @@ backend its ranks talk over.
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
@@ -64,11 +64,11 @@ class CpuDevice:
         """
         config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
         _prepare_profiler(config, {ProfilerActivity.CPU})
-        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})
+        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lags
         try:
             work()
         finally:
-            events = _disable_profiler().events()
+            events: list[Any] = _disable_profiler().events()
         held = peak = 0
         for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
             held += size
@@ -91,7 +91,7 @@ class CudaDevice:
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Times on the device's own clock, between two events on the current stream."""
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         self.synchronize()
         start.record()
         work()

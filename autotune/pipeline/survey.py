@@ -45,5 +45,5 @@ def gpus() -> dict[str, Any]:
         "devices": [device.name for device in devices],
         "memory_bytes": min(device.total_memory for device in devices),
         "cuda_version": torch.version.cuda,
-        "nccl_version": ".".join(map(str, torch.cuda.nccl.version())),
+        "nccl_version": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
     }

@@ -35,7 +35,13 @@ class Trial:
     """A candidate made ready on this rank: stage, schedule, batch. ``step`` may be called any number of times."""
 
     def __init__(
-        self, stage: nn.Module, optimizer: Optimizer | None, workload: Workload, plan: Prepare, rank: int, device: Device
+        self,
+        stage: nn.Module,
+        optimizer: Optimizer | None,
+        workload: Workload,
+        plan: Prepare,
+        rank: int,
+        device: Device,
     ) -> None:
         self.stage, self.optimizer, self.device = stage, optimizer, device
         self.is_first, self.is_last = rank == 0, rank == workload.stages - 1

@@ -102,7 +102,7 @@ class Rank:
         self.trial = None  # frees the last candidate's buffers before this one's are counted
         if command.empty:
             hidden, element_type = workload.hidden, boundary_type(workload)
-            stage, optimizer = EmptyStage(self.rank == 0, hidden, element_type, self.device.torch_device), None
+            stage, optimizer = (EmptyStage(self.rank == 0, hidden, element_type, self.device.torch_device), None)
 
         def prime() -> None:
             self.trial = Trial(stage, optimizer, workload, command, self.rank, self.device)
@@ -115,9 +115,7 @@ class Rank:
         dist.barrier()
         start, cpu = time.monotonic(), time.process_time()
         loss = self.trial.step()
-        return commands.StepTimes(
-            start_s=start, end_s=time.monotonic(), cpu_s=time.process_time() - cpu, loss=loss
-        )
+        return commands.StepTimes(start_s=start, end_s=time.monotonic(), cpu_s=time.process_time() - cpu, loss=loss)
 
 
 def build_optimizer(stage: nn.Module, name: str) -> Optimizer | None:

@@ -116,8 +116,8 @@ def in_rounds(p: int, m: int, v: int, rank: int) -> tuple[int, Units, Units]:
     """
     size = m // max(1, m // p)
     counted = np.arange(v * m, dtype=np.int32)
-    turn, micro_batch = counted // size % v, counted // (size * v) * size + counted % size
-    return size, np.stack((turn * p + rank, micro_batch)), np.stack(((v - 1 - turn) * p + rank, micro_batch))
+    turn, micro_batch = (counted // size % v, counted // (size * v) * size + counted % size)
+    return (size, np.stack((turn * p + rank, micro_batch)), np.stack(((v - 1 - turn) * p + rank, micro_batch)))
 
 
 def interleaved(p: int, m: int, v: int, rank: int) -> Order:
@@ -167,7 +167,7 @@ def zbv(p: int, m: int, v: int, rank: int) -> Order:
     cool_down = "Ii" * rank + "IW" * ahead + "w" * rank + "W" * rank
     order = count_out(warm_up + steady + cool_down, v_lanes(p, n, rank))
     kept = order.micro_batch < m
-    return order if n == m else Order(*(column[kept] for column in order))
+    return order if n == m else Order(order.kind[kept], order.stage[kept], order.micro_batch[kept])
 
 
 def dual_pipe_v(p: int, m: int, v: int, rank: int) -> Order:

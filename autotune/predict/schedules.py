@@ -9,14 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from autotune.predict.legality import why_illegal
-from autotune.predict.orders import (
-    BACKWARD,
-    BUILDERS,
-    FORWARD,
-    KINDS,
-    WEIGHT_GRADIENT,
-    Order,
-)
+from autotune.predict.orders import BACKWARD, BUILDERS, FORWARD, KINDS, WEIGHT_GRADIENT, Order
 
 Kind = Literal["F", "B", "I", "W"]
 V_SHAPED = ("ZBVZeroBubble", "DualPipeV")

@@ -41,7 +41,7 @@ class _Host:
     def __init__(self, program: Program, seconds: Seconds, delay: Seconds, slowdown: Sequence[float]) -> None:
         ranks = program.schedule.ranks
         self.program = program
-        self.producer, self.work, self.travel = program.producer.tolist(), seconds.tolist(), delay.tolist()
+        self.producer, self.work, self.travel = (program.producer.tolist(), seconds.tolist(), delay.tolist())
         self.stop = program.first[1:].tolist()
         self.position = program.first[:-1].tolist()
         self.pace = [1.0, *(slowdown_with(active, slowdown) for active in range(1, ranks + 1))]

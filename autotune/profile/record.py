@@ -28,10 +28,14 @@ class Environment(Record):
 
 
 class StageProfile(Record):
-    """One stage. ``static_bytes``: weights, gradients, optimizer state and constant buffers."""
+    """One stage. ``static_bytes``: weights, gradients, optimizer state and constant buffers.
+
+    ``batch_statistics``: a layer (BatchNorm) learns from the micro-batch as a whole, so its size matters.
+    """
 
     layers: NonNegativeInt | None = None
     static_bytes: NonNegativeInt = 0
+    batch_statistics: bool = False
     time_s: tuple[StageTime, ...] = Field(min_length=1)
     memory: tuple[StageMemory, ...] = ()
     optimizer_s: NonNegativeFloat = 0.0

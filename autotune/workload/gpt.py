@@ -47,7 +47,7 @@ class Block(nn.Module):
         hidden = workload.hidden
         self.heads = workload.heads
         self.norm_attention, self.norm_mlp = norm_layer(workload), norm_layer(workload)
-        self.qkv, self.project = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.qkv, self.project = (nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden))
         self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,12 +80,17 @@ class Stage(nn.Sequential):
         self.autocast_type = AUTOCAST.get(precision)
         self.is_last = is_last
 
+    def run(self, x: Tensor) -> Tensor:
+        """Every part in turn."""
+        for part in self:
+            x = part(x)
+        return x
+
     def forward(self, x: Tensor) -> Tensor:
         if self.autocast_type is None:
-            plain: Tensor = super().forward(x)
-            return plain
+            return self.run(x)
         with torch.autocast(x.device.type, dtype=self.autocast_type):
-            out: Tensor = super().forward(x)
+            out = self.run(x)
         return out if self.is_last else out.to(self.autocast_type)
 
 
@@ -100,7 +105,9 @@ def build_stage(workload: Workload, index: int, stages: int, device: torch.devic
     if index == stages - 1:
         kinds.append((workload.layers + 1, Head))
     with torch.random.fork_rng(devices=[]), device:
-        return Stage([seeded(kind, workload, number) for number, kind in kinds], workload.precision, index == stages - 1)
+        return Stage(
+            [seeded(kind, workload, number) for number, kind in kinds], workload.precision, index == stages - 1
+        )
 
 
 def seeded(kind: type[nn.Module], workload: Workload, number: int) -> nn.Module:

@@ -1,0 +1,256 @@
+"""The commands: parse, call, print. The heavy parts are imported inside the commands that need them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autotune import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="autotune",
+    help="Finds how many micro-batches a pipeline-parallel training job should use, by measuring it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+WORKLOAD = "Workload"
+CANDIDATES = "Candidates"
+Flag = typer.Option
+
+ConfigFile = Annotated[
+    Path | None, Flag("--config", help="TOML file, or one that ships with autotune: cpu, a100, ci. Flags win over it.")
+]
+Layers = Annotated[int | None, Flag(help="Transformer blocks [default: 48].", rich_help_panel=WORKLOAD)]
+Stages = Annotated[int | None, Flag(help="Pipeline stages, one device each [default: 4].", rich_help_panel=WORKLOAD)]
+Hidden = Annotated[int | None, Flag(help="Width of the model [default: by device].", rich_help_panel=WORKLOAD)]
+Heads = Annotated[int | None, Flag(help="Attention heads [default: by device].", rich_help_panel=WORKLOAD)]
+SeqLen = Annotated[int | None, Flag(help="Tokens per sequence [default: by device].", rich_help_panel=WORKLOAD)]
+Vocab = Annotated[int | None, Flag(help="Vocabulary [default: by device].", rich_help_panel=WORKLOAD)]
+Batch = Annotated[int | None, Flag(help="Sequences per step [default: 64].", rich_help_panel=WORKLOAD)]
+PrecisionFlag = Annotated[str | None, Flag("--precision", help="fp32, bf16 or fp16.", rich_help_panel=WORKLOAD)]
+OptimizerFlag = Annotated[str | None, Flag("--optimizer", help="adamw, sgd or none.", rich_help_panel=WORKLOAD)]
+NormFlag = Annotated[str | None, Flag("--norm", help="layer, or batch for BatchNorm.", rich_help_panel=WORKLOAD)]
+MicroBatches = Annotated[
+    str | None,
+    Flag(help="Candidates, such as 1,2,4,8 [default: the divisors of the batch].", rich_help_panel=CANDIDATES),
+]
+MicroBatchSize = Annotated[int | None, Flag(help="Fix b; the batch then grows with m.", rich_help_panel=CANDIDATES)]
+MinMicroBatchSize = Annotated[
+    int | None, Flag(help="Fewest samples for batch statistics [default: 8].", rich_help_panel=CANDIDATES)
+]
+ScheduleFlag = Annotated[
+    str | None, Flag("--schedule", help="1F1B, GPipe, both with a comma, or all.", rich_help_panel=CANDIDATES)
+]
+VirtualStages = Annotated[int | None, Flag(help="Stages per rank [default: 1].", rich_help_panel=CANDIDATES)]
+Device = Annotated[str | None, Flag(help="auto, cpu, cuda or replay [default: auto].")]
+MemoryLimit = Annotated[str | None, Flag(help="Bytes per rank, such as 8GiB [default: what the device has].")]
+Budget = Annotated[str | None, Flag(help="Seconds for trials, such as 120s [default: no limit].")]
+Trials = Annotated[int | None, Flag(help="Most candidates to confirm by real runs.")]
+Out = Annotated[Path | None, Flag(help="Where the result is written.")]
+StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
+Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")]
+Seed = Annotated[int | None, Flag(help="Seed of weights, data and order [default: 0].")]
+Json = Annotated[bool, Flag("--json", help="Print JSON on stdout instead of the table.")]
+Quiet = Annotated[bool, Flag("--quiet", help="No progress on stderr.")]
+
+
+def console(stderr: bool = False) -> "Console":
+    """stdout carries the result, stderr the progress; a pipe is given room instead of 80 columns."""
+    from rich.console import Console
+
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ else 160
+    return Console(stderr=stderr, width=width)
+
+
+def print_json(record: Any) -> None:
+    """Writes one record, or plain JSON values, to stdout."""
+    document = record if isinstance(record, dict) else record.model_dump(mode="json", by_alias=True)
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, Flag("--version", is_eager=True, help="Print the version and exit.", callback=lambda on: say_version(on))
+    ] = False,
+) -> None:
+    """Finds how many micro-batches a pipeline-parallel training job should use, by measuring it."""
+
+
+def say_version(wanted: bool) -> None:
+    """Prints the version and ends the command."""
+    if wanted:
+        sys.stdout.write(f"autotune {__version__}\n")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: autotune run --layers 48 --stages 4 --micro-batches 4,8,16")
+def run(
+    config: ConfigFile = None,
+    layers: Layers = None,
+    stages: Stages = None,
+    hidden: Hidden = None,
+    heads: Heads = None,
+    seq_len: SeqLen = None,
+    vocab: Vocab = None,
+    batch: Batch = None,
+    precision: PrecisionFlag = None,
+    optimizer: OptimizerFlag = None,
+    norm: NormFlag = None,
+    micro_batches: MicroBatches = None,
+    micro_batch_size: MicroBatchSize = None,
+    min_micro_batch_size: MinMicroBatchSize = None,
+    schedule: ScheduleFlag = None,
+    virtual_stages: VirtualStages = None,
+    device: Device = None,
+    memory_limit: MemoryLimit = None,
+    budget: Budget = None,
+    trials: Trials = None,
+    out: Out = None,
+    state_dir: StateDir = None,
+    fresh: Fresh = None,
+    seed: Seed = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Profile, predict, confirm by real runs; print the table, write report.json and profile.json."""
+    flags = {name: value for name, value in locals().items() if name not in ("config", "json_output", "quiet")}
+    from autotune.config import load_config
+    from autotune.report.progress import Progress
+    from autotune.report.table import print_report
+    from autotune.tune import Events, tune
+
+    settings = load_config(config, flags)
+    with Progress(console(stderr=True), quiet) as shown:
+        report = tune(settings, Events(shown.header, shown.warn, shown.progress))
+    print_json(report) if json_output else print_report(report, console())
+
+
+@app.command(epilog="Example: autotune profile --layers 48 --stages 4 --out profile.json")
+def profile(
+    config: ConfigFile = None,
+    layers: Layers = None,
+    stages: Stages = None,
+    hidden: Hidden = None,
+    heads: Heads = None,
+    seq_len: SeqLen = None,
+    vocab: Vocab = None,
+    batch: Batch = None,
+    precision: PrecisionFlag = None,
+    optimizer: OptimizerFlag = None,
+    norm: NormFlag = None,
+    micro_batches: MicroBatches = None,
+    micro_batch_size: MicroBatchSize = None,
+    device: Device = None,
+    memory_limit: MemoryLimit = None,
+    out: Out = Path("profile.json"),
+    state_dir: StateDir = None,
+    fresh: Fresh = None,
+    seed: Seed = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Only measure the stages and links; write profile.json."""
+    flags = {name: value for name, value in locals().items() if name not in ("config", "json_output", "quiet")}
+    from autotune.config import load_config
+    from autotune.report.progress import Progress
+    from autotune.tune import Events, profile_only
+
+    settings = load_config(config, flags)
+    with Progress(console(stderr=True), quiet) as shown:
+        measured = profile_only(settings, Events(shown.header, shown.warn, shown.progress))
+    if json_output:
+        print_json(measured)
+    else:
+        sys.stdout.write(f"{settings.out}: {len(measured.stages)} stages; autotune predict {settings.out} reads it\n")
+
+
+@app.command(epilog="Example: autotune predict profile.json --batch 64 --micro-batches 4,8,16")
+def predict(
+    path: Annotated[Path, typer.Argument(metavar="PROFILE", help="A measured or hand-written profile.")],
+    batch: Annotated[int | None, Flag(help="Sequences per step [default: the profile's].")] = None,
+    micro_batches: MicroBatches = None,
+    micro_batch_size: MicroBatchSize = None,
+    schedule: ScheduleFlag = None,
+    virtual_stages: VirtualStages = None,
+    memory_limit: MemoryLimit = None,
+    json_output: Json = False,
+) -> None:
+    """Predict throughput and memory of every candidate from a profile; nothing is measured."""
+    flags = {name: value for name, value in locals().items() if name not in ("path", "json_output")}
+    from autotune.predict.sweep import sweep
+    from autotune.profile.record import read_profile
+    from autotune.report.record import prediction_document
+    from autotune.report.table import print_predictions
+
+    pairs, missing = sweep(read_profile(path), flags)
+    for text in missing:
+        console(stderr=True).print(f"note: {text}", highlight=False, soft_wrap=True)
+    print_json(prediction_document(pairs)) if json_output else print_predictions(pairs, console())
+
+
+@app.command(epilog="Example: autotune show report.json")
+def show(
+    path: Annotated[Path, typer.Argument(metavar="REPORT", help="A report.json of an earlier run.")],
+    json_output: Json = False,
+) -> None:
+    """Print the table of a report again, and why the winner won."""
+    from autotune.report.record import read_report
+    from autotune.report.table import print_report
+
+    report = read_report(path)
+    print_json(report) if json_output else print_report(report, console())
+
+
+@app.command(epilog="Example: autotune schema report > report.schema.json")
+def schema(
+    what: Annotated[str, typer.Argument(metavar="{config,profile,report}", help="Which file's schema.")],
+) -> None:
+    """Print the JSON Schema of a config, profile or report."""
+    from autotune.config import Config
+    from autotune.errors import UsageError
+    from autotune.profile.record import Profile
+    from autotune.records import Record
+    from autotune.report.record import Report
+
+    records: dict[str, type[Record]] = {"config": Config, "profile": Profile, "report": Report}
+    if what not in records:
+        raise UsageError(f"there is no schema of {what!r}; use config, profile or report")
+    mode: Any = "validation" if what == "config" else "serialization"
+    print_json(records[what].model_json_schema(by_alias=True, mode=mode))
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """Say what is here: devices, torch, memory, and what would keep a run from working."""
+    from autotune.report.doctor import examine, print_findings
+
+    findings = examine()
+    print_json(findings.model_dump()) if json_output else print_findings(findings, console())
+
+
+def main() -> None:
+    """The console script: runs a command and turns what stops it into one line and an exit code."""
+    from autotune.errors import AutotuneError
+
+    try:
+        app()
+    except AutotuneError as error:
+        sys.stderr.write(f"autotune: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("autotune: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
+        sys.exit(0)

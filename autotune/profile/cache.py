@@ -1,0 +1,37 @@
+"""Profiles of earlier runs, kept under the state directory by what they depend on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from autotune.config import Workload
+from autotune.errors import InputError
+from autotune.profile.record import Environment, Profile, read_profile
+from autotune.records import write_record
+
+
+def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
+    """Sixteen hex digits that change when the workload, the device, torch or the host does."""
+    parts = [workload.model_dump(mode="json"), environment.model_dump(mode="json"), *map(str, more)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def profile_path(state_dir: Path, workload: Workload, environment: Environment) -> Path:
+    """Where the profile of this workload on this machine is kept."""
+    return state_dir / "profiles" / f"{fingerprint(workload, environment)}.json"
+
+
+def cached_profile(path: Path, sizes: tuple[int, ...]) -> Profile | None:
+    """The profile kept at ``path`` if it covers every micro-batch size; an unreadable one counts as none."""
+    try:
+        profile = read_profile(path)
+    except InputError:
+        return None
+    measured = {row.micro_batch_size for row in profile.stages[0].time_s}
+    return profile if set(sizes) <= measured else None
+
+
+def keep_profile(path: Path, profile: Profile) -> None:
+    """Writes the profile where ``cached_profile`` finds it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_record(path, profile)

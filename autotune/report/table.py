@@ -1,0 +1,111 @@
+"""The table of candidates and the sentence about the winner, for a terminal or a pipe."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from autotune.pipeline.outcome import Measurement
+from autotune.predict.record import Candidate, Prediction
+from autotune.report.record import CandidateReport, Report, candidate_report
+from autotune.report.units import show_bytes, show_seconds
+
+COLUMNS = ("m", "b", "schedule", "predicted", "measured", "error", "bubble", "peak memory", "status")
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Prints the table, how the figures came about, and the sweet spot in one sentence."""
+    winner = report.sweet_spot.candidate if report.sweet_spot else None
+    limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
+    rows = report.candidates
+    print_table(
+        rows, winner, f"{headline(report)}; throughput in sequences/s, peak of the fullest rank{limit}", console
+    )
+    console.print(conclusion(report), soft_wrap=True)
+
+
+def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Console) -> None:
+    """Prints the table of candidates that were only predicted."""
+    rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
+    print_table(rows, None, "predicted throughput in sequences/s, peak of the fullest rank", console)
+    best = max(rows, key=lambda row: row.prediction.throughput_seq_s if row.prediction.fits is not False else 0.0)
+    if best.prediction.fits is False:
+        console.print("No candidate fits in the memory limit.")
+        return
+    console.print(
+        f"Best prediction: m = {best.micro_batches} micro-batches of {best.micro_batch_size} under {best.schedule}, "
+        f"{best.prediction.throughput_seq_s:.1f} sequences/s. autotune run confirms it by real runs.",
+        soft_wrap=True,
+    )
+
+
+def print_table(rows: Sequence[CandidateReport], winner: int | None, title: str, console: Console) -> None:
+    """One row per candidate, the winner marked."""
+    table = Table(title=title, title_justify="left", title_style="")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("schedule", "status") else "right", no_wrap=name != "status")
+    for index, row in enumerate(rows):
+        table.add_row(*cells(row, index == winner), style="bold green" if index == winner else None)
+    console.print(table)
+
+
+def cells(row: CandidateReport, is_winner: bool) -> list[str]:
+    """The cells of one candidate; a dash where nothing was measured."""
+    prediction = row.prediction
+    size = f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else "")
+    peaks = row.measurement.peak_memory_bytes if row.measurement else None
+    peaks = peaks or prediction.peak_memory_bytes
+    return [
+        str(row.micro_batches),
+        size,
+        row.schedule,
+        f"{prediction.throughput_seq_s:.1f}",
+        throughput(row.measurement) if row.measurement else "-",
+        f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
+        f"{prediction.bubble_fraction:.0%}",
+        show_bytes(max(peaks)) if peaks else "-",
+        status(row, is_winner),
+    ]
+
+
+def throughput(measurement: Measurement) -> str:
+    """``102.3 ±1.5``: the median, and half the range of the middle half of the steps."""
+    rates = sorted(measurement.throughput_seq_s * measurement.step_time_s / t for t in measurement.step_times_s)
+    quarter = len(rates) // 4
+    return f"{measurement.throughput_seq_s:.1f} ±{(rates[-1 - quarter] - rates[quarter]) / 2:.1f}"
+
+
+def status(row: CandidateReport, is_winner: bool) -> str:
+    """What became of the candidate, in a few words."""
+    if row.failure:
+        where = f" on rank {row.failure.rank}" if row.failure.rank is not None else ""
+        return f"{row.failure.kind.replace('_', ' ')}{where}"
+    if row.measurement is None:
+        return row.excluded or ("does not fit" if row.prediction.fits is False else "predicted")
+    steps = len(row.measurement.step_times_s)
+    words = "sweet spot, " if is_winner else ""
+    words += f"pruned after {steps} steps" if row.measurement.pruned else f"confirmed, {steps} steps"
+    words += " (earlier run)" if row.measurement.from_earlier_run else ""
+    return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
+
+
+def headline(report: Report) -> str:
+    """What was tuned, on what."""
+    work = report.workload
+    return f"{work.layers} layers, {work.stages} stages, batch {work.batch} on {report.environment.device}"
+
+
+def conclusion(report: Report) -> str:
+    """The sweet spot in one sentence, its reason, and why the search stopped."""
+    if report.sweet_spot is None:
+        return f"No sweet spot: {report.search.stopped_because}."
+    spot = report.sweet_spot
+    speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
+    kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
+    source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
+    return (
+        f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "
+        f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
+        f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from earlier runs) and "
+        f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
+    )
