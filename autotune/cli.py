@@ -55,6 +55,7 @@ VirtualStages = Annotated[int | None, Flag(help="Stages per rank [default: 1].",
 Device = Annotated[str | None, Flag(help="auto, cpu, cuda or replay [default: auto].")]
 MemoryLimit = Annotated[str | None, Flag(help="Bytes per rank, such as 8GiB [default: what the device has].")]
 Budget = Annotated[str | None, Flag(help="Seconds for trials, such as 120s [default: no limit].")]
+Exhaustive = Annotated[bool | None, Flag("--exhaustive", help="Confirm every candidate that fits; prune none.")]
 Trials = Annotated[int | None, Flag(help="Most candidates to confirm by real runs.")]
 Out = Annotated[Path | None, Flag(help="Where the result is written.")]
 StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
@@ -68,7 +69,7 @@ def console(stderr: bool = False) -> "Console":
     """stdout carries the result, stderr the progress; a pipe is given room instead of 80 columns."""
     from rich.console import Console
 
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ else 160
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
     return Console(stderr=stderr, width=width)
 
 
@@ -116,6 +117,7 @@ def run(
     memory_limit: MemoryLimit = None,
     budget: Budget = None,
     trials: Trials = None,
+    exhaustive: Exhaustive = None,
     out: Out = None,
     state_dir: StateDir = None,
     fresh: Fresh = None,

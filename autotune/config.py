@@ -101,7 +101,7 @@ class Workload(WorkloadFacts):
 DEFAULT_SIZES: dict[str, dict[str, Any]] = {
     # A step of about half a second on two cores.
     "cpu": {"hidden": 64, "heads": 4, "seq_len": 32, "vocab": 512, "precision": "fp32"},
-    # 9.9 billion parameters: 158 GB with gradients and AdamW's state, so no single 80 GB device holds it.
+    # 10.1 billion parameters: 161 GB with gradients and AdamW's state, so no single 80 GB device holds it.
     "cuda": {"hidden": 4096, "heads": 32, "seq_len": 2048, "vocab": 50304, "precision": "bf16"},
 }
 
@@ -144,6 +144,7 @@ class Config(Record):
         float | None, BeforeValidator(parse_seconds), Field(gt=0, description="seconds for trials, such as 120s")
     ] = None
     trials: Annotated[PositiveInt | None, Field(description="most candidates to confirm by real runs")] = None
+    exhaustive: Annotated[bool, Field(description="confirm every candidate that fits, prune none")] = False
     out: Annotated[Path, Field(description="where the report is written")] = Path("report.json")
     state_dir: Annotated[Path, Field(description="profiles and studies of earlier runs")] = Path(".autotune")
     fresh: Annotated[bool, Field(description="measure everything again")] = False

@@ -35,7 +35,7 @@ def ignore(*_: Any) -> None:
 
 @dataclass
 class Events:
-    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction done or None)``, ``outcome(report)``."""
+    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction or None)``, ``outcome(report)``."""
 
     header: Callable[[list[str]], None] = ignore
     warn: Callable[[str], None] = ignore
@@ -101,8 +101,13 @@ def prepare_job(config: Config, events: Events) -> Job:
     workload = config.workload(kind)
     sharing = workload.stages if kind == "cpu" else 1
     limit = config.memory_limit or (environment.memory_bytes or 0) // sharing
+    naive = () if config.micro_batch_size else (1,)  # always measured: it shows what pipelining buys
     candidates = candidates_for(
-        config.counts(), config.schedule, workload.stages, workload.batch, config.micro_batch_size
+        tuple(sorted({*naive, *config.counts()})),
+        config.schedule,
+        workload.stages,
+        workload.batch,
+        config.micro_batch_size,
     )
     job = Job(config, environment, workload, limit, candidates, Ranks(workload.stages, kind), events)
     events.header(header(job))
@@ -128,8 +133,8 @@ def check_weights(job: Job, static_bytes: list[int]) -> None:
     stage = max(range(len(static_bytes)), key=lambda index: static_bytes[index])
     if static_bytes[stage] > job.memory_limit:
         raise MemoryLimitError(
-            f"stage {stage} needs {static_bytes[stage]} bytes ({show_bytes(static_bytes[stage])}) for weights, gradients"
-            f" and optimizer state, over the limit of {job.memory_limit} bytes ({show_bytes(job.memory_limit)});"
+            f"stage {stage} needs {static_bytes[stage]} bytes ({show_bytes(static_bytes[stage])}) for weights,"
+            f" gradients and optimizer state, over the limit of {job.memory_limit} bytes ({show_bytes(job.memory_limit)});"
             " use more --stages, a smaller model or a higher --memory-limit"
         )
 
@@ -254,7 +259,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         allowed=[index for index, reason in enumerate(found.excluded) if reason is None],
         study=Study(job.config.state_dir, name, job.candidates, job.config.fresh),
         measure=measure,
-        limits=Limits(job.config.budget, job.config.trials),
+        limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),
         on_progress=lambda text: job.events.progress(text, None),
         on_outcome=save,
         rule_of_thumb=4 * job.workload.stages,

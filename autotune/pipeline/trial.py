@@ -82,7 +82,7 @@ def unscale_gradients(stage: nn.Module, scale: float) -> None:
 
 
 def boundary_shapes(workload: Workload, plan: Prepare, rank: int) -> tuple[Tensor, Tensor]:
-    """What the stage takes and gives, as tensors without memory, so that torch need not try a micro-batch to learn it."""
+    """What the stage takes and gives, as tensors without memory: torch need not try a micro-batch to learn it."""
     tokens = (plan.micro_batch_size, workload.seq_len)
     element_type = boundary_type(workload)
 

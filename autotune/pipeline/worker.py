@@ -1,4 +1,4 @@
-"""One rank: a process that drives one device, obeys the controller's commands, and exits when the controller is gone."""
+"""One rank: a process that drives one device, obeys the controller, and exits when the controller is gone."""
 
 import os
 import signal

@@ -156,7 +156,7 @@ def v_lanes(p: int, m: int, rank: int) -> list[tuple[str, Units, Units]]:
 
 
 def zbv(p: int, m: int, v: int, rank: int) -> Order:
-    """ZB-V: a rank fills up, then F I W of its two stages in turn without a gap, and keeps weight gradients for the end.
+    """ZB-V: a rank fills up, then F I W of its two stages in turn without a gap; some weight gradients come last.
 
     Written for at least 2p - 1 micro-batches, the number that fills the V; with fewer the surplus ones are struck out
     (Qi et al. 2023, section 6, for t_f = t_b = t_w).

@@ -92,7 +92,7 @@ class Timeline:
         return float(self.idle.mean() / self.makespan) if self.makespan else 0.0
 
     def critical_path(self) -> list[int]:
-        """The chain of actions (indices into ``program``) that ends last; each could not start before the one before it.
+        """The chain of actions (indices into ``program``) that ends last; none could start before its predecessor.
 
         An action follows either the previous one of its rank or the one whose message it took, whichever came last.
         """

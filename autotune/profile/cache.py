@@ -33,5 +33,6 @@ def cached_profile(path: Path, sizes: tuple[int, ...]) -> Profile | None:
 
 def keep_profile(path: Path, profile: Profile) -> None:
     """Writes the profile where ``cached_profile`` finds it."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (path.parents[1], path.parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_record(path, profile)

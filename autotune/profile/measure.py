@@ -1,4 +1,4 @@
-"""Measuring a Profile on live ranks: one stage at a time for its own cost, all together for what they do to each other."""
+"""Measuring a Profile on live ranks: each stage alone for its own cost, all together for what they do to each other."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +42,7 @@ def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Co
 
 def print_table(rows: Sequence[CandidateReport], winner: int | None, title: str, console: Console) -> None:
     """One row per candidate, the winner marked."""
-    table = Table(title=title, title_justify="left", title_style="")
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("schedule", "status") else "right", no_wrap=name != "status")
     for index, row in enumerate(rows):

@@ -21,10 +21,11 @@ Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], M
 
 @dataclass
 class Limits:
-    """When to stop early: seconds of trials, number of trials; None is no limit."""
+    """When to stop: seconds of trials, number of trials (None: no limit), or not before all candidates have run."""
 
     budget_s: float | None = None
     trials: int | None = None
+    exhaustive: bool = False
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Search:
                     return index
             best = max((m.throughput_seq_s for m in self.measured.values()), default=0.0)
             hopeful = max(untried, key=self.optimistic)
-            if self.optimistic(hopeful) > best * (1 + TIE):
+            if self.limits.exhaustive or self.optimistic(hopeful) > best * (1 + TIE):
                 return hopeful
             self.stopped_because = "no other candidate can beat the best by more than 1 %, given the errors seen"
         return None
@@ -120,7 +121,7 @@ class Search:
             self.real_steps += 1
             trial.report(candidate.sequences / seconds, number)
             self.on_progress(f"m = {candidate.micro_batches} {candidate.schedule}: step {number + 1}, {seconds:.3f} s")
-            return not trial.should_prune()
+            return self.limits.exhaustive or not trial.should_prune()
 
         self.trials += 1
         self.on_progress(f"m = {candidate.micro_batches} {candidate.schedule}: first step, untimed")

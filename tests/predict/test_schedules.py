@@ -39,7 +39,7 @@ def test_orders_equal_what_torch_executes(name, ranks):
 @pytest.mark.parametrize("ranks", range(1, 9))
 @pytest.mark.parametrize("name", ["GPipe", "1F1B"])
 def test_orders_equal_what_torch_writes_down(name, ranks):
-    """Torch 2.13 writes one order down (`_get_pipeline_order`, for tools) and runs another one on the last rank of 1F1B.
+    """Torch 2.13 writes one order down (`_get_pipeline_order`, for tools) and runs another on the last rank of 1F1B.
 
     There the written order counts its forwards from 1: ``F1 B0 F2 B1 ... Fm B(m-1)``, though no micro-batch m exists.
     What is executed is ``F0 B0 F1 B1 ...``, which is ours. All other ranks agree.

@@ -147,7 +147,7 @@ def test_without_slowdown_sharing_changes_nothing(name):
     links = rng.random((2, 4)).tolist()
     schedule = build_schedule(name, 5, 11)
     alone = simulate(schedule, Costs(*rows, *links))
-    shared = simulate(schedule, Costs(*rows, *links, slowdown=[1.0]* 5))
+    shared = simulate(schedule, Costs(*rows, *links, slowdown=[1.0] * 5))
     np.testing.assert_allclose(shared.starts, alone.starts, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(shared.ends, alone.ends, rtol=1e-12)
 

@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. Each works first, and alone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUNTIME := .venv/.installed
+DEV := .venv/.installed-dev
+PYTEST := $(BIN)/python -m pytest --timeout 300
+
+# constraints.txt also holds for the build backend, which pip installs apart; newer versions of pip read the second name.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench test-gpu clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+setup: $(DEV)  ## make .venv and install autotune with what the tests need
+
+run: $(RUNTIME)  ## tune 48 layers in 4 stages on whatever is here; writes report.json
+	$(BIN)/autotune run --layers 48 --stages 4
+
+test: $(DEV)  ## run the tests; those that need a GPU are skipped where there is none
+	$(PYTEST) tests
+
+check: $(DEV)  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict autotune
+
+bench: $(DEV)  ## predictions against real runs on this machine
+	$(BIN)/python -m tests.bench
+
+test-gpu: $(DEV)  ## only the tests that need a GPU
+	$(PYTEST) tests/gpu -rs
+
+clean:  ## remove .venv, caches and what runs have written here
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .autotune report.json report.html profile.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and at its exact version, so that nothing else can make pip look for another build of it.
+$(RUNTIME): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(DEV): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@

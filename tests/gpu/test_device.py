@@ -1,0 +1,116 @@
+"""The GPU side of the device seam: its clock and its memory, a stage on it, and two ranks over NCCL."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from autotune.config import Workload
+from autotune.pipeline.commands import Build, Prepare, Step
+from autotune.pipeline.device import CudaDevice, open_device
+from autotune.pipeline.ranks import Ranks
+
+MIB = 2**20
+TIMEOUT_S = 120.0
+
+
+def workload(stages):
+    return Workload(
+        layers=4,
+        stages=stages,
+        hidden=64,
+        heads=4,
+        seq_len=32,
+        vocab=128,
+        batch=8,
+        precision="bf16",
+        optimizer="adamw",
+    )
+
+
+@pytest.fixture
+def device():
+    return CudaDevice(0)
+
+
+def test_open_device_opens_a_gpu():
+    opened = open_device("cuda", 0, 1)
+    assert (opened.kind, opened.backend, opened.torch_device) == ("cuda", "nccl", torch.device("cuda", 0))
+
+
+def test_seconds_wait_for_the_device(device):
+    """A kernel returns to Python at once; the time must be that of the work, not that of its launch."""
+    matrix = torch.randn(2048, 2048, device=device.torch_device)
+
+    def multiply():
+        for _ in range(50):
+            torch.mm(matrix, matrix)
+
+    device.seconds(multiply)  # primes
+    start = time.perf_counter()
+    measured = device.seconds(multiply)
+    assert 0.0 < measured <= time.perf_counter() - start
+
+
+def test_twice_the_work_takes_about_twice_as_long(device):
+    matrix = torch.randn(4096, 4096, device=device.torch_device)
+
+    def multiply(times):
+        for _ in range(times):
+            torch.mm(matrix, matrix)
+
+    device.seconds(lambda: multiply(20))  # primes
+    once = min(device.seconds(lambda: multiply(20)) for _ in range(5))
+    twice = min(device.seconds(lambda: multiply(40)) for _ in range(5))
+    assert 1.6 < twice / once < 2.4
+
+
+def test_memory_tells_peak_from_end(device):
+    kept = []
+
+    def work():
+        passing = torch.empty(64 * MIB, dtype=torch.uint8, device=device.torch_device)
+        del passing
+        kept.append(torch.empty(16 * MIB, dtype=torch.uint8, device=device.torch_device))
+
+    use = device.memory(work)
+    assert (use.peak, use.end) == (64 * MIB, 16 * MIB)
+
+
+def test_memory_counts_from_what_was_held(device):
+    held = torch.empty(32 * MIB, dtype=torch.uint8, device=device.torch_device)
+    use = device.memory(lambda: held.clone())
+    assert (use.peak, use.end) == (32 * MIB, 0)
+
+
+def run_step(stages, schedule, micro_batches):
+    """Loss and bytes of one primed and one timed step on ``stages`` GPUs."""
+    work = workload(stages)
+    size = work.batch // micro_batches
+    plan = Prepare(schedule=schedule, micro_batches=micro_batches, micro_batch_size=size, sequences=work.batch)
+    with Ranks(stages, "cuda") as ranks:
+        facts = ranks.ask(Build(workload=work), TIMEOUT_S)
+        primed = ranks.ask(plan, TIMEOUT_S)
+        steps = ranks.ask(Step(), TIMEOUT_S)
+    return facts, primed, steps
+
+
+def check_step(facts, primed, steps):
+    """The last stage alone has a loss, near that of guessing; every rank took time and more than its weights."""
+    assert [step["loss"] is None for step in steps] == [True] * (len(steps) - 1) + [False]
+    assert steps[-1]["loss"] == pytest.approx(math.log(workload(1).vocab), rel=0.2)
+    for fact, use, step in zip(facts, primed, steps, strict=True):
+        assert use["peak_memory_bytes"] > fact["static_bytes"] > 0
+        assert step["end_s"] > step["start_s"]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_one_rank_steps(micro_batches):
+    check_step(*run_step(1, "GPipe", micro_batches))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+@pytest.mark.parametrize(("schedule", "micro_batches"), [("GPipe", 1), ("GPipe", 4), ("1F1B", 4)])
+def test_two_ranks_step(schedule, micro_batches):
+    check_step(*run_step(2, schedule, micro_batches))

@@ -1,0 +1,135 @@
+"""Profile x Candidate -> Prediction: closed forms, memory from its parts, and what a sparse profile still gives."""
+
+import pytest
+
+from autotune.errors import InputError, UsageError
+from autotune.predict.predict import candidates_for, predict
+from autotune.predict.sweep import sweep
+from autotune.profile.record import Profile
+
+
+def profile(stages=4, **more):
+    """Equal stages: 1 s forward and 2 s backward per sequence."""
+    rows = [{"micro_batch_size": b, "t_f": 1.0 * b, "t_bw": 2.0 * b} for b in (1, 16)]
+    return Profile.model_validate({"stages": [{"time_s": rows}] * stages, **more}, strict=False)
+
+
+def by_m(profile, counts, batch=16, schedules=("1F1B",), limit=None):
+    found = candidates_for(counts, schedules, len(profile.stages), batch)
+    return {c.micro_batches: predict(profile, c, limit) for c in found}
+
+
+@pytest.mark.parametrize("m", [1, 2, 4, 8, 16])
+def test_equal_stages_follow_the_closed_form(m):
+    prediction = by_m(profile(), (m,))[m]
+    assert prediction.step_time_s == pytest.approx((m + 3) * 3 * 16 / m)
+    assert prediction.bubble_fraction == pytest.approx(3 / (m + 3))
+    assert prediction.throughput_seq_s == pytest.approx(16 / prediction.step_time_s)
+
+
+def test_where_m_is_below_the_stages_gpipe_takes_the_place_of_1f1b():
+    found = candidates_for((1, 2, 4, 8), ("1F1B", "GPipe"), stages=4, batch=16)
+    assert [(c.micro_batches, c.schedule) for c in found] == [
+        (1, "GPipe"),
+        (2, "GPipe"),
+        (4, "1F1B"),
+        (4, "GPipe"),
+        (8, "1F1B"),
+        (8, "GPipe"),
+    ]
+
+
+def test_a_count_that_does_not_divide_is_padded():
+    (candidate,) = candidates_for((12,), ("1F1B",), stages=4, batch=64)
+    assert (candidate.micro_batch_size, candidate.padding, candidate.sequences) == (6, 8, 64)
+
+
+def test_a_fixed_micro_batch_size_lets_the_batch_grow():
+    found = candidates_for((4, 8), ("1F1B",), stages=4, batch=64, micro_batch_size=4)
+    assert [(c.micro_batch_size, c.sequences, c.padding) for c in found] == [(4, 16, 0), (4, 32, 0)]
+
+
+def test_times_between_measured_sizes_lie_on_the_line_through_them():
+    assert by_m(profile(), (4,), batch=12)[4].step_time_s == pytest.approx(7 * 3 * 3)
+
+
+def test_links_and_overheads_lengthen_the_step():
+    free = by_m(profile(2), (4,))[4]
+    links = [{"from": 0, "to": 1, "latency_s": 0.5}, {"from": 1, "to": 0, "latency_s": 0.25}]
+    linked = by_m(profile(2, links=links), (4,))[4]
+    assert linked.step_time_s > free.step_time_s
+    assert linked.time_split_s.communication > 0 == free.time_split_s.communication
+    costly = by_m(profile(2, message_overhead_s=0.1, step_overhead_s=1.0), (4,))[4]
+    assert costly.step_time_s == pytest.approx(free.step_time_s + 5 * 0.2 + 1.0)
+
+
+def test_the_split_adds_up_to_the_step():
+    links = [{"from": 0, "to": 1, "latency_s": 0.5}, {"from": 1, "to": 0, "latency_s": 0.25}]
+    shared = {"resources": 1, "slowdown": [1.0, 2.0]}
+    for extra in ({}, {"links": links}, {"shared": shared}, {"message_overhead_s": 0.3, "step_overhead_s": 1.0}):
+        for prediction in by_m(profile(2, **extra), (1, 2, 4, 8)).values():
+            parts = prediction.time_split_s.model_dump().values()
+            assert sum(parts) == pytest.approx(prediction.step_time_s, rel=1e-9)
+
+
+def test_two_ranks_on_one_core_take_at_least_their_work():
+    prediction = by_m(profile(2, shared={"resources": 1, "slowdown": [1.0, 2.0]}), (16,))[16]
+    assert prediction.step_time_s >= 2 * 16 * 3
+
+
+def memory_profile():
+    memory = [{"micro_batch_size": b, "activation_bytes": 100 * b, "transient_bytes": 10 * b} for b in (1, 16)]
+    stage = {
+        "static_bytes": 1000,
+        "time_s": [{"micro_batch_size": 1, "t_f": 1.0, "t_b": 1.0, "t_w": 1.0}],
+        "memory": memory,
+        "optimizer_transient_bytes": 5,
+    }
+    messages = [{"micro_batch_size": 1, "bytes": 7}, {"micro_batch_size": 2, "bytes": 14}]
+    return Profile.model_validate({"stages": [stage] * 3, "message_bytes": messages, "workload": {"seq_len": 1}})
+
+
+def test_peak_memory_is_the_sum_of_its_parts():
+    """b = 2, m = 8, p = 3: static 1000, batch 2·8·16, one receive buffer per micro-batch and neighbour."""
+    prediction = by_m(memory_profile(), (8,))[8]
+    base = 1000 + 2 * 8 * 16
+    assert prediction.in_flight == (3, 2, 1)
+    assert prediction.peak_memory_bytes == (
+        base + 8 * 14 + 3 * 200 + 20,
+        base + 2 * 8 * 14 + 2 * 200 + 20,
+        base + 8 * 14 + 1 * 200 + 20,
+    )
+
+
+def test_gpipe_keeps_every_micro_batch_in_flight():
+    assert by_m(memory_profile(), (8,), schedules=("GPipe",))[8].in_flight == (8, 8, 8)
+
+
+def test_fits_compares_the_fullest_rank_with_the_limit():
+    peak = max(by_m(memory_profile(), (8,))[8].peak_memory_bytes)
+    assert by_m(memory_profile(), (8,), limit=peak)[8].fits is True
+    assert by_m(memory_profile(), (8,), limit=peak - 1)[8].fits is False
+
+
+def test_without_memory_rows_no_memory_is_claimed():
+    prediction = by_m(profile(), (4,), limit=1)[4]
+    assert prediction.peak_memory_bytes is None
+    assert prediction.fits is None
+
+
+def test_a_profile_of_zeros_is_refused():
+    rows = [{"micro_batch_size": 1, "t_f": 0.0, "t_bw": 0.0}]
+    with pytest.raises(InputError, match="nothing to predict"):
+        by_m(Profile.model_validate({"stages": [{"time_s": rows}]}), (1,))
+
+
+def test_a_sweep_says_what_the_profile_left_out():
+    pairs, missing = sweep(profile(2), {"batch": 8})
+    assert [candidate.micro_batches for candidate, _ in pairs] == [1, 2, 4, 8]
+    assert "links: messages take no time" in missing[0]
+    assert "memory is not predicted" in missing[0]
+
+
+def test_a_sweep_refuses_more_micro_batches_than_sequences():
+    with pytest.raises(UsageError, match="m = 9 is more than the batch of 8"):
+        sweep(profile(2), {"batch": 8, "micro_batches": "9"})

@@ -1,0 +1,60 @@
+"""What people read: the table's cells, the sentence about the winner, numbers with their units."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from autotune.pipeline.outcome import Failure, Measurement
+from autotune.predict.predict import candidates_for, predict
+from autotune.profile.record import Profile
+from autotune.report.record import candidate_report, relative_error
+from autotune.report.table import cells, print_predictions
+from autotune.report.units import show_bytes, show_seconds
+
+MEMORY = [{"micro_batch_size": 1, "activation_bytes": 2**20}]
+STAGE = {"time_s": [{"micro_batch_size": 1, "t_f": 0.1, "t_bw": 0.2}], "memory": MEMORY}
+PROFILE = Profile.model_validate({"stages": [STAGE] * 2})
+(CANDIDATE,) = candidates_for((4,), ("1F1B",), stages=2, batch=7)
+PREDICTION = predict(PROFILE, CANDIDATE, None)
+
+
+def row(outcome=None, excluded=None):
+    return candidate_report(CANDIDATE, PREDICTION, outcome, excluded)
+
+
+def test_an_untried_candidate_shows_dashes():
+    assert cells(row(), False)[3:] == ["2.3", "-", "-", "20%", "4.0 MiB", "predicted"]
+    assert cells(row(excluded="does not fit"), False)[-1] == "does not fit"
+
+
+def test_a_measured_candidate_shows_spread_and_error():
+    outcome = Measurement.of((2.0, 2.0, 2.0), sequences=7, seq_len=1, peak_memory_bytes=(2**21, 2**20))
+    shown = cells(row(outcome), True)
+    assert shown[4:6] == ["3.5 ±0.0", "+50.0%"]
+    assert shown[7:] == ["2.0 MiB", "sweet spot, confirmed, 3 steps"]
+
+
+def test_padding_and_failures_are_named():
+    shown = cells(row(Failure(kind="out_of_memory", rank=1, message="no")), False)
+    assert shown[1] == "2 (+1 pad)"
+    assert shown[-1] == "out of memory on rank 1"
+
+
+def test_the_relative_error_is_prediction_less_measurement_over_measurement():
+    outcome = Measurement.of((1.5, 1.5), sequences=7, seq_len=1, peak_memory_bytes=(2**22, 2**23))
+    error = relative_error(PREDICTION, outcome)
+    assert error.step_time == pytest.approx(1.0)
+    assert error.peak_memory == pytest.approx(2 / 8 - 1)
+
+
+def test_predictions_print_at_80_columns_without_a_terminal():
+    out = io.StringIO()
+    print_predictions([(CANDIDATE, PREDICTION)], Console(file=out, width=80))
+    assert "Best prediction: m = 4 micro-batches of 2 under 1F1B" in out.getvalue()
+    assert max(len(line) for line in out.getvalue().split("\n")[:4]) <= 80
+
+
+def test_units():
+    assert [show_bytes(n) for n in (512, 1536, 3 * 2**20, 5 * 2**30)] == ["512 B", "1.5 KiB", "3.0 MiB", "5.0 GiB"]
+    assert [show_seconds(s) for s in (2.5, 0.0123, 4.5e-5)] == ["2.50 s", "12.3 ms", "45.0 µs"]

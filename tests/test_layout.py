@@ -1,0 +1,122 @@
+"""The layout's rules: imports point downwards, what must be quick to load does without torch, names tell the story."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "autotune"
+LAYERS = [
+    "errors",
+    "records",
+    "config",
+    "workload",
+    "pipeline",
+    "profile",
+    "predict",
+    "search",
+    "report",
+    "tune",
+    "cli",
+]
+HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}
+WITHOUT_TORCH = [
+    "autotune.cli",
+    "autotune.config",
+    "autotune.pipeline.commands",
+    "autotune.pipeline.outcome",
+    "autotune.predict",
+    "autotune.profile.record",
+    "autotune.report",
+    "autotune.search",
+    "autotune.tune",
+]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """``autotune.predict.record`` -> ``predict``; the package itself, which holds the version, -> ``__init__``."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def module_name(source: Path) -> str:
+    return ".".join(("autotune", *source.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported(source: Path, code: str) -> set[str]:
+    """Every module of autotune that ``code`` imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # from autotune import tune: a name is a module where there is such a file, else part of the module itself
+            base = node.module or ""
+            assert node.level == 0, f"{source}:{node.lineno}: relative import"
+            found |= {f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "autotune"}
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def upward(source: Path, code: str) -> set[str]:
+    """The imports of ``code`` that point to a higher layer than that of ``source``."""
+    height = HEIGHT[part_of(module_name(source))]
+    return {name for name in imported(source, code) if HEIGHT[part_of(name)] > height}
+
+
+def test_every_part_has_its_layer():
+    parts = {part_of(module_name(source)) for source in SOURCES}
+    assert parts <= set(HEIGHT), f"give these a place in LAYERS: {parts - set(HEIGHT)}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=module_name)
+def test_imports_point_downwards(source):
+    assert upward(source, source.read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import autotune.tune", {"autotune.tune"}),
+        ("from autotune import tune", {"autotune.tune"}),
+        ("from autotune import __version__", set()),
+        ("def late():\n    from autotune.search.choose import pick", {"autotune.search.choose"}),
+        ("from autotune.predict.record import Candidate", set()),
+        ("from autotune.config import Config", set()),
+    ],
+)
+def test_an_upward_import_is_found(code, found):
+    assert upward(PACKAGE / "predict" / "memory.py", code) == found
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_imports_without_torch(name):
+    """A package is imported with all of its modules."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        f"module = importlib.import_module({name!r})\n"
+        f"for found in pkgutil.walk_packages(getattr(module, '__path__', []), {name + '.'!r}):\n"
+        "    importlib.import_module(found.name)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
+
+
+@pytest.mark.parametrize("light", ["autotune.cli"])
+def test_help_loads_neither_torch_nor_optuna(light):
+    program = f"import sys, {light}; print(sorted({{'torch', 'optuna', 'pydantic', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_file_names_tell_the_story():
+    vague = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [source for source in SOURCES if {part.removesuffix(".py") for part in source.parts} & vague] == []

@@ -1,0 +1,217 @@
+"""The main job on real ranks: small models, the same code as the large ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from autotune.report.record import read_report
+
+SMALL = ["--layers", 6, "--hidden", 16, "--heads", 2, "--seq-len", 8, "--vocab", 32, "--device", "cpu"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "autotune", *map(str, arguments)]
+
+
+def autotune(*arguments, cwd):
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=250)
+
+
+def family(marker):
+    """Living processes whose environment holds ``marker``: the controller, its fork server, its ranks."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            held = entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes()
+            alive = held and "\nState:\tZ" not in (entry / "status").read_text()
+        except OSError:
+            continue
+        if alive:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = autotune("run", *SMALL, "--stages", 2, "--batch", 16, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_prints_the_table_and_a_confirmed_sweet_spot(first_run):
+    _, done = first_run
+    assert "Sweet spot: m = " in done.stdout
+    assert "confirmed" in done.stdout
+    assert "device    cpu" in done.stderr
+    assert "timing stage 1" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_the_report_and_profile_validate_against_their_schemas(first_run):
+    folder, _ = first_run
+    for what in ("report", "profile"):
+        schema = json.loads(autotune("schema", what, cwd=folder).stdout)
+        jsonschema.validate(json.loads((folder / f"{what}.json").read_text()), schema)
+
+
+def test_the_report_holds_what_was_measured(first_run):
+    report = read_report(first_run[0] / "report.json")
+    assert report.status == "complete"
+    assert [row.micro_batches for row in report.candidates] == [1, 2, 4, 8, 16]
+    spot = report.candidates[report.sweet_spot.candidate]
+    assert len(spot.measurement.step_times_s) >= 5
+    assert spot.measurement.loss == pytest.approx(3.5, abs=0.5)  # about ln 32, the loss of a guess
+    naive = report.candidates[0]
+    assert naive.measurement is not None
+    expected = report.sweet_spot.throughput_seq_s / naive.measurement.throughput_seq_s
+    assert report.sweet_spot.speedup_over_naive == pytest.approx(expected)
+    for row in report.candidates:
+        if row.measurement:
+            assert row.relative_error.peak_memory == pytest.approx(0, abs=0.05)
+
+
+def test_all_losses_of_the_same_untrained_model_are_alike(first_run):
+    losses = [row.measurement.loss for row in read_report(first_run[0] / "report.json").candidates if row.measurement]
+    assert len(losses) >= 3
+    assert max(losses) - min(losses) < 0.5
+
+
+def test_what_a_run_leaves_is_private_to_the_user(first_run):
+    folder, _ = first_run
+    assert (folder / ".autotune").stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in folder.iterdir()) == [".autotune", "profile.json", "report.json"]
+
+
+def test_a_repeated_run_measures_nothing_again_and_says_so(first_run):
+    folder, _ = first_run
+    before = read_report(folder / "report.json")
+    done = autotune("run", *SMALL, "--stages", 2, "--batch", 16, "--out", "again.json", cwd=folder)
+    (folder / "again.json").rename(folder.parent / "again.json")
+    after = read_report(folder.parent / "again.json")
+    assert "(earlier run)" in done.stdout
+    assert after.profile_from_earlier_run
+    assert after.search.trials == 0
+    assert after.sweet_spot.micro_batches == before.sweet_spot.micro_batches
+    assert "timing stage" not in done.stderr
+
+
+def test_show_prints_the_same_table(first_run):
+    folder, done = first_run
+    assert autotune("show", "report.json", cwd=folder).stdout == done.stdout
+
+
+def test_the_profile_predicts_without_the_devices(first_run):
+    folder, _ = first_run
+    printed = json.loads(autotune("predict", "profile.json", "--json", cwd=folder).stdout)
+    report = read_report(folder / "report.json")
+    predicted = [row["prediction"]["step_time_s"] for row in printed["candidates"]]
+    assert predicted == pytest.approx([row.prediction.step_time_s for row in report.candidates])
+
+
+def test_counts_that_do_not_divide_are_padded(tmp_path):
+    flags = ["--stages", 2, "--batch", 64, "--micro-batches", "8,12,16,20", "--exhaustive", "--json"]
+    done = autotune("run", *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["candidates"]
+    assert [(row["micro_batches"], row["micro_batch_size"], row["padding"]) for row in rows] == [
+        (1, 64, 0),  # the naive m = 1 is always there
+        (8, 8, 0),
+        (12, 6, 8),
+        (16, 4, 0),
+        (20, 4, 16),
+    ]
+    assert all(row["measurement"] for row in rows)
+
+
+@pytest.mark.parametrize("stages", [1, 3, 5])
+def test_any_number_of_stages_runs(stages, tmp_path):
+    flags = ["--stages", stages, "--batch", 8, "--micro-batches", "1,8", "--trials", 2]
+    done = autotune("run", *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = read_report(tmp_path / "report.json")
+    assert len(report.profile.stages) == stages
+    assert sum(stage.layers for stage in report.profile.stages) == 6
+
+
+def test_a_fixed_micro_batch_size_grows_the_batch(tmp_path):
+    flags = ["--stages", 2, "--micro-batch-size", 4, "--micro-batches", "2,8", "--trials", 2]
+    done = autotune("run", *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = read_report(tmp_path / "report.json").candidates
+    assert [row.micro_batch_size for row in rows] == [4, 4]
+    measured = [row.measurement for row in rows]
+    sequences = [m.throughput_seq_s * m.step_time_s for m in measured]
+    assert sequences == pytest.approx([8, 32])
+
+
+def test_batch_statistics_exclude_small_micro_batches_with_a_warning(tmp_path):
+    flags = ["--stages", 2, "--batch", 16, "--norm", "batch", "--micro-batches", "1,2,4"]
+    done = autotune("run", *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning: the model normalises over the batch" in done.stderr
+    assert "--min-micro-batch-size" in done.stderr
+    report = read_report(tmp_path / "report.json")
+    assert [row.excluded is None for row in report.candidates] == [True, True, False]
+    assert report.candidates[2].measurement is None
+    assert report.warnings
+
+
+def test_a_limit_below_the_weights_names_stage_and_bytes_and_leaves_nothing(tmp_path):
+    done = autotune("run", *SMALL, "--stages", 2, "--memory-limit", "64KiB", cwd=tmp_path)
+    assert done.returncode == 5
+    assert "stage 0 needs " in done.stderr
+    assert "65536 bytes" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_below_every_candidate_leaves_the_predictions(tmp_path):
+    flags = ["--stages", 2, "--batch", 16, "--micro-batches", "1,2", "--memory-limit", "300KiB"]
+    done = autotune("run", *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 5, done.stderr
+    report = read_report(tmp_path / "report.json")
+    assert report.status == "infeasible"
+    assert all(row.prediction.fits is False for row in report.candidates)
+
+
+@pytest.mark.parametrize("moment", ["timing stage", "first step"])
+def test_ctrl_c_leaves_no_process_and_exits_130(moment, tmp_path):
+    marker = f"AUTOTUNE_TEST_RUN={os.getpid()}-{moment.replace(' ', '-')}"
+    arguments = command("run", "--layers", 48, "--stages", 4, "--out", "report.json", "--device", "cpu")
+    name, value = marker.split("=")
+    process = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        env=os.environ | {name: value},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if moment in line:
+            break
+    assert len(family(marker)) > 4
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal sends: to every process of the group
+    process.stderr.read()
+    assert process.wait(timeout=20) == 130
+    process.stderr.close()
+    assert wait_until(lambda: not family(marker), 10)
+    if moment == "first step":
+        assert read_report(tmp_path / "report.json").status == "partial"
