@@ -134,8 +134,8 @@ def check_weights(job: Job, static_bytes: list[int]) -> None:
     if static_bytes[stage] > job.memory_limit:
         raise MemoryLimitError(
             f"stage {stage} needs {static_bytes[stage]} bytes ({show_bytes(static_bytes[stage])}) for weights,"
-            f" gradients and optimizer state, over the limit of {job.memory_limit} bytes ({show_bytes(job.memory_limit)});"
-            " use more --stages, a smaller model or a higher --memory-limit"
+            f" gradients and optimizer state, over the limit of {job.memory_limit} bytes"
+            f" ({show_bytes(job.memory_limit)}); use more --stages, a smaller model or a higher --memory-limit"
         )
 
 

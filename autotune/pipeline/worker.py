@@ -56,7 +56,9 @@ class Rank:
         return self._facts(stage, workload, weights * copies + constants)
 
     def build(self, command: commands.Build) -> commands.StageFacts:
-        self.trial, self.workload = None, command.workload
+        # What an earlier build made is freed before this one's bytes are counted.
+        self.trial, self.stage, self.optimizer = None, nn.Identity(), None
+        self.workload = command.workload
         self.static_bytes = self.device.memory(self._build).end
         return self._facts(self.stage, command.workload, self.static_bytes)
 
