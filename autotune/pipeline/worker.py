@@ -182,7 +182,14 @@ def serve(rank: int, ranks: int, kind: str, folder: str, connection: Connection)
     # Nothing may listen on any other interface than loopback.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     device = open_device(kind, rank, ranks)
-    dist.init_process_group(device.backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    dist.init_process_group(
+        device.backend,
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=ranks,
+        # NCCL must know the device before the first collective; gloo takes none.
+        device_id=device.torch_device if device.kind == "cuda" else None,
+    )
     me = Rank(rank, ranks, device)
     while True:
         try:
