@@ -7,6 +7,7 @@ from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 
 TIE = 0.01  # throughputs closer than this are tied
+WIDEST_TIE = 0.05  # however noisy the steps, medians further apart than this decide
 
 
 def standard_error(samples: tuple[float, ...]) -> float:
@@ -17,10 +18,10 @@ def standard_error(samples: tuple[float, ...]) -> float:
 
 
 def is_tied(one: Measurement, other: Measurement, rates: tuple[float, float]) -> bool:
-    """Whether two throughputs (``rates``, sequences/s) differ by less than TIE or by less than their noise."""
+    """Whether two throughputs (``rates``, sequences/s) differ by less than TIE or their noise, up to WIDEST_TIE."""
     gap = abs(rates[0] - rates[1]) / max(rates)
     noise = 2.0 * hypot(*(standard_error(m.step_times_s) / m.step_time_s for m in (one, other)))
-    return gap <= max(TIE, noise)
+    return gap <= max(TIE, min(noise, WIDEST_TIE))
 
 
 def finalists(measured: dict[int, Measurement]) -> list[int]:

@@ -134,11 +134,12 @@ class Search:
     def settle(self) -> None:
         """The final: tied candidates are measured again, interleaved and in random order, and their samples added.
 
-        An earlier run's final stands, and there is none after a limit has been reached.
+        An earlier run's final stands, and there is none once the budget is used up.
         """
         tied = finalists(self.measured)[:FINAL_SIZE]
         fresh = any(not self.measured[index].from_earlier_run for index in tied)
-        if len(tied) < 2 or (self.study.is_settled and not fresh) or self.stopped_because.startswith("the "):
+        out_of_time = self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s
+        if len(tied) < 2 or (self.study.is_settled and not fresh) or out_of_time:
             return
         shuffle = random.Random(self.seed)
         for number in range(FINAL_ROUNDS):

@@ -29,6 +29,11 @@ def test_noise_makes_a_tie_wider_than_one_percent():
     assert pick(quiet) == 0
 
 
+def test_no_noise_ties_medians_far_apart():
+    wild = {0: measured(1.0, 1.5, 0.7, 1.1, peak=50), 1: measured(0.9, 1.4, 0.6, 1.0)}
+    assert pick(wild) == 1
+
+
 def test_the_reason_names_the_rule_that_decided():
     candidates = candidates_for((1, 2, 4), ("GPipe",), stages=1, batch=4)
     apart = {0: measured(2.0, 2.0), 1: measured(1.0, 1.0)}
