@@ -141,9 +141,11 @@ def interleaved_zero_bubble(p: int, m: int, v: int, rank: int) -> Order:
     size, forwards, backwards = in_rounds(p, m, v, rank)
     total = v * m
     warm_up = min((v - 1) * size + p - 1 - rank, total)
-    late = min(rank, total)
-    turns = [("F" if n < total - warm_up else "") + ("IW" if n >= late else "I") for n in range(total)]
-    return count_out("F" * warm_up + "".join(turns) + "W" * late, [(KINDS, forwards, backwards)])
+    paired, late = total - warm_up, min(rank, total)  # turns 0 ... paired-1 begin with F, turns late ... end with W
+    turns = (
+        "FI" * min(paired, late) + "FIW" * (paired - late) + "I" * (late - paired) + "IW" * min(warm_up, total - late)
+    )
+    return count_out("F" * warm_up + turns + "W" * late, [(KINDS, forwards, backwards)])
 
 
 # --- two stages per rank, in a V ----------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def parse_row(text: str, stage: int) -> list[Action]:
     return actions
 
 
-def custom_schedule(rows: Sequence[Sequence[Action]], name: str = "custom") -> Schedule:
+def custom_schedule(rows: Sequence[Sequence[Action]]) -> Schedule:
     """A schedule from hand-made orders, one per rank; raises ScheduleError if two ranks share a stage or one is idle.
 
     Whether it can finish is for ``simulate`` to say.
@@ -129,7 +129,7 @@ def custom_schedule(rows: Sequence[Sequence[Action]], name: str = "custom") -> S
         for row in rows
     ]
     return Schedule(
-        name=name,
+        name="custom",
         ranks=len(rows),
         micro_batches=1 + max(action.micro_batch for row in rows for action in row),
         virtual_stages=-(-len(stage_ranks) // len(rows)),

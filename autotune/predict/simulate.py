@@ -7,12 +7,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.predict.orders import FORWARD, WEIGHT_GRADIENT
+from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
 from autotune.predict.program import Program, lay_flat
+from autotune.predict.running import run_in_lockstep, run_in_turn
 from autotune.predict.schedules import Schedule, ScheduleError
 from autotune.predict.sharing import run_shared
 
 Seconds = NDArray[np.float64]
+
+LOCKSTEP_RANKS = 16
+"""Beyond this many ranks numpy, all ranks at a time, is faster than plain Python, one action at a time."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,17 @@ class Costs:
     def stages(self) -> int:
         """S, the number of stages."""
         return len(self.forward)
+
+    def work(self) -> Seconds:
+        """float64[4, S]: seconds of an action, by kind and stage."""
+        return np.array([self.forward, self.backward, self.input_gradient, self.weight_gradient], np.float64)
+
+    def travel(self) -> Seconds:
+        """float64[4, S]: seconds that the input of an action is under way to its stage, by kind and stage."""
+        into = np.zeros((4, self.stages))
+        into[FORWARD, 1:] = self.activation_link
+        into[BACKWARD, :-1] = into[INPUT_GRADIENT, :-1] = self.gradient_link
+        return into
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,55 +128,12 @@ def simulate(schedule: Schedule, costs: Costs) -> Timeline:
 
     An action starts when its rank is free and its input has arrived: start = max(end before it, producer's end + link).
     """
+    if costs.stages != schedule.stages:
+        raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     program = lay_flat(schedule)
-    seconds, delay = durations(program, costs)
-    if costs.slowdown is None:
-        starts, ends = run_in_turn(program, seconds, delay)
-    else:
-        starts, ends = run_shared(program, seconds, delay, costs.slowdown)
-    return Timeline(program, starts, ends)
-
-
-def durations(program: Program, costs: Costs) -> tuple[Seconds, Seconds]:
-    """Returns for every action its seconds, and the seconds its message is under way; both float64[N]."""
-    if costs.stages != program.schedule.stages:
-        raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {program.schedule.stages}")
-    by_kind = np.array([costs.forward, costs.backward, costs.input_gradient, costs.weight_gradient], np.float64)
-    link = np.zeros((4, costs.stages))
-    link[FORWARD, 1:] = costs.activation_link
-    link[FORWARD + 1 : WEIGHT_GRADIENT, :-1] = costs.gradient_link
-    return by_kind[program.kind, program.stage], link[program.kind, program.stage]
-
-
-def run_in_turn(program: Program, seconds: Seconds, delay: Seconds) -> tuple[Seconds, Seconds]:
-    """Start and end of every action, one action at a time: each rank runs until it must wait for another.
-
-    O(N): a waiting rank is noted at the action it waits for, and goes on when that has ended.
-    """
-    position, stop = program.first[:-1].tolist(), program.first[1:].tolist()
-    producer, work, travel = program.producer.tolist(), seconds.tolist(), delay.tolist()
-    starts = [0.0] * len(work)
-    ends: list[float | None] = [None] * len(work) + [0.0]  # the last: an input that is there from the beginning
-    free = [0.0] * len(position)
-    waiting: dict[int, int] = {}
-    runnable = list(range(len(position)))
-    while runnable:
-        rank = runnable.pop()
-        now = free[rank]
-        for index in range(position[rank], stop[rank]):
-            made = ends[producer[index]]
-            if made is None:
-                waiting[producer[index]] = rank
-                position[rank], free[rank] = index, now
-                break
-            arrival = made + travel[index]
-            now = max(now, arrival)
-            starts[index] = now
-            ends[index] = now = now + work[index]
-            if index in waiting:
-                runnable.append(waiting.pop(index))
-        else:
-            position[rank] = stop[rank]
-    if waiting:
-        raise program.deadlock(np.array(position))
-    return np.array(starts), np.array(ends[:-1], np.float64)
+    seconds = costs.work()[program.kind, program.stage]
+    delay = costs.travel()[program.kind, program.stage]
+    if costs.slowdown is not None:
+        return Timeline(program, *run_shared(program, seconds, delay, costs.slowdown))
+    run = run_in_lockstep if schedule.ranks > LOCKSTEP_RANKS else run_in_turn
+    return Timeline(program, *run(program, seconds, delay))

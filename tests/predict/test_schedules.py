@@ -2,8 +2,9 @@
 
 import pytest
 
+from autotune.predict.legality import why_illegal
 from autotune.predict.schedules import Action, ScheduleError, build_schedule, custom_schedule, parse_row
-from tests.predict.torch_orders import drawn_by_torch, executed_by_torch
+from tests.predict.torch_orders import MULTI, constructed_by_torch, drawn_by_torch, executed_by_torch
 
 
 def test_1f1b_drawing():
@@ -51,6 +52,54 @@ def test_orders_equal_what_torch_writes_down(name, ranks):
             last = [a._replace(micro_batch=a.micro_batch - (a.kind == "F")) for a in written[-1]]
             written[-1] = last
         assert [ours.actions(rank) for rank in range(ranks)] == written
+
+
+def test_looped_bfs_drawing():
+    schedule = build_schedule("LoopedBFS", ranks=2, micro_batches=2, virtual_stages=2)
+    assert schedule.row(0) == "0F0 0F1 2F0 2F1 2B1 2B0 0B1 0B0"
+    assert schedule.stage_ranks == (0, 1, 0, 1)
+
+
+def test_interleaved_drawing():
+    schedule = build_schedule("Interleaved1F1B", ranks=2, micro_batches=4, virtual_stages=2)
+    assert schedule.row(0) == "0F0 0F1 2F0 2F1 0F2 2B0 0F3 2B1 2F2 0B0 2F3 0B1 2B2 2B3 0B2 0B3"
+    assert schedule.row(1) == "1F0 1F1 3F0 3B0 3F1 3B1 1F2 1B0 1F3 1B1 3F2 3B2 3F3 3B3 1B2 1B3"
+
+
+def test_zero_bubble_drawing():
+    """Stage s puts each weight gradient off by s input gradients, and ends with those still owed."""
+    schedule = build_schedule("InterleavedZeroBubble", ranks=3, micro_batches=4)
+    assert schedule.row(0) == "F0 F1 F2 I0 W0 F3 I1 W1 I2 W2 I3 W3"
+    assert schedule.row(1) == "F0 F1 I0 F2 I1 W0 F3 I2 W1 I3 W2 W3"
+    assert schedule.row(2) == "F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3"
+
+
+def test_zbv_drawing():
+    schedule = build_schedule("ZBVZeroBubble", ranks=2, micro_batches=2, virtual_stages=2)
+    assert schedule.row(0) == "0F0 0F1 3F0 3I0 3W0 3F1 3I1 3W1 0I0 0W0 0I1 0W1"
+    assert schedule.row(1) == "1F0 2F0 1F1 2F1 2I0 2W0 1I0 1W0 2I1 2W1 1I1 1W1"
+    assert schedule.stage_ranks == (0, 1, 1, 0)
+
+
+def test_dual_pipe_v_drawing():
+    schedule = build_schedule("DualPipeV", ranks=2, micro_batches=4, virtual_stages=2)
+    assert schedule.row(0) == "0F0 0F1 0F2 3F0 3I0 3W0 3F1 0F3 3B1 3F2 0B0 3B2 3F3 0B1 3B3 0I2 0W2 0I3 0W3"
+    assert schedule.row(1) == "1F0 2F0 1F1 2F1 1F2 2B0 2F2 1B0 1F3 2B1 2F3 1B1 2B2 1B2 2I3 1I3 2W3 1W3"
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 7, 8])
+@pytest.mark.parametrize("name", MULTI)
+def test_orders_of_several_stages_per_rank_equal_torchs(name, ranks):
+    """For every m up to 24 that torch admits, and v up to 4: the very order that its constructor makes."""
+    compared = 0
+    for virtual_stages in range(1, 5):
+        for micro_batches in range(1, 25):
+            if why_illegal(name, ranks, virtual_stages, micro_batches) is None:
+                ours = build_schedule(name, ranks, micro_batches, virtual_stages)
+                torchs = constructed_by_torch(name, ranks, virtual_stages, micro_batches)
+                assert [ours.actions(rank) for rank in range(ranks)] == torchs, (virtual_stages, micro_batches)
+                compared += 1
+    assert compared >= 9
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5, 8])

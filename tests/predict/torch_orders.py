@@ -8,6 +8,13 @@ from torch.distributed.pipelining import schedules as torch_schedules
 from autotune.predict.schedules import Action
 
 SINGLE = {"GPipe": torch_schedules.ScheduleGPipe, "1F1B": torch_schedules.Schedule1F1B}
+MULTI = {
+    "LoopedBFS": torch_schedules.ScheduleLoopedBFS,
+    "Interleaved1F1B": torch_schedules.ScheduleInterleaved1F1B,
+    "InterleavedZeroBubble": torch_schedules.ScheduleInterleavedZeroBubble,
+    "ZBVZeroBubble": torch_schedules.ScheduleZBVZeroBubble,
+    "DualPipeV": torch_schedules.ScheduleDualPipeV,
+}
 
 
 def drawn_by_torch(name: str, ranks: int, micro_batches: int) -> list[list[Action]]:
@@ -72,3 +79,23 @@ def executed_by_torch(name: str, ranks: int, micro_batches: int) -> list[list[Ac
         SINGLE[name]._step_microbatches(schedule)
         found.append(stage.done)
     return found
+
+
+def stand_in(index: int, stages: int, ranks: int) -> SimpleNamespace:
+    """As much of a stage as a schedule's constructor asks for."""
+    sizes = {"num_stages": stages, "group_size": ranks, "group_rank": 0}
+    return SimpleNamespace(stage_index=index, is_first=index == 0, is_last=False, submod=None, **sizes)
+
+
+def constructed_by_torch(name: str, ranks: int, virtual_stages: int, micro_batches: int) -> list[list[Action]]:
+    """The order of every rank that torch's constructor makes; raises its ValueError for sizes that it refuses.
+
+    The constructor also pairs every send with its receive, so an order that it accepts can run.
+    """
+    stages = ranks * virtual_stages
+    if name in SINGLE:
+        schedule = SINGLE[name](stand_in(0, stages, ranks), micro_batches)
+    else:
+        local = [stand_in(index, stages, ranks) for index in range(0, stages, ranks)]
+        schedule = MULTI[name](local, micro_batches)
+    return [computed(schedule.pipeline_order[rank]) for rank in range(ranks)]

@@ -1,0 +1,95 @@
+"""The time of a step without its timeline: thousands of ranks and micro-batches in a fraction of a second.
+
+GPipe and 1F1B run through a pipeline like waves through a grid. Numbered in the right way, all actions of one number
+(below: of one column) are independent, need only the column before, and lie at regular distances; so one numpy
+operation does a whole column, and nothing is kept but the end of each rank's last action. 1F1B, p = 3, m = 4 ::
+
+             0  1  2  3  4  5  6  7  8  9  10 11
+    rank 0   F0 .  F1 .  F2 B0 F3 B1 .  B2 .  B3      F(s, i) in column 2i + s
+    rank 1   .  F0 .  F1 B0 F2 B1 F3 B2 .  B3 .       B(s, i) in column 2i + 2p-1 - s
+    rank 2   .  .  F0 B0 F1 B1 F2 B2 F3 B3 .  .
+
+A column is no point in time: how long each action takes, and how long its rank waits, is up to the costs. The sums are
+the very ones of the step-by-step simulation, in the same order, so the results are equal to the last bit.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.predict.orders import BACKWARD, FORWARD
+from autotune.predict.schedules import Schedule, ScheduleError
+from autotune.predict.simulate import Costs, Seconds, simulate
+
+
+@dataclass(frozen=True, eq=False)
+class StepTime:
+    """What remains of a Timeline when only the totals count. ``ends``, ``busy``: float64[p], seconds per rank."""
+
+    ends: Seconds
+    busy: Seconds
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first start to the last end of any rank."""
+        return float(self.ends.max(initial=0.0))
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Idle device time inside the step, as a fraction of p x step time."""
+        return 1.0 - float(self.busy.mean()) / self.makespan if self.makespan else 0.0
+
+
+def step_time(schedule: Schedule, costs: Costs) -> StepTime:
+    """The totals of ``simulate(schedule, costs)``, for GPipe and 1F1B in O(p) memory; raises ScheduleError likewise."""
+    columns = COLUMNS.get(schedule.name)
+    if columns is None or costs.slowdown is not None:
+        timeline = simulate(schedule, costs)
+        return StepTime(np.array([timeline.end(rank)[-1] for rank in range(schedule.ranks)]), timeline.busy)
+    if costs.stages != schedule.stages:
+        raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
+    busy = schedule.micro_batches * (costs.work()[FORWARD] + costs.work()[BACKWARD])
+    return StepTime(_run(columns(schedule.ranks, schedule.micro_batches), costs), busy)
+
+
+Column = tuple[slice, slice]
+"""The stages that run a forward, and the stages that run a backward, side by side."""
+
+
+def gpipe_columns(p: int, m: int) -> Iterator[Column]:
+    """F(s, i) in column i + s; after all forwards B(s, i) in column i + p-1 - s."""
+    nobody = slice(0, 0)
+    for column in range(m + p - 1):
+        yield slice(max(0, column - m + 1), min(p, column + 1)), nobody
+    for column in range(m + p - 1):
+        last = p - 1 - column  # the stage that runs B0, if there is one
+        yield nobody, slice(max(0, last), min(p, last + m))
+
+
+def one_forward_one_backward_columns(p: int, m: int) -> Iterator[Column]:
+    """F(s, i) in column 2i + s, B(s, i) in column 2i + 2p-1 - s: every other stage forwards, the rest backwards."""
+    for column in range(2 * (m + p - 1)):
+        last = 2 * p - 1 - column
+        forward = slice(max(column % 2, column - 2 * (m - 1)), min(p, column + 1), 2)
+        yield forward, slice(max((column + 1) % 2, last), min(p, last + 2 * m - 1), 2)
+
+
+COLUMNS: dict[str, Callable[[int, int], Iterator[Column]]] = {
+    "GPipe": gpipe_columns,
+    "1F1B": one_forward_one_backward_columns,
+}
+
+
+def _run(columns: Iterator[Column], costs: Costs) -> Seconds:
+    """When each rank has ended its last action; float64[p]."""
+    work, travel = costs.work(), costs.travel()
+    ends = np.zeros(costs.stages + 2)  # of ranks -1 ... p: the two beyond the pipeline give their input at time 0
+    own, before, after = ends[1:-1], ends[:-2], ends[2:]
+    for forward, backward in columns:
+        forward_ends = np.maximum(own[forward], before[forward] + travel[FORWARD, forward]) + work[FORWARD, forward]
+        own[backward] = (
+            np.maximum(own[backward], after[backward] + travel[BACKWARD, backward]) + work[BACKWARD, backward]
+        )
+        own[forward] = forward_ends
+    return own

@@ -1,0 +1,176 @@
+"""What must hold for every schedule, every size and every cost."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.predict.legality import SCHEDULE_NAMES, nearest_legal_m, why_illegal
+from autotune.predict.schedules import build_schedule
+from autotune.predict.simulate import Costs, simulate
+from autotune.predict.wavefront import step_time
+
+BRIEF = settings(max_examples=80, deadline=None)
+SECONDS = st.floats(0, 10, allow_subnormal=False) | st.sampled_from([0.0, 1.0])
+
+
+@st.composite
+def schedules(draw):
+    """Any legal (name, p, m, v) of modest size, built."""
+    name = draw(st.sampled_from(SCHEDULE_NAMES))
+    virtual_stages = {"GPipe": 1, "1F1B": 1, "ZBVZeroBubble": 2, "DualPipeV": 2}.get(name) or draw(st.integers(1, 3))
+    ranks = draw(st.integers(1, 5))
+    micro_batches = nearest_legal_m(name, ranks, virtual_stages, draw(st.integers(1, 16)))
+    return build_schedule(name, ranks, micro_batches, virtual_stages)
+
+
+@st.composite
+def cases(draw):
+    """A schedule, and costs for its stages."""
+    schedule = draw(schedules())
+    stages, links = schedule.stages, schedule.stages - 1
+    per_stage = [draw(st.lists(SECONDS, min_size=stages, max_size=stages)) for _ in range(4)]
+    per_link = [draw(st.lists(SECONDS, min_size=links, max_size=links)) for _ in range(2)]
+    return schedule, Costs(*per_stage, *per_link)
+
+
+def scaled(costs, factor):
+    rows = (costs.forward, costs.backward, costs.input_gradient, costs.weight_gradient)
+    return Costs(*([factor * x for x in row] for row in (*rows, costs.activation_link, costs.gradient_link)))
+
+
+def resized(schedule, micro_batches):
+    return build_schedule(schedule.name, schedule.ranks, micro_batches, schedule.virtual_stages)
+
+
+def round_size(schedule, micro_batches):
+    """How many micro-batches the interleaved schedules take through all stages of a rank before the next ones."""
+    if not schedule.name.startswith("Interleaved"):
+        return 0
+    return micro_batches // max(1, micro_batches // schedule.ranks)
+
+
+@BRIEF
+@given(cases(), st.integers(1, 8))
+def test_more_micro_batches_never_take_less_time(case, more):
+    schedule, costs = case
+    larger = schedule.micro_batches + more
+    if why_illegal(schedule.name, schedule.ranks, schedule.virtual_stages, larger):
+        return
+    if round_size(schedule, larger) == round_size(schedule, schedule.micro_batches):
+        fewer, most = (simulate(s, costs).makespan for s in (schedule, resized(schedule, larger)))
+        assert most >= fewer * (1 - 1e-12)
+
+
+def test_a_different_round_size_may_take_more_micro_batches_through_in_less_time():
+    """Interleaved schedules take m // max(1, m // p) micro-batches per round: one round of 5, but two rounds of 3."""
+    forward, weight = [2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 2]
+    costs = Costs(forward, [0] * 6, [0] * 6, weight, [0] * 5, [0] * 5)
+    steps = [simulate(build_schedule("InterleavedZeroBubble", 3, m, 2), costs).makespan for m in (5, 6)]
+    assert steps == [20, 18]
+
+
+@BRIEF
+@given(cases())
+def test_a_step_takes_at_least_as_long_as_its_busiest_rank(case):
+    timeline = simulate(*case)
+    assert timeline.makespan >= timeline.busy.max() * (1 - 1e-12)
+    assert 0 <= timeline.bubble_fraction + 1e-12 <= 1 + 1e-12
+
+
+@BRIEF
+@given(cases())
+def test_a_step_takes_at_least_as_long_as_any_micro_batchs_way_there_and_back(case):
+    schedule, costs = case
+    program = simulate(schedule, costs).program
+    seconds = costs.work()[program.kind, program.stage] + costs.travel()[program.kind, program.stage]
+    for micro_batch in range(schedule.micro_batches):
+        way = seconds[(program.micro_batch == micro_batch) & (program.kind != 3)].sum()  # every F, and every B or I
+        assert simulate(schedule, costs).makespan >= way * (1 - 1e-12)
+
+
+@BRIEF
+@given(cases())
+def test_the_critical_path_adds_up_to_the_step(case):
+    """Its actions, and the links between those on different ranks, fill the step without a gap."""
+    schedule, costs = case
+    timeline = simulate(schedule, costs)
+    path, program = timeline.critical_path(), timeline.program
+    seconds, travel = (table[program.kind, program.stage] for table in (costs.work(), costs.travel()))
+    spent = seconds[path].sum()
+    for before, after in zip(path, path[1:], strict=False):
+        if timeline.starts[after] > timeline.ends[before]:
+            assert program.producer[after] == before
+            spent += travel[after]
+    assert spent == pytest.approx(timeline.makespan, rel=1e-9, abs=1e-12)
+
+
+@BRIEF
+@given(cases(), st.sampled_from([0.5, 2.0, 1024.0]))
+def test_scaling_all_times_scales_the_step(case, factor):
+    """Powers of two, so that even rounding scales and the comparison is exact."""
+    schedule, costs = case
+    slow, fast = simulate(schedule, scaled(costs, factor)), simulate(schedule, costs)
+    assert slow.starts.tolist() == (factor * fast.starts).tolist()
+    assert slow.makespan == factor * fast.makespan
+
+
+@BRIEF
+@given(cases())
+def test_the_fast_way_gives_the_same_step(case):
+    fast, timeline = step_time(*case), simulate(*case)
+    assert fast.makespan == timeline.makespan
+    np.testing.assert_allclose(fast.busy, timeline.busy, rtol=1e-12, atol=1e-300)
+
+
+@BRIEF
+@given(cases(), st.integers(2, 4))
+def test_sharing_cores_never_shortens_the_step_beyond_them(case, cores):
+    """p ranks on fewer cores do at most ``cores`` seconds of work a second, and each rank at most one."""
+    schedule, costs = case
+    slowdown = [max(1.0, active / cores) for active in range(1, schedule.ranks + 1)]
+    shared = Costs(*(getattr(costs, name) for name in costs.__dataclass_fields__ if name != "slowdown"), slowdown)
+    alone, together = simulate(schedule, costs), simulate(schedule, shared)
+    assert together.makespan >= alone.busy.sum() / cores * (1 - 1e-9)
+    assert together.makespan >= alone.busy.max() * (1 - 1e-9)
+
+
+def bound(schedule, rank):
+    """The most activations that the rank may hold, from each schedule's own description."""
+    p, m, v = schedule.ranks, schedule.micro_batches, schedule.virtual_stages
+    earlier_rounds = (v - 1) * (m // max(1, m // p))
+    return {
+        "GPipe": m,
+        "1F1B": min(m, p - rank),
+        "LoopedBFS": v * m,
+        "Interleaved1F1B": min(v * m, earlier_rounds + 2 * (p - 1 - rank) + 1),
+        "InterleavedZeroBubble": min(v * m, earlier_rounds + p),
+        "ZBVZeroBubble": min(2 * m, 2 * p),
+        "DualPipeV": 2 * p + 1,
+    }[schedule.name]
+
+
+@BRIEF
+@given(schedules())
+def test_in_flight_never_exceeds_the_schedules_bound(schedule):
+    for rank in range(schedule.ranks):
+        assert schedule.in_flight(rank) <= bound(schedule, rank)
+
+
+@BRIEF
+@given(cases())
+def test_in_flight_is_what_the_timeline_holds(case):
+    """Counted in time rather than in order: from the start of F to the end of B or W."""
+    timeline = simulate(*case)
+    schedule = timeline.schedule
+    for rank in range(schedule.ranks):
+        held = most = 0
+        for action in schedule.actions(rank):
+            held += action.kind == "F"
+            most = max(most, held)
+            held -= action.kind in "BW"
+        assert held == 0
+        assert most == schedule.in_flight(rank)
+        stages = [stage for stage, own in enumerate(schedule.stage_ranks) if own == rank]
+        counts = [schedule.stage_in_flight(stage) for stage in stages]
+        assert max(counts) <= schedule.in_flight(rank) <= sum(counts)
