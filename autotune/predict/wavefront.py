@@ -86,10 +86,12 @@ def _run(columns: Iterator[Column], costs: Costs) -> Seconds:
     work, travel = costs.work(), costs.travel()
     ends = np.zeros(costs.stages + 2)  # of ranks -1 ... p: the two beyond the pipeline give their input at time 0
     own, before, after = ends[1:-1], ends[:-2], ends[2:]
+
+    def ends_with(kind: int, stages: slice, giver: Seconds) -> Seconds:
+        return np.maximum(own[stages], giver[stages] + travel[kind, stages]) + work[kind, stages]
+
     for forward, backward in columns:
-        forward_ends = np.maximum(own[forward], before[forward] + travel[FORWARD, forward]) + work[FORWARD, forward]
-        own[backward] = (
-            np.maximum(own[backward], after[backward] + travel[BACKWARD, backward]) + work[BACKWARD, backward]
-        )
+        forward_ends = ends_with(FORWARD, forward, before)
+        own[backward] = ends_with(BACKWARD, backward, after)
         own[forward] = forward_ends
     return own

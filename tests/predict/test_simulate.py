@@ -34,6 +34,41 @@ def test_closed_forms_of_equal_stages(name, ranks, t_f, t_b, t_w):
         assert timeline.bubble_fraction == pytest.approx(float(1 - efficiency), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["LoopedBFS", "Interleaved1F1B"])
+@pytest.mark.parametrize("virtual_stages", [1, 2, 3])
+def test_several_stages_per_rank_shorten_the_fill(name, virtual_stages):
+    """Step (v m + p - 1)(t_f + t_b), of v stages with t_f each: the fill is v times shorter than with one stage.
+
+    For m >= p, under Interleaved1F1B a multiple of p (Narayanan et al. 2021, section 2.2).
+    """
+    for ranks in (1, 2, 4, 5):
+        for micro_batches in (ranks, 2 * ranks, 5 * ranks):
+            schedule = build_schedule(name, ranks, micro_batches, virtual_stages)
+            timeline = simulate(schedule, equal_stages(ranks * virtual_stages, 2, 3, 1))
+            assert timeline.makespan == (virtual_stages * micro_batches + ranks - 1) * 6
+
+
+@pytest.mark.parametrize(("t_f", "t_b", "t_w"), [(1, 1, 1), (2, 2, 1), (2, 3, 1), (3, 3, 2), (1, 2, 0)])
+@pytest.mark.parametrize(("name", "virtual_stages"), [("InterleavedZeroBubble", 1), ("InterleavedZeroBubble", 3)])
+def test_weight_gradients_fill_the_bubble(name, virtual_stages, t_f, t_b, t_w):
+    """Idle per rank (p-1)(t_f + t_b - t_w), if t_w <= t_f: ZB-H1 of Qi et al. 2023, table 1."""
+    for ranks in (1, 2, 4, 5):
+        for micro_batches in (ranks, 2 * ranks, 5 * ranks):
+            schedule = build_schedule(name, ranks, micro_batches, virtual_stages)
+            timeline = simulate(schedule, equal_stages(ranks * virtual_stages, t_f, t_b, t_w))
+            assert timeline.idle.tolist() == [(ranks - 1) * (t_f + t_b - t_w)] * ranks
+
+
+@pytest.mark.parametrize("name", ["ZBVZeroBubble", "DualPipeV"])
+def test_v_shapes_idle_only_until_the_first_micro_batch_arrives(name):
+    """With t_f = t_b = t_w = 1: p - 1, in all; no gap inside (Qi et al. 2023, section 6)."""
+    for ranks in (1, 2, 4, 5):
+        for micro_batches in (2 * ranks, 2 * ranks + 1, 7 * ranks):
+            schedule = build_schedule(name, ranks, micro_batches, 2)
+            timeline = simulate(schedule, equal_stages(2 * ranks, 1, 1, 1))
+            assert timeline.makespan == 6 * micro_batches + ranks - 1
+
+
 @pytest.mark.parametrize("name", ["GPipe", "1F1B"])
 def test_the_source_documents_example_takes_14_not_10(name):
     assert simulate(build_schedule(name, 4, 4), equal_stages(4)).makespan == 14
@@ -131,13 +166,19 @@ def test_a_message_under_way_uses_no_core():
 
 
 def test_beyond_the_measured_ranks_the_slowdown_grows_in_proportion():
-    """Four independent ranks, one second of work each; two were measured at 1.5: four run 3 times slower."""
-    schedule = custom_schedule([parse_row("F0", 0), parse_row("F0", 1)])
-    two = simulate(schedule, equal_stages(2, slowdown=(1.5,)))
-    assert two.makespan == pytest.approx(3.0)  # never at once: F0 of stage 1 waits
-    gpipe = simulate(build_schedule("GPipe", 4, 64), equal_stages(4, slowdown=(1.0, 1.0)))
-    ideal = 4 * 128 / 2
-    assert ideal < gpipe.makespan < ideal + 2 * 14
+    """Three ranks on one core, of which two were measured: three at once are 3/2 times as slow as two.
+
+    ::
+
+        0  F0 F1=== F2=====         F1 and F0 side by side take 2 s; then F2, F1 and F0 take 3 s
+        1     F0=== F1=====
+        2           F0=====
+    """
+    schedule = custom_schedule([parse_row("F0 F1 F2", 0), parse_row("F0 F1", 1), parse_row("F0", 2)])
+    timeline = simulate(schedule, equal_stages(3, slowdown=(1.0, 2.0)))
+    assert timeline.end(0).tolist() == pytest.approx([1, 3, 6])
+    assert timeline.end(1).tolist() == pytest.approx([3, 6])
+    assert timeline.end(2).tolist() == pytest.approx([6])
 
 
 @pytest.mark.parametrize("name", ["GPipe", "1F1B"])
