@@ -30,7 +30,7 @@ check: $(DEV)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict autotune
 
-bench: $(DEV)  ## predictions against real runs on this machine
+bench: $(DEV)  ## the model against published figures, waiting ranks, real runs; and its speed
 	$(BIN)/python -m tests.bench
 
 test-gpu: $(DEV)  ## only the tests that need a GPU

@@ -49,14 +49,30 @@ MinMicroBatchSize = Annotated[
     int | None, Flag(help="Fewest samples for batch statistics [default: 8].", rich_help_panel=CANDIDATES)
 ]
 ScheduleFlag = Annotated[
-    str | None, Flag("--schedule", help="1F1B, GPipe, both with a comma, or all.", rich_help_panel=CANDIDATES)
+    str | None,
+    Flag("--schedule", help="1F1B, GPipe, Interleaved1F1B …, with commas, or all.", rich_help_panel=CANDIDATES),
 ]
-VirtualStages = Annotated[int | None, Flag(help="Stages per rank [default: 1].", rich_help_panel=CANDIDATES)]
+VirtualStages = Annotated[
+    str | None,
+    Flag(help="Stages per rank where the schedule leaves the choice [default: 2].", rich_help_panel=CANDIDATES),
+]
+RecordedProfile = Annotated[Path | None, Flag("--profile", help="The recorded profile for --device replay.")]
 Device = Annotated[str | None, Flag(help="auto, cpu, cuda or replay [default: auto].")]
 MemoryLimit = Annotated[str | None, Flag(help="Bytes per rank, such as 8GiB [default: what the device has].")]
 Budget = Annotated[str | None, Flag(help="Seconds for trials, such as 120s [default: no limit].")]
 Exhaustive = Annotated[bool | None, Flag("--exhaustive", help="Confirm every candidate that fits; prune none.")]
 Trials = Annotated[int | None, Flag(help="Most candidates to confirm by real runs.")]
+Sampler = Annotated[
+    str | None, Flag(help="Who proposes candidates: cost-model, tpe, gp, random or grid [default: cost-model].")
+]
+ObjectiveFlag = Annotated[
+    str | None,
+    Flag("--objective", help="throughput, or memory: the leanest that is fast enough [default: throughput]."),
+]
+Tolerance = Annotated[
+    str | None, Flag(help="Throughputs this close are alike, such as 5% [default: 1%; 5% with --objective memory].")
+]
+ExploreLimit = Annotated[bool | None, Flag("--explore-limit", help="Try also what is predicted not to fit in memory.")]
 Out = Annotated[Path | None, Flag(help="Where the result is written.")]
 StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
 Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")]
@@ -113,11 +129,16 @@ def run(
     min_micro_batch_size: MinMicroBatchSize = None,
     schedule: ScheduleFlag = None,
     virtual_stages: VirtualStages = None,
+    profile: RecordedProfile = None,
     device: Device = None,
     memory_limit: MemoryLimit = None,
     budget: Budget = None,
     trials: Trials = None,
     exhaustive: Exhaustive = None,
+    sampler: Sampler = None,
+    objective: ObjectiveFlag = None,
+    tolerance: Tolerance = None,
+    explore_limit: ExploreLimit = None,
     out: Out = None,
     state_dir: StateDir = None,
     fresh: Fresh = None,
@@ -128,9 +149,10 @@ def run(
     """Profile, predict, confirm by real runs; print the table, write report.json and profile.json."""
     flags = {name: value for name, value in locals().items() if name not in ("config", "json_output", "quiet")}
     from autotune.config import load_config
+    from autotune.job import Events
     from autotune.report.progress import Progress
     from autotune.report.table import print_report
-    from autotune.tune import Events, tune
+    from autotune.tune import tune
 
     settings = load_config(config, flags)
     with Progress(console(stderr=True), quiet) as shown:
@@ -165,8 +187,9 @@ def profile(
     """Only measure the stages and links; write profile.json."""
     flags = {name: value for name, value in locals().items() if name not in ("config", "json_output", "quiet")}
     from autotune.config import load_config
+    from autotune.job import Events
     from autotune.report.progress import Progress
-    from autotune.tune import Events, profile_only
+    from autotune.tune import profile_only
 
     settings = load_config(config, flags)
     with Progress(console(stderr=True), quiet) as shown:
@@ -199,6 +222,47 @@ def predict(
     for text in missing:
         console(stderr=True).print(f"note: {text}", highlight=False, soft_wrap=True)
     print_json(prediction_document(pairs)) if json_output else print_predictions(pairs, console())
+
+
+@app.command(
+    epilog="Examples: autotune timeline profile.json -m 8 --schedule 1F1B; autotune timeline --schedule-csv mine.csv"
+)
+def timeline(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PROFILE|REPORT]", help="Where durations come from [default: unit times].")
+    ] = None,
+    micro_batches: Annotated[
+        int | None, Flag("--micro-batches", "-m", help="m [default: the sweet spot of a REPORT].")
+    ] = None,
+    schedule: Annotated[str | None, Flag(help="1F1B, GPipe, ... [default: the report's, or 1F1B].")] = None,
+    virtual_stages: Annotated[int | None, Flag(help="Stages per rank [default: the profile's].")] = None,
+    micro_batch_size: Annotated[int | None, Flag(help="b [default: the batch over m].")] = None,
+    batch: Annotated[int | None, Flag(help="Sequences per step [default: the profile's].")] = None,
+    stages: Annotated[int | None, Flag(help="Pipeline stages, one device each, where there is no PROFILE.")] = None,
+    schedule_csv: Annotated[
+        Path | None,
+        Flag(help="Check and draw your own: a row per GPU, F1,F2,,B1,B2 (a column per unit of time) or torch's CSV."),
+    ] = None,
+    form: Annotated[str, Flag("--format", help="text, json, or trace (ui.perfetto.dev opens it).")] = "text",
+    out: Out = None,
+    width: Annotated[int | None, Flag(help="Columns of the drawing [default: the terminal's].")] = None,
+) -> None:
+    """Draw a schedule with real durations, or check and draw one of your own; nothing is measured."""
+    flags = {name: value for name, value in locals().items() if name not in ("form", "out", "width")}
+    from autotune.report.step import Request, simulate_step
+    from autotune.report.timeline import print_timeline
+    from autotune.report.trace import DOCUMENTS, check_format, save_step
+
+    check_format(form, width)
+    step = simulate_step(Request(**flags))
+    for text in step.notes:
+        console(stderr=True).print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+    if out is not None:
+        sys.stdout.write(save_step(step, form, out, width))
+    elif form == "text":
+        print_timeline(step, console(), width)
+    else:
+        print_json(DOCUMENTS[form](step))
 
 
 @app.command(epilog="Example: autotune show report.json")

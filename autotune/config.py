@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
@@ -20,7 +20,15 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]
 Norm = Literal["layer", "batch"]
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
-ScheduleName = Literal["GPipe", "1F1B"]
+SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
+Objective = Literal["throughput", "memory"]
+ScheduleName = Literal[
+    "GPipe", "1F1B", "LoopedBFS", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"
+]
+SPLIT_BACKWARD: tuple[ScheduleName, ...] = ("InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
+"""Schedules that run input and weight gradients apart."""
+V_SHAPED: tuple[ScheduleName, ...] = ("ZBVZeroBubble", "DualPipeV")
+"""Schedules whose stages go down the ranks and come back up; in all others they go round in a loop."""
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -31,7 +39,7 @@ def parse_quantity(value: Any, units: Mapping[str, int], example: str) -> Any:
     """Turns ``"8GiB"`` or ``"2m"`` into a number of the base unit; passes numbers through, refuses other text."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|%)\s*", value)
     if not match or match[2].lower() not in units:
         raise ValueError(f"write a number with a unit, such as {example}")
     return float(match[1]) * units[match[2].lower()]
@@ -48,6 +56,12 @@ def parse_seconds(value: Any) -> Any:
     return parse_quantity(value, SECONDS, "120s")
 
 
+def parse_share(value: Any) -> Any:
+    """A share of one from ``"5%"`` or a plain number."""
+    number = parse_quantity(value, {"%": 1}, "5%")
+    return number / 100 if isinstance(value, str) and "%" in value else number
+
+
 def split_commas(value: Any) -> Any:
     """``"1,2,4"`` becomes ``["1", "2", "4"]``; lists and single numbers become lists."""
     if isinstance(value, str):
@@ -56,9 +70,9 @@ def split_commas(value: Any) -> Any:
 
 
 def expand_schedules(value: Any) -> Any:
-    """``"all"`` becomes every schedule that can be tried."""
+    """``"all"`` becomes every schedule."""
     names = split_commas(value)
-    return ["1F1B", "GPipe"] if names == ["all"] else names
+    return list(get_args(ScheduleName)) if names == ["all"] else names
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -133,7 +147,12 @@ class Config(Record):
         BeforeValidator(expand_schedules),
         Field(min_length=1, description="schedules to try, or all; where m < stages, GPipe stands in for 1F1B"),
     ] = ("1F1B",)
-    virtual_stages: Annotated[int, Field(ge=1, le=1, description="stages per rank; 1 for GPipe and 1F1B")] = 1
+    virtual_stages: Annotated[
+        tuple[PositiveInt, ...],
+        BeforeValidator(split_commas),
+        Field(min_length=1, description="stages per rank to try; GPipe and 1F1B always run one"),
+    ] = (2,)
+    profile: Annotated[Path | None, Field(description="recorded profile, for --device replay")] = None
     device: Annotated[DeviceKind, Field(description="auto falls to the CPU only when there is no GPU at all")] = "auto"
     memory_limit: Annotated[
         PositiveInt | None,
@@ -145,6 +164,18 @@ class Config(Record):
     ] = None
     trials: Annotated[PositiveInt | None, Field(description="most candidates to confirm by real runs")] = None
     exhaustive: Annotated[bool, Field(description="confirm every candidate that fits, prune none")] = False
+    sampler: Annotated[
+        SamplerName, Field(description="who proposes the next candidate: the cost model, or one of Optuna's samplers")
+    ] = "cost-model"
+    objective: Annotated[
+        Objective, Field(description="highest throughput, or lowest peak memory within the tolerance of it")
+    ] = "throughput"
+    tolerance: Annotated[
+        float | None,
+        BeforeValidator(parse_share),
+        Field(gt=0, lt=1, description="throughputs this close are alike; default: 1%, with objective memory 5%"),
+    ] = None
+    explore_limit: Annotated[bool, Field(description="try also what is predicted not to fit in memory")] = False
     out: Annotated[Path, Field(description="where the report is written")] = Path("report.json")
     state_dir: Annotated[Path, Field(description="profiles and studies of earlier runs")] = Path(".autotune")
     fresh: Annotated[bool, Field(description="measure everything again")] = False
@@ -152,7 +183,9 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
-        if self.stages * self.virtual_stages > self.layers:
+        if (self.device == "replay") != (self.profile is not None):
+            raise ValueError("profile: --device replay and --profile FILE go together; give both or neither")
+        if self.stages > self.layers:
             raise ValueError(
                 f"stages: {self.stages} stages need at least one layer each, but layers is {self.layers};"
                 " lower --stages or raise --layers"
@@ -225,6 +258,7 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
         "stages": ("layers", "stages"),
         "heads": ("hidden", "heads"),
         "micro_batches": ("batch", "micro_batches"),
+        "profile": ("device", "profile"),
     }
     if any(name in given for name in partners.get(field, (field,))) or file is None:
         return UsageError("--" + message.replace("_", "-", message.split(":")[0].count("_")))

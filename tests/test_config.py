@@ -1,11 +1,13 @@
 """Config: flags over TOML, units, the rules and who is to blame, and the scenarios that ship."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from autotune.config import Config, divisors, load_config, shipped_config
+from autotune.config import Config, ScheduleName, divisors, load_config, shipped_config
 from autotune.errors import InputError, UsageError
+from autotune.predict.legality import RULES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -70,9 +72,33 @@ def test_micro_batches_are_sorted_without_repeats(given, counts):
     assert load_config(None, {"micro_batches": given}).counts() == counts
 
 
-@pytest.mark.parametrize(("given", "names"), [("all", ("1F1B", "GPipe")), ("GPipe,1F1B", ("GPipe", "1F1B"))])
+ALL = ("GPipe", "1F1B", "LoopedBFS", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("all", ALL), ("GPipe,1F1B", ("GPipe", "1F1B")), (["DualPipeV"], ("DualPipeV",)), ("GPipe", ("GPipe",))],
+)
 def test_schedules(given, names):
     assert load_config(None, {"schedule": given}).schedule == names
+
+
+def test_all_schedules_are_those_with_a_rule():
+    assert set(ALL) == set(RULES) == set(get_args(ScheduleName))
+
+
+@pytest.mark.parametrize(("given", "numbers"), [("2,3", (2, 3)), (4, (4,)), ("1", (1,)), ([2, 1], (2, 1))])
+def test_virtual_stages(given, numbers):
+    assert load_config(None, {"virtual_stages": given}).virtual_stages == numbers
+
+
+def test_replay_takes_a_profile():
+    config = load_config(None, {"device": "replay", "profile": Path("profile.json")})
+    assert (config.device, config.profile) == ("replay", Path("profile.json"))
+
+
+def test_a_file_may_ask_for_replay(toml):
+    assert load_config(toml('device = "replay"\nprofile = "profile.json"\n'), {}).profile == Path("profile.json")
 
 
 def test_divisors():
@@ -97,7 +123,13 @@ def test_divisors():
         ({"memory_limit": "8 potatoes"}, ["--memory-limit", "8 potatoes", "8GiB"]),
         ({"memory_limit": "0"}, ["--memory-limit"]),
         ({"budget": "soon"}, ["--budget", "soon", "120s"]),
-        ({"virtual_stages": 2}, ["--virtual-stages", "2"]),
+        ({"schedule": "all,1F1B"}, ["--schedule", "all", "1F1B"]),
+        ({"virtual_stages": 0}, ["--virtual-stages", "0"]),
+        ({"virtual_stages": "two"}, ["--virtual-stages", "two"]),
+        ({"virtual_stages": ""}, ["--virtual-stages"]),
+        ({"device": "replay"}, ["--profile", "--device replay", "both"]),
+        ({"profile": Path("profile.json")}, ["--profile", "--device replay", "both"]),
+        ({"device": "cpu", "profile": Path("profile.json")}, ["--profile", "--device replay"]),
         ({"seed": -1}, ["--seed", "-1"]),
     ],
 )
@@ -125,6 +157,9 @@ def test_a_wrong_flag_is_a_usage_error(flags, words):
         ('memory_limit = "8 potatoes"\n', ["memory_limit", "8GiB"]),
         ("layers = true\n", ["layers"]),
         ("fresh = 7\n", ["fresh"]),
+        ("virtual_stages = [2, 0]\n", ["virtual_stages"]),
+        ('device = "replay"\n', ["profile", "both"]),
+        ('profile = "profile.json"\n', ["profile", "both"]),
     ],
 )
 def test_a_wrong_file_is_an_input_error(toml, text, words):

@@ -18,6 +18,7 @@ LAYERS = [
     "predict",
     "search",
     "report",
+    "job",
     "tune",
     "cli",
 ]

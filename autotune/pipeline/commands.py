@@ -3,45 +3,62 @@
 A command goes to every rank; a rank that is not among ``active`` answers at once.
 """
 
+from collections.abc import Sequence
+from statistics import median
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, model_validator
 
-from autotune.config import Workload
+from autotune.config import V_SHAPED, ScheduleName, Workload
 from autotune.pipeline.outcome import Failure
 from autotune.records import Record
 
-PipelineScheduleName = Literal["GPipe", "1F1B"]
+
+class Cut(Record):
+    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``folded`` into a V."""
+
+    virtual_stages: PositiveInt = 1
+    folded: bool = False
 
 
 class Describe(Record):
-    """Build the rank's stage without memory; answers a StageFacts."""
+    """Build the rank's stages without memory; answers list[StageFacts], in the order of the stages."""
 
     kind: Literal["describe"] = "describe"
     workload: Workload
+    cut: Cut = Cut()
 
 
 class Build(Record):
-    """Build the rank's stage and optimizer on its device; answers a StageFacts with the allocator's own bytes."""
+    """Build the rank's stages and optimizer on its device; answers list[StageFacts] with the allocator's own bytes."""
 
     kind: Literal["build"] = "build"
     workload: Workload
+    cut: Cut = Cut()
 
 
 class TimeStage(Record):
-    """Time forward and backward, one micro-batch at a time, sizes in turn; answers list[StageTime]."""
+    """Time forward and backward of ``stage``, one micro-batch at a time, sizes in turn; answers list[StageTime].
+
+    ``split``: time the backward for inputs and for weights apart as well. Ranks that do not hold the stage answer None.
+    """
 
     kind: Literal["time_stage"] = "time_stage"
-    active: tuple[NonNegativeInt, ...]
+    stage: NonNegativeInt
     micro_batch_sizes: tuple[PositiveInt, ...]
     budget_s: PositiveFloat
+    split: bool = False
 
 
 class MeasureMemory(Record):
-    """Measure activation and transient bytes of one micro-batch of each size; answers list[StageMemory]."""
+    """Measure what one micro-batch of each size takes; answers list[list[StageMemory]], one list per stage of the rank.
+
+    ``split``: also what is held between the backward for inputs and that for weights.
+    """
 
     kind: Literal["measure_memory"] = "measure_memory"
     micro_batch_sizes: tuple[PositiveInt, ...]
+    split: bool = False
 
 
 class TimeOptimizer(Record):
@@ -49,15 +66,6 @@ class TimeOptimizer(Record):
 
     kind: Literal["time_optimizer"] = "time_optimizer"
     active: tuple[NonNegativeInt, ...]
-
-
-class Contend(Record):
-    """Run passes on all active ranks at once for ``seconds``; answers seconds per pass."""
-
-    kind: Literal["contend"] = "contend"
-    active: tuple[NonNegativeInt, ...]
-    micro_batch_size: PositiveInt
-    seconds: PositiveFloat
 
 
 class Ping(Record):
@@ -71,18 +79,34 @@ class Ping(Record):
     repeats: PositiveInt
 
 
+class Waits(Record):
+    """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
+
+    t_f: NonNegativeFloat = 0.0
+    t_b: NonNegativeFloat = 0.0
+    t_w: NonNegativeFloat = 0.0
+    optimizer_s: NonNegativeFloat = 0.0
+    message_bytes: NonNegativeInt = 0
+
+
 class Prepare(Record):
     """Make ready for steps of one candidate, and run the first, untimed; answers a Primed.
 
-    ``empty``: stages that compute nothing but send messages of the real sizes, to see what the runtime itself costs.
+    ``waits``: one per stage of the model, which then take the place of the model's own. They need no Build.
     """
 
     kind: Literal["prepare"] = "prepare"
-    schedule: PipelineScheduleName
+    schedule: ScheduleName
     micro_batches: PositiveInt
     micro_batch_size: PositiveInt
     sequences: PositiveInt
-    empty: bool = False
+    virtual_stages: PositiveInt = 1
+    waits: tuple[Waits, ...] = ()
+
+    @property
+    def cut(self) -> Cut:
+        """How the stages must lie for this schedule."""
+        return Cut(virtual_stages=self.virtual_stages, folded=self.schedule in V_SHAPED)
 
 
 class Step(Record):
@@ -92,7 +116,7 @@ class Step(Record):
 
 
 Command = Annotated[
-    Describe | Build | TimeStage | MeasureMemory | TimeOptimizer | Contend | Ping | Prepare | Step,
+    Describe | Build | TimeStage | MeasureMemory | TimeOptimizer | Ping | Prepare | Step,
     Field(discriminator="kind"),
 ]
 COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
@@ -110,8 +134,8 @@ class StageFacts(Record):
 class StageTime(Record):
     """Seconds of one micro-batch of ``micro_batch_size`` sequences on one stage, alone on its host.
 
-    Either ``t_b`` and ``t_w`` (input gradient, weight gradient) or the fused backward ``t_bw`` is given. ``samples_*``
-    are the raw passes whose medians the times are.
+    The fused backward ``t_bw`` is given, or ``t_b`` and ``t_w`` (input gradient, weight gradient), or all three where
+    a split backward costs more than the fused one. ``samples_*`` are the raw passes whose medians the times are.
     """
 
     micro_batch_size: PositiveInt
@@ -121,53 +145,96 @@ class StageTime(Record):
     t_bw: NonNegativeFloat | None = None
     samples_f: tuple[NonNegativeFloat, ...] = ()
     samples_bw: tuple[NonNegativeFloat, ...] = ()
+    samples_b: tuple[NonNegativeFloat, ...] = ()
+    samples_w: tuple[NonNegativeFloat, ...] = ()
+
+    @staticmethod
+    def of(
+        micro_batch_size: int, f: Sequence[float], bw: Sequence[float], b: Sequence[float], w: Sequence[float]
+    ) -> "StageTime":
+        """The row of measured passes: medians, and the samples behind them. ``b`` and ``w`` may be empty."""
+        return StageTime(
+            micro_batch_size=micro_batch_size,
+            t_f=median(f),
+            t_bw=median(bw),
+            t_b=median(b) if b else None,
+            t_w=median(w) if w else None,
+            samples_f=tuple(f),
+            samples_bw=tuple(bw),
+            samples_b=tuple(b),
+            samples_w=tuple(w),
+        )
+
+    @staticmethod
+    def merged(rows: Sequence["StageTime"]) -> "StageTime":
+        """One row of the samples of several rows of the same micro-batch size."""
+        names = ("samples_f", "samples_bw", "samples_b", "samples_w")
+        series = ([sample for row in rows for sample in getattr(row, name)] for name in names)
+        return StageTime.of(rows[0].micro_batch_size, *series)
 
     @model_validator(mode="after")
     def _one_backward(self) -> Self:
-        if (self.t_bw is None) == (self.t_b is None and self.t_w is None):
-            raise ValueError("give either t_bw (fused backward) or t_b with t_w, not both and not neither")
+        if (self.t_b is None) != (self.t_w is None) or (self.t_b is None and self.t_bw is None):
+            raise ValueError("give the backward as t_bw (fused), or as t_b with t_w (input gradient, weight gradient)")
         return self
 
     @property
     def backward(self) -> float:
-        """Seconds of the whole backward, t_b + t_w."""
+        """Seconds of the fused backward; t_b + t_w where only these are known."""
         return self.t_bw if self.t_bw is not None else (self.t_b or 0.0) + (self.t_w or 0.0)
+
+    @property
+    def input_gradient(self) -> float:
+        """Seconds of a backward for the input alone; half the fused one where the split is not known."""
+        return self.t_b if self.t_b is not None else self.backward / 2
+
+    @property
+    def weight_gradient(self) -> float:
+        """Seconds of a backward for the weights that follows; half the fused one where the split is not known."""
+        return self.t_w if self.t_w is not None else self.backward / 2
 
 
 class StageMemory(Record):
     """Bytes of one micro-batch on one stage.
 
     ``activation_bytes``: held from its forward to its backward, without the received input (a communication buffer).
-    ``transient_bytes``: the most that a forward or backward holds above that while it runs.
+    ``transient_bytes``: the most that a forward or fused backward holds above that while it runs.
+    Of a split backward, None where not measured: ``split_held_bytes`` between the backward for the input and that for
+    the weights; ``input_transient_bytes``, ``weight_transient_bytes`` above what is held when either begins.
     """
 
     micro_batch_size: PositiveInt
     activation_bytes: NonNegativeInt
     transient_bytes: NonNegativeInt = 0
+    split_held_bytes: NonNegativeInt | None = None
+    input_transient_bytes: NonNegativeInt | None = None
+    weight_transient_bytes: NonNegativeInt | None = None
 
 
 class OptimizerCost(Record):
-    """Median seconds of one optimizer step, and the most bytes it holds while it runs."""
+    """Median seconds of one optimizer step over all stages of a rank, and the most bytes it holds while it runs."""
 
     seconds: float
     transient_bytes: NonNegativeInt
 
 
 class Primed(Record):
-    """The first step of a candidate: the most bytes this rank's allocator held at once during it."""
+    """The first step of a candidate: the most bytes this rank's allocator held at once during it.
+
+    ``reserved_bytes``: what it had taken from the device for that. ``outside_bytes``: held on the device by others, the
+    CUDA context and NCCL's buffers first of all. None where the device has no such thing.
+    """
 
     peak_memory_bytes: NonNegativeInt
+    reserved_bytes: NonNegativeInt | None = None
+    outside_bytes: NonNegativeInt | None = None
 
 
 class StepTimes(Record):
-    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is.
-
-    ``cpu_s``: processor seconds that all threads of the rank used meanwhile.
-    """
+    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is."""
 
     start_s: float
     end_s: float
-    cpu_s: float
     loss: float | None = None
 
 

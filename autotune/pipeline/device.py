@@ -7,6 +7,7 @@ backend its ranks talk over.
 import os
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,6 +22,13 @@ class MemoryUse(NamedTuple):
     end: int
 
 
+class Footprint(NamedTuple):
+    """Bytes of the device beyond the allocator's own count: taken from it for that, and held by others."""
+
+    reserved: int
+    outside: int
+
+
 class Device(Protocol):
     """One rank's device."""
 
@@ -31,8 +39,14 @@ class Device(Protocol):
     def seconds(self, work: Callable[[], object]) -> float:
         """Runs ``work`` to completion and returns the seconds it took."""
 
+    def wait(self, seconds: float) -> None:
+        """Keeps the device from other work for ``seconds``, without computing."""
+
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         """Runs ``work`` to completion and returns what it took from the device's allocator."""
+
+    def footprint(self) -> Footprint | None:
+        """What the device has given away by the highest level of the last ``memory``; None where it cannot tell."""
 
     def synchronize(self) -> None:
         """Returns when the device has done everything asked of it so far."""
@@ -56,6 +70,11 @@ class CpuDevice:
         work()
         return time.perf_counter() - start
 
+    def wait(self, seconds: float) -> None:
+        """The process sleeps, so that its neighbours have the cores."""
+        if seconds > 0:
+            time.sleep(seconds)
+
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         """Adds up the CPU allocator's own events, which torch's profiler collects.
 
@@ -74,6 +93,9 @@ class CpuDevice:
             held += size
             peak = max(peak, held)
         return MemoryUse(peak, held)
+
+    def footprint(self) -> None:
+        """The CPU's allocator keeps nothing back."""
 
 
 class CudaDevice:
@@ -99,6 +121,18 @@ class CudaDevice:
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3  # elapsed_time is in milliseconds
 
+    @cached_property
+    def cycles_per_s(self) -> float:
+        """The pace of the clock that ``torch.cuda._sleep`` counts."""
+        cycles = 10_000_000
+        torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # the first launch loads the kernel
+        return cycles / self.seconds(lambda: torch.cuda._sleep(cycles))  # type: ignore[no-untyped-call]
+
+    def wait(self, seconds: float) -> None:
+        """A kernel that spins; like every kernel it runs behind the CPU's back."""
+        if seconds > 0:
+            torch.cuda._sleep(int(seconds * self.cycles_per_s))  # type: ignore[no-untyped-call]
+
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         """Reads the caching allocator's counters of allocated (not reserved) bytes."""
         self.synchronize()
@@ -108,6 +142,12 @@ class CudaDevice:
         self.synchronize()
         peak = torch.cuda.max_memory_allocated(self.torch_device)
         return MemoryUse(peak - before, torch.cuda.memory_allocated(self.torch_device) - before)
+
+    def footprint(self) -> Footprint:
+        """``reset_peak_memory_stats`` in ``memory`` resets the peak of reserved bytes as well."""
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        outside = total - free - torch.cuda.memory_reserved(self.torch_device)
+        return Footprint(torch.cuda.max_memory_reserved(self.torch_device), max(0, outside))
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:

@@ -2,44 +2,68 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Build, Prepare, Primed, StageFacts, Step, StepTimes
+from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.workload.partition import stage_ranks
 
-FLOOR_S = 60.0  # no command is given less time than this
+FLOOR_S, MOST_S = 60.0, 86400.0  # no command is given less time than this, or more
 BUILD_TIMEOUT_S = 600.0
 
 KeepGoing = Callable[[int, float], bool]
 """Called after each timed step with its number and seconds; says whether another one is wanted."""
 
 
-def build(ranks: Ranks, workload: Workload) -> list[StageFacts]:
+def by_stage(answers: list[Any], cut: Cut) -> list[Any]:
+    """What each rank answered of each of its stages, in the order of the stages."""
+    left = [iter(answer) for answer in answers]
+    return [next(left[rank]) for rank in stage_ranks(len(answers), cut.virtual_stages, cut.folded)]
+
+
+def describe(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
+    """Builds every stage on paper; raises RankFailure."""
+    answers = ranks.ask(Describe(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
+
+
+def build(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
     """Starts the ranks if need be, and builds every stage; raises RankFailure."""
     if not ranks.alive:
         ranks.start()
-    return [StageFacts.model_validate(fact) for fact in ranks.ask(Build(workload=workload), BUILD_TIMEOUT_S)]
+    answers = ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+    ranks.cut = cut
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
 
 
 def measure_candidate(
-    ranks: Ranks, workload: Workload, plan: Prepare, expected_step_s: float, steps: int, keep_going: KeepGoing
+    ranks: Ranks,
+    workload: Workload,
+    plan: Prepare,
+    expected_step_s: float,
+    steps: int,
+    keep_going: KeepGoing,
+    seq_len: int | None = None,
 ) -> Measurement | Failure:
     """Runs one untimed step and then up to ``steps`` timed ones. ``expected_step_s`` sets the time limit: 20 steps.
 
-    Ranks that died in an earlier candidate are replaced first.
+    ``seq_len``: tokens per sequence, None where not known.
+
+    Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it.
     """
-    timeout_s = max(FLOOR_S, 20 * expected_step_s)
+    timeout_s = min(MOST_S, max(FLOOR_S, 20 * expected_step_s))
     times: list[float] = []
     loss = None
     try:
-        if not ranks.alive:
-            build(ranks, workload)
+        if not ranks.alive or ranks.cut != plan.cut:
+            build(ranks, workload, plan.cut)
         primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, timeout_s)]
         for number in range(steps):
             answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), timeout_s)]
             times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
-            loss = answers[-1].loss
+            loss = next((answer.loss for answer in answers if answer.loss is not None), None)
             if not keep_going(number, times[-1]):
                 break
     except RankFailure as error:
@@ -47,9 +71,18 @@ def measure_candidate(
     return Measurement.of(
         tuple(times),
         plan.sequences,
-        workload.seq_len,
-        peak_memory_bytes=tuple(answer.peak_memory_bytes for answer in primed),
+        seq_len,
+        # A waiting stage holds nothing of what the recorded one held.
+        peak_memory_bytes=None if plan.waits else tuple(answer.peak_memory_bytes for answer in primed),
+        device_memory_bytes=device_memory(primed),
         loss=loss,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
     )
+
+
+def device_memory(primed: list[Primed]) -> tuple[int, ...] | None:
+    """Bytes of each device that were not free, or None where the devices do not tell."""
+    pairs = [(answer.reserved_bytes, answer.outside_bytes) for answer in primed]
+    known = [reserved + outside for reserved, outside in pairs if reserved is not None and outside is not None]
+    return tuple(known) if len(known) == len(pairs) else None

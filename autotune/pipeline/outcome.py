@@ -22,28 +22,30 @@ class Measurement(Record):
     """Timed steps of one candidate on live ranks.
 
     ``step_times_s`` are the raw samples; ``step_time_s`` is their median. ``peak_memory_bytes[rank]`` is the device
-    allocator's own peak over one whole step. ``measured_at`` is ISO 8601; ``from_earlier_run`` marks a figure that an
-    earlier run of the same study measured.
+    allocator's own peak over one whole step; ``device_memory_bytes[rank]``, where the device tells, all that was taken
+    from it, by the allocator and outside of torch. ``measured_at`` is ISO 8601; ``from_earlier_run`` marks a figure
+    that an earlier run of the same study measured.
     """
 
     step_times_s: tuple[NonNegativeFloat, ...] = Field(min_length=1)
     step_time_s: NonNegativeFloat
     throughput_seq_s: NonNegativeFloat
-    throughput_tokens_s: NonNegativeFloat
+    throughput_tokens_s: NonNegativeFloat | None
     peak_memory_bytes: tuple[NonNegativeInt, ...] | None = None
+    device_memory_bytes: tuple[NonNegativeInt, ...] | None = None
     loss: float | None = None
     measured_at: str | None = None
     from_earlier_run: bool = False
     pruned: bool = False
 
     @staticmethod
-    def of(step_times_s: tuple[float, ...], sequences: int, seq_len: int, **rest: object) -> "Measurement":
-        """Builds the record from raw step times of ``sequences`` real sequences per step."""
+    def of(step_times_s: tuple[float, ...], sequences: int, seq_len: int | None, **rest: object) -> "Measurement":
+        """Builds the record from raw step times of ``sequences`` real sequences, of ``seq_len`` tokens if known."""
         step_time = median(step_times_s)
         return Measurement(
             step_times_s=step_times_s,
             step_time_s=step_time,
             throughput_seq_s=sequences / step_time,
-            throughput_tokens_s=sequences * seq_len / step_time,
+            throughput_tokens_s=sequences * seq_len / step_time if seq_len else None,
             **rest,  # type: ignore[arg-type]
         )

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from autotune.config import Workload
 from autotune.pipeline.commands import OptimizerCost, Ping, StageMemory, StageTime
@@ -18,19 +20,21 @@ NARROW = 0.02  # stop repeating when the median is known to 2 %
 
 
 class StageProbe:
-    """One stage of the model, driven one micro-batch at a time outside any pipeline."""
+    """Stage ``index`` of ``stages``, driven one micro-batch at a time outside any pipeline."""
 
-    def __init__(self, stage: nn.Module, workload: Workload, rank: int, device: Device) -> None:
+    def __init__(self, stage: nn.Module, workload: Workload, index: int, stages: int, device: Device) -> None:
         self.stage, self.workload, self.device = stage, workload, device
-        self.is_first, self.is_last = rank == 0, rank == workload.stages - 1
+        self.is_first, self.is_last = index == 0, index == stages - 1
+        self.primed: set[int] = set()  # micro-batch sizes that have run before: the first pass of each is slower
 
-    def passes(self, micro_batch_size: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    def passes(self, micro_batch_size: int) -> "Passes":
         """A forward and a backward of one micro-batch, to be called in turn; forward includes the loss."""
         ids, targets = random_batch(self.workload, micro_batch_size, 0, self.device.torch_device)
         loss = SequenceLoss(self.workload, micro_batch_size)
         received = self._boundary(micro_batch_size).requires_grad_()
         gradient = self._boundary(micro_batch_size)
         outputs: list[Tensor] = []
+        groups: list[dict[str, Any]] = []
 
         def forward() -> None:
             output = self.stage(ids if self.is_first else received)
@@ -41,58 +45,88 @@ class StageProbe:
             outputs.clear()
             received.grad = None
 
-        return forward, backward
+        def backward_input() -> None:
+            if self.is_first:
+                return  # torch leaves the whole backward of the first stage to the weights
+            gradients = None if self.is_last else [gradient]
+            _, groups[:] = stage_backward_input(outputs[:1], gradients, [received], self.stage.parameters())
+            del outputs[1:]  # PipelineStage lets go of the logits here; the weights need only the loss's graph
+
+        def backward_weight() -> None:
+            if self.is_first:
+                backward()
+                return
+            stage_backward_weight(self.stage.parameters(), groups)
+            groups.clear()
+            outputs.clear()
+            received.grad = None
+
+        return Passes(forward, backward, backward_input, backward_weight)
 
     def _boundary(self, micro_batch_size: int) -> Tensor:
         shape = (micro_batch_size, self.workload.seq_len, self.workload.hidden)
         return torch.zeros(shape, dtype=boundary_type(self.workload), device=self.device.torch_device)
 
-    def times(self, micro_batch_sizes: tuple[int, ...], budget_s: float) -> list[StageTime]:
-        """Times every size in turn, round after round, until each median is narrow or its share of the budget spent."""
-        passes = {size: self.passes(size) for size in micro_batch_sizes}
-        forward: dict[int, list[float]] = {size: [] for size in passes}
-        backward: dict[int, list[float]] = {size: [] for size in passes}
-        for prime_forward, prime_backward in passes.values():
-            prime_forward()
-            prime_backward()
+    def times(self, micro_batch_sizes: tuple[int, ...], budget_s: float, split: bool) -> list[StageTime]:
+        """Times every size until its median is narrow or its share of the budget is spent, but once at least."""
+        return [self._times(size, budget_s / len(micro_batch_sizes), split) for size in micro_batch_sizes]
+
+    def _times(self, micro_batch_size: int, budget_s: float, split: bool) -> StageTime:
+        run, seconds = self.passes(micro_batch_size), self.device.seconds
+        if micro_batch_size not in self.primed:
+            run.forward()
+            run.backward()
+            self.primed.add(micro_batch_size)
+        f: list[float] = []
+        bw: list[float] = []
+        b: list[float] = []
+        w: list[float] = []
         deadline = time.monotonic() + budget_s
         for _ in range(MOST_SAMPLES):
-            for size, (run_forward, run_backward) in passes.items():
-                enough = len(forward[size]) >= FEWEST_SAMPLES
-                if enough and (time.monotonic() > deadline or is_narrow(forward[size], backward[size])):
-                    continue
-                forward[size].append(self.device.seconds(run_forward))
-                backward[size].append(self.device.seconds(run_backward))
-        return [stage_time(size, forward[size], backward[size]) for size in micro_batch_sizes]
+            f.append(seconds(run.forward))
+            bw.append(seconds(run.backward))
+            if split:
+                run.forward()
+                b.append(seconds(run.backward_input))
+                w.append(seconds(run.backward_weight))
+            if time.monotonic() > deadline or (len(f) >= FEWEST_SAMPLES and is_narrow(f, bw)):
+                break
+        return StageTime.of(micro_batch_size, f, bw, b, w)
 
-    def memory(self, micro_batch_sizes: tuple[int, ...]) -> list[StageMemory]:
+    def memory(self, micro_batch_sizes: tuple[int, ...], split: bool) -> list[StageMemory]:
         """Measures every size once; the allocator is deterministic."""
-        return [self._memory(size) for size in micro_batch_sizes]
+        return [self._memory(size, split) for size in micro_batch_sizes]
 
-    def _memory(self, micro_batch_size: int) -> StageMemory:
-        forward, backward = self.passes(micro_batch_size)
-        during_forward = self.device.memory(forward)
-        during_backward = self.device.memory(backward)
+    def _memory(self, micro_batch_size: int, split: bool) -> StageMemory:
+        run = self.passes(micro_batch_size)
+        during_forward = self.device.memory(run.forward)
+        during_backward = self.device.memory(run.backward)
         transient = max(during_forward.peak - during_forward.end, during_backward.peak)
-        return StageMemory(
+        row = StageMemory(
             micro_batch_size=micro_batch_size,
             activation_bytes=max(0, during_forward.end),
             transient_bytes=max(0, transient),
         )
+        if not split:
+            return row
+        held = self.device.memory(run.forward).end
+        during_input = self.device.memory(run.backward_input)
+        during_weight = self.device.memory(run.backward_weight)
+        known = {
+            "split_held_bytes": max(0, held + during_input.end),
+            "input_transient_bytes": max(0, during_input.peak),
+            "weight_transient_bytes": max(0, during_weight.peak),
+        }
+        return row.model_copy(update=known)
 
-    def seconds_per_pass(self, micro_batch_size: int, seconds: float) -> float:
-        """Repeats forward and backward for ``seconds``; returns seconds of one pair."""
-        forward, backward = self.passes(micro_batch_size)
-        forward()
-        backward()
-        self.device.synchronize()
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            forward()
-            backward()
-            self.device.synchronize()
-            count += 1
-        return (time.perf_counter() - start) / count
+
+class Passes(NamedTuple):
+    """What can be done with one micro-batch: after each forward either backward, or the two halves in turn."""
+
+    forward: Callable[[], None]
+    backward: Callable[[], None]
+    backward_input: Callable[[], None]
+    backward_weight: Callable[[], None]
 
 
 def is_narrow(*series: list[float]) -> bool:
@@ -106,22 +140,11 @@ def is_narrow(*series: list[float]) -> bool:
     return True
 
 
-def stage_time(micro_batch_size: int, forward: list[float], backward: list[float]) -> StageTime:
-    """The row of one size: medians, and the samples behind them."""
-    return StageTime(
-        micro_batch_size=micro_batch_size,
-        t_f=median(forward),
-        t_bw=median(backward),
-        samples_f=tuple(forward),
-        samples_bw=tuple(backward),
-    )
-
-
-def optimizer_cost(stage: nn.Module, optimizer: torch.optim.Optimizer | None, device: Device) -> OptimizerCost:
-    """Times one optimizer step with the zeroing of its gradients."""
+def optimizer_cost(stages: nn.Module, optimizer: torch.optim.Optimizer | None, device: Device) -> OptimizerCost:
+    """Times one optimizer step over all of a rank's stages, with the zeroing of their gradients."""
 
     def update() -> None:
-        stage.zero_grad(set_to_none=False)
+        stages.zero_grad(set_to_none=False)
         if optimizer is not None:
             optimizer.step()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from autotune.errors import DeviceError
-from autotune.pipeline.commands import Command
+from autotune.pipeline.commands import Command, Cut
 from autotune.pipeline.outcome import Failure
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -40,6 +40,7 @@ class Ranks:
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._folder: Path | None = None
+        self.cut: Cut | None = None  # how the model lies on the ranks now
 
     def __enter__(self) -> Self:
         self.start()
@@ -70,7 +71,7 @@ class Ranks:
             process.join()
         for pipe in self._pipes:
             pipe.close()
-        self._pipes, self._processes = [], []
+        self._pipes, self._processes, self.cut = [], [], None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

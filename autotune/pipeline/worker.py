@@ -1,6 +1,7 @@
 """One rank: a process that drives one device, obeys the controller, and exits when the controller is gone."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,21 +23,23 @@ from autotune.pipeline import commands
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.probe import StageProbe, optimizer_cost, round_trips
-from autotune.pipeline.trial import EmptyStage, Trial
-from autotune.workload.gpt import boundary_type, build_stage, has_batch_statistics
-from autotune.workload.partition import layers_per_stage
+from autotune.pipeline.trial import Held, Trial, WaitingStage
+from autotune.workload.gpt import build_stage, has_batch_statistics
+from autotune.workload.partition import layers_per_stage, stage_ranks
 
 JSON = TypeAdapter(object)
 
 
 class Rank:
-    """What one rank holds between commands: its device, its stage and optimizer, the candidate under trial."""
+    """What one rank holds between commands: its device, its stages and optimizer, the candidate under trial."""
 
     def __init__(self, rank: int, ranks: int, device: Device) -> None:
         self.rank, self.ranks, self.device = rank, ranks, device
-        self.stage: nn.Module = nn.Identity()
+        self.held: Held = {}
+        self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: Optimizer | None = None
         self.workload: Workload | None = None
+        self.cut: commands.Cut | None = None
         self.static_bytes = 0
         self.trial: Trial | None = None
 
@@ -47,77 +50,111 @@ class Rank:
             return None
         return work(command)
 
-    def describe(self, command: commands.Describe) -> commands.StageFacts:
-        workload = command.workload
-        stage = build_stage(workload, self.rank, self.ranks, torch.device("meta"))
-        weights = sum(p.numel() * p.element_size() for p in stage.parameters())
-        constants = sum(b.numel() * b.element_size() for b in stage.buffers())
-        copies = {"adamw": 4, "sgd": 2, "none": 2}[workload.optimizer]  # weights, gradients, AdamW's two moments
-        return self._facts(stage, workload, weights * copies + constants)
+    def indices(self, cut: commands.Cut) -> list[int]:
+        """The stages that lie on this rank, ascending."""
+        placed = stage_ranks(self.ranks, cut.virtual_stages, cut.folded)
+        return [index for index, rank in enumerate(placed) if rank == self.rank]
 
-    def build(self, command: commands.Build) -> commands.StageFacts:
+    def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
+        workload, stages = command.workload, self.ranks * command.cut.virtual_stages
+        copies = {"adamw": 4, "sgd": 2, "none": 2}[workload.optimizer]  # weights, gradients, AdamW's two moments
+        found = []
+        for index in self.indices(command.cut):
+            stage = build_stage(workload, index, stages, torch.device("meta"))
+            weights = sum(p.numel() * p.element_size() for p in stage.parameters())
+            constants = sum(b.numel() * b.element_size() for b in stage.buffers())
+            found.append(stage_facts(stage, workload, index, stages, weights * copies + constants))
+        return found
+
+    def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
-        self.trial, self.stage, self.optimizer = None, nn.Identity(), None
-        self.workload = command.workload
-        self.static_bytes = self.device.memory(self._build).end
-        return self._facts(self.stage, command.workload, self.static_bytes)
+        self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
+        self.workload, self.cut = command.workload, command.cut
+        self.static_bytes = max(0, self.device.memory(self._build).end)
+        stages = self.ranks * command.cut.virtual_stages
+        weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
+        shares = {index: count / sum(weights.values()) for index, count in weights.items()}
+        return [
+            stage_facts(stage, command.workload, index, stages, round(self.static_bytes * shares[index]))
+            for index, stage in self.held.items()
+        ]
 
     def _build(self) -> None:
-        assert self.workload is not None
-        self.stage = build_stage(self.workload, self.rank, self.ranks, self.device.torch_device)
-        self.optimizer = build_optimizer(self.stage, self.workload.optimizer)
-        for parameter in self.stage.parameters():
+        workload, stages = self._settled()
+        assert self.cut is not None
+        for index in self.indices(self.cut):
+            stage = self.held[index] = build_stage(workload, index, stages, self.device.torch_device)
+            self.probes[index] = StageProbe(stage, workload, index, stages, self.device)
+        self.optimizer = build_optimizer(self._stages(), workload.optimizer)
+        for parameter in self._stages().parameters():
             parameter.grad = torch.zeros_like(parameter)
         if self.optimizer is not None:
             self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
 
-    def _facts(self, stage: nn.Module, workload: Workload, static_bytes: int) -> commands.StageFacts:
-        return commands.StageFacts(
-            layers=layers_per_stage(workload.layers, self.ranks)[self.rank],
-            parameters=sum(p.numel() for p in stage.parameters()),
-            static_bytes=max(0, static_bytes),
-            batch_statistics=has_batch_statistics(stage),
-        )
+    def _settled(self) -> tuple[Workload, int]:
+        """The workload and its number of stages, of the last build."""
+        assert self.workload is not None and self.cut is not None, "build comes first"
+        return self.workload, self.ranks * self.cut.virtual_stages
 
-    def _probe(self) -> StageProbe:
-        assert self.workload is not None, "build comes first"
-        return StageProbe(self.stage, self.workload, self.rank, self.device)
+    def _stages(self) -> nn.ModuleList:
+        return nn.ModuleList(self.held.values())
 
-    def time_stage(self, command: commands.TimeStage) -> list[commands.StageTime]:
-        return self._probe().times(command.micro_batch_sizes, command.budget_s)
+    def time_stage(self, command: commands.TimeStage) -> list[commands.StageTime] | None:
+        if command.stage not in self.held:
+            return None
+        return self.probes[command.stage].times(command.micro_batch_sizes, command.budget_s, command.split)
 
-    def measure_memory(self, command: commands.MeasureMemory) -> list[commands.StageMemory]:
-        return self._probe().memory(command.micro_batch_sizes)
+    def measure_memory(self, command: commands.MeasureMemory) -> list[list[commands.StageMemory]]:
+        return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]
 
     def time_optimizer(self, command: commands.TimeOptimizer) -> commands.OptimizerCost:
-        return optimizer_cost(self.stage, self.optimizer, self.device)
-
-    def contend(self, command: commands.Contend) -> float:
-        return self._probe().seconds_per_pass(command.micro_batch_size, command.seconds)
+        return optimizer_cost(self._stages(), self.optimizer, self.device)
 
     def ping(self, command: commands.Ping) -> list[float]:
         return round_trips(command, self.rank, self.device)
 
     def prepare(self, command: commands.Prepare) -> commands.Primed:
-        assert self.workload is not None, "build comes first"
-        workload, stage, optimizer = self.workload, self.stage, self.optimizer
         self.trial = None  # frees the last candidate's buffers before this one's are counted
-        if command.empty:
-            hidden, element_type = workload.hidden, boundary_type(workload)
-            stage, optimizer = (EmptyStage(self.rank == 0, hidden, element_type, self.device.torch_device), None)
+        held, optimizer = self.held, self.optimizer
+        if command.waits:
+            held, optimizer = self._waiting(command), None
+        else:
+            assert self.cut == command.cut, "build comes first"
+        workload, _ = self._settled()
 
         def prime() -> None:
-            self.trial = Trial(stage, optimizer, workload, command, self.rank, self.device)
+            self.trial = Trial(held, optimizer, workload, command, self.device)
             self.trial.step()
 
-        return commands.Primed(peak_memory_bytes=self.static_bytes + self.device.memory(prime).peak)
+        peak = self.static_bytes + self.device.memory(prime).peak
+        seen = self.device.footprint()
+        return commands.Primed(
+            peak_memory_bytes=peak,
+            reserved_bytes=seen.reserved if seen else None,
+            outside_bytes=seen.outside if seen else None,
+        )
+
+    def _waiting(self, plan: commands.Prepare) -> Held:
+        return {index: WaitingStage(plan, index, self.device) for index in self.indices(plan.cut)}
 
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
         dist.barrier()
-        start, cpu = time.monotonic(), time.process_time()
+        start = time.monotonic()
         loss = self.trial.step()
-        return commands.StepTimes(start_s=start, end_s=time.monotonic(), cpu_s=time.process_time() - cpu, loss=loss)
+        return commands.StepTimes(start_s=start, end_s=time.monotonic(), loss=loss)
+
+
+def stage_facts(
+    stage: nn.Module, workload: Workload, index: int, stages: int, static_bytes: int
+) -> commands.StageFacts:
+    """What the controller wants to know of one stage."""
+    return commands.StageFacts(
+        layers=layers_per_stage(workload.layers, stages)[index],
+        parameters=sum(p.numel() for p in stage.parameters()),
+        static_bytes=static_bytes,
+        batch_statistics=has_batch_statistics(stage),
+    )
 
 
 def build_optimizer(stage: nn.Module, name: str) -> Optimizer | None:
@@ -154,14 +191,20 @@ def answer(rank: Rank, message: bytes) -> commands.Reply:
         return commands.Reply(failure=failure)
 
 
-def exit_with_controller() -> None:
+def leave(folder: str) -> None:
+    """Ends this process after its controller, whose files it removes: one that was killed could not."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # destroying the process group would wait for neighbours that may be gone
+
+
+def exit_with_controller(folder: str) -> None:
     """Ends this process when the controller has gone, even while a collective waits for a dead neighbour."""
     controller = parent_process()
     assert controller is not None
 
     def watch() -> None:
         controller.join()
-        os._exit(1)
+        leave(folder)
 
     threading.Thread(target=watch, daemon=True, name="watch controller").start()
 
@@ -178,7 +221,7 @@ def quieten(log: Path) -> None:
 def serve(rank: int, ranks: int, kind: str, folder: str, connection: Connection) -> None:
     """The life of a rank: joins the others over a file store in ``folder``, then obeys until the pipe closes."""
     quieten(Path(folder, f"rank{rank}.log"))
-    exit_with_controller()
+    exit_with_controller(folder)
     # Nothing may listen on any other interface than loopback.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     device = open_device(kind, rank, ranks)
@@ -197,4 +240,4 @@ def serve(rank: int, ranks: int, kind: str, folder: str, connection: Connection)
         except EOFError:
             break
         connection.send_bytes(JSON.dump_json(answer(me, message)))
-    os._exit(0)  # destroying the process group would wait for neighbours that may be gone
+    leave(folder)

@@ -1,130 +1,197 @@
 """Profile x Candidate -> Prediction: the schedule's own action order, run on paper with measured times."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
+from math import hypot
 from statistics import median
 
 from autotune.config import ScheduleName
-from autotune.errors import InputError
+from autotune.errors import InputError, UsageError
 from autotune.pipeline.commands import StageTime
-from autotune.predict.memory import message_size, peak_memory
-from autotune.predict.record import Candidate, Prediction, TimeSplit
-from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Costs, Timeline, simulate
-from autotune.profile.record import Profile, StageProfile, interpolate
+from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
+from autotune.predict.memory import device_bytes, peak_memory
+from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertainty
+from autotune.predict.revise import interval, total_sigma
+from autotune.predict.schedules import Schedule, build_schedule
+from autotune.predict.sharing import slowdown_with
+from autotune.predict.simulate import Costs
+from autotune.predict.split import split_step
+from autotune.predict.wavefront import step_time
+from autotune.profile.record import ROUNDS, Profile, StageProfile
+
+# Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
+# disturb each other in ways that no profile holds; ranks with a device of their own hardly do.
+SHARED_COMMON, SHARED_MISFIT = 0.05, 0.03
+OWN_COMMON, OWN_MISFIT = 0.015, 0.01
+OVERHEAD = 0.5  # the runtime's cost per action may be off by half
 
 
 def candidates_for(
-    counts: tuple[int, ...],
-    schedules: tuple[ScheduleName, ...],
-    stages: int,
+    counts: Sequence[int],
+    schedules: Sequence[ScheduleName],
+    virtual_stages: Sequence[int],
+    ranks: int,
+    layers: int,
     batch: int,
     micro_batch_size: int | None = None,
-) -> list[Candidate]:
-    """Every candidate in the order of m. Where m < stages torch's 1F1B refuses to run and GPipe takes its place.
+) -> tuple[list[Candidate], list[str]]:
+    """Every candidate in the order of m, and in words what is left out because it could not run.
 
-    ``micro_batch_size`` fixes b, so that the batch grows with m; else b = ceil(batch / m) and the rest is padding.
+    Where m < ranks torch's 1F1B refuses to run and GPipe takes its place. ``virtual_stages``: what to try for schedules
+    that leave the choice. ``micro_batch_size`` fixes b, so that the batch grows with m; else b = ceil(batch / m) and
+    the rest is padding. Raises UsageError where nothing is left.
     """
-    found: dict[tuple[int, str], Candidate] = {}
-    for count in counts:
-        for name in schedules:
-            runnable: ScheduleName = "GPipe" if name == "1F1B" and count < stages else name
-            found[count, runnable] = Candidate(
-                micro_batches=count,
-                micro_batch_size=micro_batch_size or -(-batch // count),
-                sequences=count * micro_batch_size if micro_batch_size else batch,
-                schedule=runnable,
-            )
-    return list(found.values())
+    found: dict[tuple[int, str, int], Candidate] = {}
+    refused: dict[str, list[int]] = {}
+    for count, (name, v) in product(counts, ways(schedules, virtual_stages)):
+        runnable: ScheduleName = "GPipe" if name == "1F1B" and count < ranks else name
+        if reason := refusal(runnable, ranks, v, count, layers):
+            refused.setdefault(reason, []).append(count)
+            continue
+        found[count, runnable, v] = Candidate(
+            micro_batches=count,
+            micro_batch_size=micro_batch_size or -(-batch // count),
+            sequences=count * micro_batch_size if micro_batch_size else batch,
+            schedule=runnable,
+            virtual_stages=v,
+        )
+    notes = [f"not tried: m = {', '.join(map(str, left_out))}: {reason}" for reason, left_out in refused.items()]
+    if not found:
+        raise UsageError("; ".join(notes))
+    return list(found.values()), notes
 
 
-def stage_seconds(stage: StageProfile, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
-    """``part`` of the stage's time (t_f, say) at any micro-batch size, between and beyond the measured ones."""
-    sizes = [row.micro_batch_size for row in stage.time_s]
-    return interpolate(sizes, [part(row) for row in stage.time_s], micro_batch_size)
+def ways(schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]) -> list[tuple[ScheduleName, int]]:
+    """Every schedule with every number of stages per rank that it may have."""
+    several = sorted(set(virtual_stages))
+    return [(name, v) for name in schedules for v in ([1] if RULES[name].virtual_stages == 1 else several)]
+
+
+def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:
+    """Why a candidate cannot run, and which m its schedule would take instead; None if it can."""
+    if ranks * virtual_stages > layers:
+        return f"{name} with {virtual_stages} stages on each of {ranks} ranks needs as many layers (given: {layers})"
+    reason = why_illegal(name, ranks, virtual_stages, count)
+    nearest = nearest_legal_m(name, ranks, virtual_stages, count)
+    return f"{reason}; the nearest it takes is {nearest}" if reason and nearest else reason
 
 
 def link_seconds(profile: Profile, source: int, target: int, message: int) -> float:
-    """Seconds of one message between two stages; 0 where the profile has no such link."""
+    """Seconds of one message between two ranks; 0 on one rank, and where the profile has no such link."""
     return sum(link.seconds(message) for link in profile.links if (link.from_, link.to) == (source, target))
 
 
-def stage_costs(profile: Profile, micro_batch_size: int) -> Costs:
-    """What every action and message of this micro-batch size costs; the runtime's overhead is part of each action."""
-    size, overhead = micro_batch_size, profile.message_overhead_s
-    message = message_size(profile, size)
-    backward = [stage_seconds(stage, size, lambda row: row.backward) + overhead for stage in profile.stages]
-    boundaries = range(len(profile.stages) - 1)
+def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> Costs:
+    """What every action and message of this micro-batch size costs; the runtime's overhead is part of each action.
+
+    torch leaves the whole backward of the first stage, which has no input gradient, to its weight gradient.
+    """
+    message, overhead = profile.message_size(micro_batch_size), profile.message_overhead_s
+
+    def row(part: Callable[[StageTime], float]) -> list[float]:
+        return [stage.seconds(micro_batch_size, part) + overhead for stage in profile.stages]
+
+    backward = row(lambda times: times.backward)
+    boundaries = list(pairwise(schedule.stage_ranks))
     return Costs(
-        forward=[stage_seconds(stage, size, lambda row: row.t_f) + overhead for stage in profile.stages],
+        forward=row(lambda times: times.t_f),
         backward=backward,
-        input_gradient=backward,
-        weight_gradient=[0.0] * len(profile.stages),
-        activation_link=[link_seconds(profile, s, s + 1, message) for s in boundaries],
-        gradient_link=[link_seconds(profile, s + 1, s, message) for s in boundaries],
+        input_gradient=[overhead, *row(lambda times: times.input_gradient)[1:]],
+        weight_gradient=[backward[0], *row(lambda times: times.weight_gradient)[1:]],
+        activation_link=[link_seconds(profile, here, there, message) for here, there in boundaries],
+        gradient_link=[link_seconds(profile, there, here, message) for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
     )
 
 
-def optimizer_seconds(profile: Profile) -> float:
-    """The optimizer steps of all ranks, which run side by side: the slowest, at the pace of all of them together."""
-    slowest = max(stage.optimizer_s for stage in profile.stages)
-    shared = profile.shared
-    return slowest * shared.slowdown[min(len(profile.stages), len(shared.slowdown)) - 1] if shared else slowest
+def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
+    """The optimizer step of each rank, all of them side by side."""
+    seconds = [0.0] * schedule.ranks
+    for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
+        seconds[rank] += stage.optimizer_s
+    pace = slowdown_with(schedule.ranks, profile.shared.slowdown) if profile.shared else 1.0
+    return [own * pace for own in seconds]
 
 
 def relative_spread(profile: Profile, micro_batch_size: int) -> float:
-    """Typical relative deviation of the timing samples at the nearest measured size; 0 where there are none."""
-    deviations = []
+    """Relative standard error of the timed medians at the nearest measured size; 0 where there are no samples.
+
+    Of every stage's forward and backward, as they weigh in the sum of all (1.25 sigma / sqrt(n) for a median).
+    """
+    total, variance = 0.0, 0.0
     for stage in profile.stages:
         row = min(stage.time_s, key=lambda r: abs(r.micro_batch_size - micro_batch_size))
         for middle, samples in ((row.t_f, row.samples_f), (row.backward, row.samples_bw)):
-            if samples and middle > 0:
-                deviations.append(1.48 * median(abs(sample - middle) for sample in samples) / middle)
-    return max(deviations, default=0.0)
+            total += middle
+            if samples:
+                variance += (1.25 * 1.48 * median(abs(sample - middle) for sample in samples)) ** 2 / len(samples)
+    return float(variance**0.5 / total) if total else 0.0
 
 
-def split_time(timeline: Timeline, free: Timeline, profile: Profile, optimizer_s: float) -> TimeSplit:
-    """Divides the mean rank's step: computing, waiting for messages under way, idle, optimizer, overhead.
+def uncertainty(profile: Profile, candidate: Candidate, step_time_s: float) -> Uncertainty:
+    """How far the prediction may be off, before any candidate was measured.
 
-    ``free`` is the same step with links that cost nothing; what it saves is exposed communication.
+    The overhead's share is that of the m·v + p-1 forwards and as many backwards of the longest chain. A candidate is
+    measured at one moment of a machine that drifts, the profile was measured at several.
     """
-    actions = len(timeline.starts) / timeline.schedule.ranks
-    overhead = profile.message_overhead_s * actions
-    busy = float(timeline.busy.mean())
-    communication = max(0.0, timeline.makespan - free.makespan)
-    return TimeSplit(
-        compute=max(0.0, busy - overhead),
-        bubble=max(0.0, timeline.makespan - busy - communication),
-        communication=min(communication, max(0.0, timeline.makespan - busy)),
-        optimizer=optimizer_s,
-        overhead=min(busy, overhead) + profile.step_overhead_s,
+    shared = profile.shared is not None
+    chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
+    pace = slowdown_with(profile.ranks, profile.shared.slowdown) if profile.shared else 1.0
+    share = min(1.0, chain * pace * profile.message_overhead_s / step_time_s)
+    spread = relative_spread(profile, candidate.micro_batch_size)
+    return Uncertainty(
+        common=float(hypot(profile.drift / ROUNDS**0.5, SHARED_COMMON if shared else OWN_COMMON)),
+        overhead=OVERHEAD * share,
+        own=float(hypot(spread, profile.drift, SHARED_MISFIT if shared else OWN_MISFIT)),
     )
 
 
 def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
-    """Predicts one step of ``candidate``. ``memory_limit``: bytes per rank, None for unlimited."""
-    schedule = build_schedule(candidate.schedule, len(profile.stages), candidate.micro_batches)
-    costs = stage_costs(profile, candidate.micro_batch_size)
-    timeline = simulate(schedule, costs)
-    nothing = [0.0] * (len(profile.stages) - 1)
-    free = simulate(schedule, replace(costs, activation_link=nothing, gradient_link=nothing))
-    optimizer_s = optimizer_seconds(profile)
-    step = timeline.makespan + optimizer_s + profile.step_overhead_s
+    """Predicts one step of ``candidate``. ``memory_limit``: bytes per rank, None for unlimited.
+
+    The profile must be of as many stages per rank as the candidate has.
+    """
+    schedule = build_schedule(candidate.schedule, profile.ranks, candidate.micro_batches, candidate.virtual_stages)
+    costs = stage_costs(profile, candidate.micro_batch_size, schedule)
+    totals = step_time(schedule, costs)
+    optimizer_s = optimizer_seconds(profile, schedule)
+    step = totals.makespan + max(optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    spread = relative_spread(profile, candidate.micro_batch_size)
+    unsure = uncertainty(profile, candidate, step)
+    low, high = interval(step, total_sigma(unsure))
+    split = split_step(
+        schedule,
+        costs,
+        totals,
+        best_s=[best_seconds(stage) for stage in profile.stages],
+        sequences=candidate.sequences,
+        micro_batch_size=candidate.micro_batch_size,
+        optimizer_s=optimizer_s,
+        message_overhead_s=profile.message_overhead_s,
+        step_overhead_s=profile.step_overhead_s,
+    )
     peaks = peak_memory(profile, candidate, schedule)
+    taken = device_bytes(profile, peaks) if peaks else None
     tokens = profile.workload.seq_len
     return Prediction(
         step_time_s=step,
-        step_time_low_s=step * max(0.0, 1 - 1.64 * spread),
-        step_time_high_s=step * (1 + 1.64 * spread),
+        step_time_low_s=low,
+        step_time_high_s=high,
+        uncertainty=unsure,
         throughput_seq_s=candidate.sequences / step,
         throughput_tokens_s=candidate.sequences * tokens / step if tokens else None,
-        bubble_fraction=timeline.bubble_fraction,
+        bubble_fraction=totals.bubble_fraction,
         in_flight=tuple(schedule.in_flight(rank) for rank in range(schedule.ranks)),
-        peak_memory_bytes=peaks,
-        fits=None if peaks is None or memory_limit is None else max(peaks) <= memory_limit,
-        time_split_s=split_time(timeline, free, profile, optimizer_s),
+        peak_memory_bytes=tuple(peak.total for peak in peaks) if peaks else None,
+        memory_split_bytes=peaks,
+        device_memory_bytes=taken,
+        fits=None if taken is None or memory_limit is None else max(taken) <= memory_limit,
+        time_split_s=TimeSplit(**split.mean()),
+        rank_time_split_s=tuple(TimeSplit(**split.of(rank)) for rank in range(schedule.ranks)),
     )
+
+
+def best_seconds(stage: StageProfile) -> float:
+    """Seconds of forward and backward per sequence at the stage's best measured micro-batch size."""
+    return min((row.t_f + row.backward) / row.micro_batch_size for row in stage.time_s)

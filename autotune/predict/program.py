@@ -24,6 +24,10 @@ class Program:
         W(s, i)                                          on its own rank, I(s, i)
 
     What an action needs of its own rank needs no waiting, only the right order, and is checked here once.
+
+    ``posted[n]`` is the action of n's own rank at whose end the receive of n's input is posted, or N where that is done
+    from the beginning; ``exchanged[n]``: that message and one the other way are waited for together. As laid flat, all
+    receives are early; what torch does about them is filled in by ``autotune.predict.receives``.
     """
 
     schedule: Schedule
@@ -32,6 +36,8 @@ class Program:
     stage: Ints
     micro_batch: Ints
     producer: Ints
+    posted: Ints
+    exchanged: NDArray[np.bool_]
 
     def label(self, index: int) -> str:
         """``B1 on stage 2``."""
@@ -48,7 +54,7 @@ class Program:
 
 
 def lay_flat(schedule: Schedule) -> Program:
-    """Lays a schedule flat; raises ScheduleError that names every action that lacks what it needs."""
+    """Lays a schedule flat, receives early; raises ScheduleError that names every action that lacks what it needs."""
     orders = [schedule.order(rank) for rank in range(schedule.ranks)]
     kind, stage, micro_batch = (np.concatenate(columns) for columns in zip(*orders, strict=True))
     first = np.cumsum([0, *(len(order.kind) for order in orders)])
@@ -67,7 +73,8 @@ def lay_flat(schedule: Schedule) -> Program:
     producer = np.full(len(kind), len(kind), np.int32)
     producer[is_f] = np.concatenate((nothing, forward))[stage[is_f], micro_batch[is_f]]
     producer[is_b] = np.concatenate((backward, nothing))[stage[is_b] + 1, micro_batch[is_b]]
-    program = Program(schedule, first, kind, stage, micro_batch, producer)
+    early, alone = np.full(len(kind), len(kind), np.int32), np.zeros(len(kind), np.bool_)
+    program = Program(schedule, first, kind, stage, micro_batch, producer, early, alone)
     lacking = _repeated(program, forward, backward, weight) + _missing(program, forward, backward)
     if lacking:
         raise ScheduleError(f"{schedule.name} cannot run: " + "; ".join(lacking))

@@ -1,6 +1,6 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.config import ScheduleName
 from autotune.records import Record
@@ -25,25 +25,76 @@ class Candidate(Record):
 
 
 class TimeSplit(Record):
-    """Seconds of device time of one step, averaged over the ranks; the parts add up to the step."""
+    """Seconds of one step by what they go to; the parts add up to the step (defined in ``predict.split``)."""
 
     compute: NonNegativeFloat
-    bubble: NonNegativeFloat
+    padding: NonNegativeFloat = 0.0
+    granularity: NonNegativeFloat = 0.0
+    slowdown: NonNegativeFloat = 0.0
     communication: NonNegativeFloat
+    imbalance: NonNegativeFloat = 0.0
+    bubble: NonNegativeFloat
     optimizer: NonNegativeFloat
     overhead: NonNegativeFloat
 
 
-class Prediction(Record):
-    """What the cost model says of one candidate; every list is indexed by rank."""
+class MemorySplit(Record):
+    """Bytes that one rank holds at its fullest ``moment`` ("F7 of stage 2"); the parts add up to ``total``."""
+
+    static: NonNegativeInt
+    batch: NonNegativeInt
+    messages: int
+    activations: NonNegativeInt
+    transient: NonNegativeInt
+    moment: str
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.static + self.batch + self.messages + self.activations + self.transient
+
+
+class Uncertainty(Record):
+    """How far a predicted step time may be off: relative standard deviations of independent errors.
+
+    ``common`` to all candidates of a profile (the machine's pace), of the runtime's ``overhead`` per action (common to
+    all, but it weighs more where actions are many and short), and the candidate's ``own``.
+    """
+
+    common: NonNegativeFloat
+    overhead: NonNegativeFloat
+    own: PositiveFloat
+
+
+class Revision(Record):
+    """A prediction again, after other candidates were measured, with its 90 % interval."""
 
     step_time_s: NonNegativeFloat
     step_time_low_s: NonNegativeFloat
     step_time_high_s: NonNegativeFloat
     throughput_seq_s: NonNegativeFloat
+
+
+class Prediction(Record):
+    """What the cost model says of one candidate; every list is indexed by rank.
+
+    ``peak_memory_bytes`` are the allocator's, split in ``memory_split_bytes``; ``device_memory_bytes`` has what it
+    takes from the device for that, and what is held there outside of torch. ``fits`` is about the latter.
+    ``step_time_low_s`` to ``step_time_high_s`` is the 90 % interval that follows from ``uncertainty``.
+    ``time_split_s`` is the mean of ``rank_time_split_s``.
+    """
+
+    step_time_s: NonNegativeFloat
+    step_time_low_s: NonNegativeFloat
+    step_time_high_s: NonNegativeFloat
+    uncertainty: Uncertainty
+    throughput_seq_s: NonNegativeFloat
     throughput_tokens_s: NonNegativeFloat | None
     bubble_fraction: NonNegativeFloat
     in_flight: tuple[NonNegativeInt, ...]
     peak_memory_bytes: tuple[NonNegativeInt, ...] | None
+    memory_split_bytes: tuple[MemorySplit, ...] | None = None
+    device_memory_bytes: tuple[NonNegativeInt, ...] | None = None
     fits: bool | None
     time_split_s: TimeSplit
+    rank_time_split_s: tuple[TimeSplit, ...] = ()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,13 @@ class _Host:
     def __init__(self, program: Program, seconds: Seconds, delay: Seconds, slowdown: Sequence[float]) -> None:
         ranks = program.schedule.ranks
         self.program = program
-        self.producer, self.work, self.travel = (program.producer.tolist(), seconds.tolist(), delay.tolist())
+        self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
+        self.work, self.travel = seconds.tolist(), delay.tolist()
         self.stop = program.first[1:].tolist()
         self.position = program.first[:-1].tolist()
         self.pace = [1.0, *(slowdown_with(active, slowdown) for active in range(1, ranks + 1))]
         self.starts = [0.0] * len(self.work)
-        self.ends: list[float | None] = [None] * len(self.work) + [0.0]
+        self.ends = [inf] * len(self.work) + [0.0]  # the last: what is there from the beginning
         self.now = 0.0
         self.clock = 0.0
         self.computing: list[tuple[float, int]] = []  # heap of (work clock at the end, rank)
@@ -58,7 +60,7 @@ class _Host:
             self._begin(rank)
         while self.computing or self.arriving:
             pace = self.pace[len(self.computing)]
-            ending = self.now + (self.computing[0][0] - self.clock) * pace if self.computing else float("inf")
+            ending = self.now + (self.computing[0][0] - self.clock) * pace if self.computing else inf
             if self.arriving and self.arriving[0][0] < ending:
                 time, rank = heappop(self.arriving)
                 self.clock += (time - self.now) / pace
@@ -70,7 +72,7 @@ class _Host:
             self._begin(rank)
         if self.waiting:
             raise self.program.deadlock(np.array(self.position))
-        return np.array(self.starts), np.array(self.ends[:-1], np.float64)
+        return np.array(self.starts), np.array(self.ends[:-1])
 
     def _begin(self, rank: int) -> None:
         """Starts the rank's next action, or notes what it waits for."""
@@ -78,10 +80,11 @@ class _Host:
         if index == self.stop[rank]:
             return
         made = self.ends[self.producer[index]]
-        if made is None:
+        arrives = max(made, self.ends[self.posted[index]]) + self.travel[index]
+        if made == inf:
             self.waiting[self.producer[index]] = rank
-        elif made + self.travel[index] > self.now:
-            heappush(self.arriving, (made + self.travel[index], rank))
+        elif arrives > self.now:
+            heappush(self.arriving, (arrives, rank))
         else:
             self.starts[index] = self.now
             heappush(self.computing, (self.clock + self.work[index], rank))

@@ -1,22 +1,20 @@
 """The simulator: a schedule and the seconds of its actions -> when every action starts and ends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
-from autotune.predict.program import Program, lay_flat
-from autotune.predict.running import run_in_lockstep, run_in_turn
+from autotune.predict.program import Program
+from autotune.predict.receives import Receives, program_of
+from autotune.predict.running import run
 from autotune.predict.schedules import Schedule, ScheduleError
 from autotune.predict.sharing import run_shared
 
 Seconds = NDArray[np.float64]
-
-LOCKSTEP_RANKS = 16
-"""Beyond this many ranks numpy, all ranks at a time, is faster than plain Python, one action at a time."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,33 @@ class Costs:
         """S, the number of stages."""
         return len(self.forward)
 
+    def with_free_links(self) -> "Costs":
+        """The same where messages take no time."""
+        nothing = [0.0] * (self.stages - 1)
+        return replace(self, activation_link=nothing, gradient_link=nothing)
+
+    def with_equal_stages(self) -> "Costs":
+        """The same where every stage takes the mean of all, kind by kind."""
+        f, b, i, w = ([mean] * self.stages for mean in self.work().mean(axis=1).tolist())
+        return replace(self, forward=f, backward=b, input_gradient=i, weight_gradient=w)
+
     def work(self) -> Seconds:
         """float64[4, S]: seconds of an action, by kind and stage."""
         return np.array([self.forward, self.backward, self.input_gradient, self.weight_gradient], np.float64)
 
     def travel(self) -> Seconds:
         """float64[4, S]: seconds that the input of an action is under way to its stage, by kind and stage."""
+        return self._into(self.activation_link, self.gradient_link)
+
+    def exchange(self) -> Seconds:
+        """float64[4, S]: the same where a message each way is waited for: the slower of the two."""
+        slower = np.maximum(self.activation_link, self.gradient_link)
+        return self._into(slower, slower)
+
+    def _into(self, forward: ArrayLike, backward: ArrayLike) -> Seconds:
         into = np.zeros((4, self.stages))
-        into[FORWARD, 1:] = self.activation_link
-        into[BACKWARD, :-1] = into[INPUT_GRADIENT, :-1] = self.gradient_link
+        into[FORWARD, 1:] = forward
+        into[BACKWARD, :-1] = into[INPUT_GRADIENT, :-1] = backward
         return into
 
 
@@ -109,31 +125,42 @@ class Timeline:
     def critical_path(self) -> list[int]:
         """The chain of actions (indices into ``program``) that ends last; none could start before its predecessor.
 
-        An action follows either the previous one of its rank or the one whose message it took, whichever came last.
+        An action follows the previous one of its rank; or, where a message came later than that, the one that made
+        the message or the one after which its receive was posted, whichever ended last.
         """
         path = [int(self.ends.argmax())]
         while self.starts[path[-1]] > 0:
             index = path[-1]
-            producer = int(self.program.producer[index])
+            producer, posted = int(self.program.producer[index]), int(self.program.posted[index])
             previous = index - 1 if index not in self.program.first else None
             if previous is not None and (producer == len(self.ends) or self.ends[previous] == self.starts[index]):
                 path.append(previous)
+            elif posted < len(self.ends) and self.ends[posted] > self.ends[producer]:
+                path.append(posted)
             else:
                 path.append(producer)
         return path[::-1]
 
 
-def simulate(schedule: Schedule, costs: Costs) -> Timeline:
+def travel_seconds(program: Program, costs: Costs) -> Seconds:
+    """How long the input of each action is under way; float64[N], 0 where it takes none."""
+    delay: Seconds = costs.travel()[program.kind, program.stage]
+    both = np.flatnonzero(program.exchanged)
+    delay[both] = costs.exchange()[program.kind[both], program.stage[both]]
+    return delay
+
+
+def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> Timeline:
     """Runs a schedule on paper; raises ScheduleError if it can never finish, naming who waits for what.
 
-    An action starts when its rank is free and its input has arrived: start = max(end before it, producer's end + link).
+    An action starts when its rank is free and its input has arrived. The message moves once it is made and its receive
+    posted: start = max(end before it, max(producer's end, end of the action after which it is posted) + link).
+    ``receives``: posted as torch does, or early, all at the beginning of the step.
     """
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
-    program = lay_flat(schedule)
-    seconds = costs.work()[program.kind, program.stage]
-    delay = costs.travel()[program.kind, program.stage]
+    program = program_of(schedule, receives)
+    seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     if costs.slowdown is not None:
         return Timeline(program, *run_shared(program, seconds, delay, costs.slowdown))
-    run = run_in_lockstep if schedule.ranks > LOCKSTEP_RANKS else run_in_turn
     return Timeline(program, *run(program, seconds, delay))

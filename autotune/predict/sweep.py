@@ -1,10 +1,11 @@
 """Every candidate of a saved profile, predicted: what ``autotune predict`` does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.config import load_config
+from autotune.config import SPLIT_BACKWARD, Config, ScheduleName, load_config
 from autotune.errors import UsageError
+from autotune.predict.legality import RULES
 from autotune.predict.predict import candidates_for, predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.profile.record import Profile
@@ -15,21 +16,39 @@ def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candid
 
     Raises UsageError for flags that do not agree. Without a batch in flags or profile the default of 64 holds.
     """
-    stages = len(profile.stages)
-    known = {"layers": max(stages, 1), "stages": stages, "batch": profile.workload.batch}
+    known = {"layers": len(profile.stages), "stages": profile.ranks, "batch": profile.workload.batch}
     config = load_config(None, known | {name: value for name, value in flags.items() if value is not None})
-    if config.stages != stages:
-        raise UsageError(f"the profile has {stages} stages (given: {config.stages})")
     limit = config.memory_limit or profile.environment.memory_bytes
     if config.memory_limit is None and profile.environment.device == "cpu" and limit:
-        limit //= stages
-    found = candidates_for(config.counts(), config.schedule, stages, config.batch, config.micro_batch_size)
-    return [(candidate, predict(profile, candidate, limit)) for candidate in found], missing(profile)
+        limit //= profile.ranks
+    found, notes = profile_candidates(profile, config, config.batch)
+    rows = [(candidate, predict(profile, candidate, limit)) for candidate in found]
+    return rows, missing(profile, found) + notes
 
 
-def missing(profile: Profile) -> list[str]:
+def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[list[Candidate], list[str]]:
+    """The candidates of ``config`` that run on the profile's own stages, and what is left out.
+
+    What the config does not set follows from the profile. Raises UsageError where they do not agree.
+    """
+    v, given = profile.virtual_stages, config.model_fields_set
+    if "virtual_stages" in given and config.virtual_stages != (v,):
+        raise UsageError(f"--virtual-stages: the profile was measured with {v} (given: {config.virtual_stages[0]})")
+    usual: tuple[ScheduleName, ...] = ("1F1B",) if v == 1 else ("Interleaved1F1B",)
+    wanted = config.schedule if "schedule" in given else usual
+    schedules = [name for name in wanted if v == 1 or RULES[name].virtual_stages != 1]
+    if not schedules:
+        raise UsageError(f"--schedule: the profile has {v} stages per rank, {' and '.join(wanted)} one")
+    layers = len(profile.stages)
+    return candidates_for(config.counts(), schedules, (v,), profile.ranks, layers, batch, config.micro_batch_size)
+
+
+def missing(profile: Profile, candidates: Sequence[Candidate]) -> list[str]:
     """What a hand-written profile leaves out, and what is taken for it."""
+    is_split = any(candidate.schedule in SPLIT_BACKWARD for candidate in candidates)
     gaps = {
+        "stages[].time_s[].t_b and t_w: each is half of t_bw": is_split
+        and not all(row.t_b is not None for stage in profile.stages for row in stage.time_s),
         "links: messages take no time": not profile.links and len(profile.stages) > 1,
         "stages[].memory: memory is not predicted": not all(stage.memory for stage in profile.stages),
         "message_bytes: messages are empty": not profile.message_bytes and len(profile.stages) > 1,

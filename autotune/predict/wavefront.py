@@ -15,10 +15,12 @@ the very ones of the step-by-step simulation, in the same order, so the results 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
 from autotune.predict.orders import BACKWARD, FORWARD
+from autotune.predict.receives import Receives
 from autotune.predict.schedules import Schedule, ScheduleError
 from autotune.predict.simulate import Costs, Seconds, simulate
 
@@ -41,16 +43,17 @@ class StepTime:
         return 1.0 - float(self.busy.mean()) / self.makespan if self.makespan else 0.0
 
 
-def step_time(schedule: Schedule, costs: Costs) -> StepTime:
-    """The totals of ``simulate(schedule, costs)``, for GPipe and 1F1B in O(p) memory; raises ScheduleError likewise."""
+def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> StepTime:
+    """The totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raises likewise."""
     columns = COLUMNS.get(schedule.name)
     if columns is None or costs.slowdown is not None:
-        timeline = simulate(schedule, costs)
+        timeline = simulate(schedule, costs, receives)
         return StepTime(np.array([timeline.end(rank)[-1] for rank in range(schedule.ranks)]), timeline.busy)
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     busy = schedule.micro_batches * (costs.work()[FORWARD] + costs.work()[BACKWARD])
-    return StepTime(_run(columns(schedule.ranks, schedule.micro_batches), costs), busy)
+    travel = _travel_by_column(schedule, costs, receives)
+    return StepTime(_run(columns(schedule.ranks, schedule.micro_batches), travel, costs, receives), busy)
 
 
 Column = tuple[slice, slice]
@@ -81,17 +84,38 @@ COLUMNS: dict[str, Callable[[int, int], Iterator[Column]]] = {
 }
 
 
-def _run(columns: Iterator[Column], costs: Costs) -> Seconds:
+def _travel_by_column(schedule: Schedule, costs: Costs, receives: Receives) -> Iterator[Seconds]:
+    """``travel[kind, stage]`` as it holds in one column after the other; float64[4, p], always the same array.
+
+    1F1B has exchanges (see ``receives.fused``) from where F(s, p-s) stands, in column 2p - s, to where B(s, m-p+s)
+    does, in column 2m-1 + s: from column to column one more stage forwards in exchanges, at last one more backwards
+    alone.
+    """
+    (p, m), travel = (schedule.ranks, schedule.micro_batches), costs.travel()
+    alone = travel[BACKWARD].copy()
+    exchange = costs.exchange() if (schedule.name, receives) == ("1F1B", "torch") else travel.copy()
+    travel[BACKWARD] = exchange[BACKWARD]
+    for column in count():
+        if 0 <= 2 * p - column < p:
+            travel[FORWARD, 2 * p - column] = exchange[FORWARD, 2 * p - column]
+        if 0 <= column - 2 * m < p:
+            travel[BACKWARD, column - 2 * m] = alone[column - 2 * m]
+        yield travel
+
+
+def _run(columns: Iterator[Column], travels: Iterator[Seconds], costs: Costs, receives: Receives) -> Seconds:
     """When each rank has ended its last action; float64[p]."""
-    work, travel = costs.work(), costs.travel()
+    work, blocking = costs.work(), receives == "torch"
     ends = np.zeros(costs.stages + 2)  # of ranks -1 ... p: the two beyond the pipeline give their input at time 0
     own, before, after = ends[1:-1], ends[:-2], ends[2:]
 
-    def ends_with(kind: int, stages: slice, giver: Seconds) -> Seconds:
+    def ends_with(kind: int, stages: slice, giver: Seconds, travel: Seconds) -> Seconds:
+        if blocking:  # the receive is posted when the rank is free
+            return np.maximum(own[stages], giver[stages]) + travel[kind, stages] + work[kind, stages]
         return np.maximum(own[stages], giver[stages] + travel[kind, stages]) + work[kind, stages]
 
-    for forward, backward in columns:
-        forward_ends = ends_with(FORWARD, forward, before)
-        own[backward] = ends_with(BACKWARD, backward, after)
+    for (forward, backward), travel in zip(columns, travels, strict=False):
+        forward_ends = ends_with(FORWARD, forward, before, travel)
+        own[backward] = ends_with(BACKWARD, backward, after, travel)
         own[forward] = forward_ends
     return own

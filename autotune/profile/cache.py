@@ -16,19 +16,23 @@ def fingerprint(workload: Workload, environment: Environment, *more: object) -> 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def profile_path(state_dir: Path, workload: Workload, environment: Environment) -> Path:
-    """Where the profile of this workload on this machine is kept."""
-    return state_dir / "profiles" / f"{fingerprint(workload, environment)}.json"
+def profile_path(state_dir: Path, workload: Workload, environment: Environment, virtual_stages: int) -> Path:
+    """Where the profile of this workload on this machine is kept, one for every number of stages per rank."""
+    return state_dir / "profiles" / f"{fingerprint(workload, environment, virtual_stages)}.json"
 
 
-def cached_profile(path: Path, sizes: tuple[int, ...]) -> Profile | None:
-    """The profile kept at ``path`` if it covers every micro-batch size; an unreadable one counts as none."""
+def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile | None:
+    """The profile kept at ``path`` if it covers every micro-batch size, and the ``split`` backward where asked for.
+
+    An unreadable one counts as none.
+    """
     try:
         profile = read_profile(path)
     except InputError:
         return None
-    measured = {row.micro_batch_size for row in profile.stages[0].time_s}
-    return profile if set(sizes) <= measured else None
+    rows = profile.stages[0].time_s
+    covers = set(sizes) <= {row.micro_batch_size for row in rows}
+    return profile if covers and (not split or all(row.t_b is not None for row in rows)) else None
 
 
 def keep_profile(path: Path, profile: Profile) -> None:

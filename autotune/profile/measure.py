@@ -1,9 +1,9 @@
 """Measuring a Profile on live ranks: each stage alone for its own cost, all together for what they do to each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from statistics import median
-from typing import Any
+from statistics import mean, median, stdev
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -11,11 +11,12 @@ from autotune.config import Workload, WorkloadFacts
 from autotune.errors import DeviceError
 from autotune.pipeline.commands import (
     Command,
-    Contend,
+    Cut,
     MeasureMemory,
     OptimizerCost,
     Ping,
     Prepare,
+    Primed,
     StageFacts,
     StageMemory,
     StageTime,
@@ -23,12 +24,16 @@ from autotune.pipeline.commands import (
     StepTimes,
     TimeOptimizer,
     TimeStage,
+    Waits,
 )
+from autotune.pipeline.measure import by_stage
 from autotune.pipeline.ranks import RankFailure, Ranks
-from autotune.profile.record import Environment, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.workload.partition import stage_ranks
 
 TIMING_BUDGET_S = 10.0  # for all stages together
-CONTENTION_S, CONTENTION_ROUNDS = 0.2, 3
+WAIT_S = 0.005  # long enough to hide nothing of the runtime
+CALIBRATION_STEPS, CALIBRATION_S = 4, 0.7  # per round: at most so many steps, until so many seconds are over
 COMMAND_TIMEOUT_S = 600.0
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -39,9 +44,11 @@ Notify = Callable[[str, float], None]
 class Measurer:
     """Asks the ranks for one thing after the other and puts the answers into a Profile."""
 
-    def __init__(self, ranks: Ranks, workload: Workload, sizes: tuple[int, ...], environment: Environment) -> None:
-        self.ranks, self.workload, self.sizes, self.environment = (ranks, workload, sizes, environment)
+    def __init__(self, ranks: Ranks, workload: Workload, cut: Cut, sizes: tuple[int, ...], split: bool) -> None:
+        self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
         self.everyone = tuple(range(workload.stages))
+        self.primed: list[Primed] = []  # of the calibration run
+        self.stage_ranks = stage_ranks(workload.stages, cut.virtual_stages, cut.folded)
 
     def ask(self, command: Command) -> list[Any]:
         try:
@@ -49,21 +56,22 @@ class Measurer:
         except RankFailure as error:
             raise DeviceError(f"profiling failed on rank {error.failure.rank}: {error.failure.message}") from None
 
-    def stage_times(self, notify: Notify) -> list[list[StageTime]]:
-        """Times each stage while the others are idle."""
-        rows = TypeAdapter(list[StageTime])
+    def stage_times(self) -> list[list[StageTime]]:
+        """Times each stage while all others are idle."""
+        budget, rows = TIMING_BUDGET_S / ROUNDS / len(self.stage_ranks), TypeAdapter(list[StageTime])
         found = []
-        for rank in self.everyone:
-            notify(f"timing stage {rank}", rank / len(self.everyone))
-            budget = TIMING_BUDGET_S / len(self.everyone)
-            command = TimeStage(active=(rank,), micro_batch_sizes=self.sizes, budget_s=budget)
+        for stage, rank in enumerate(self.stage_ranks):
+            command = TimeStage(stage=stage, micro_batch_sizes=self.sizes, budget_s=budget, split=self.split)
             found.append(rows.validate_python(self.ask(command)[rank]))
         return found
 
+    def round(self, is_shared: bool) -> "Round":
+        """One round of all that drifts; ``is_shared``: ranks share cores."""
+        return Round(self.stage_times(), self.calibrations(is_shared))
+
     def stage_memory(self) -> list[list[StageMemory]]:
-        return TypeAdapter(list[list[StageMemory]]).validate_python(
-            self.ask(MeasureMemory(micro_batch_sizes=self.sizes))
-        )
+        answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
+        return TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.cut))
 
     def optimizers(self) -> list[OptimizerCost]:
         """Optimizer steps, one rank at a time."""
@@ -73,14 +81,14 @@ class Measurer:
         """Bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
         return size * self.workload.seq_len * self.workload.hidden * ELEMENT_BYTES[self.workload.precision]
 
-    def links(self) -> list[Link]:
-        """Every boundary, activations forward and gradients back."""
-        pairs = [(rank, rank + 1) for rank in self.everyone[:-1]]
-        return [self._link(*pair) for pair in pairs] + [self._link(*pair[::-1]) for pair in pairs]
+    def links(self, largest: int) -> list[Link]:
+        """Both directions between every two ranks whose stages are neighbours, up to messages of ``largest`` bytes."""
+        pairs = set(zip(self.stage_ranks, self.stage_ranks[1:], strict=False))
+        both = sorted({pair[::turn] for pair in pairs for turn in (1, -1) if pair[0] != pair[1]})
+        return [self._link(source, target, largest) for source, target in both]
 
-    def _link(self, source: int, target: int) -> Link:
+    def _link(self, source: int, target: int, largest: int) -> Link:
         """Half of an almost empty round trip is the latency; what the largest message adds to it the bandwidth."""
-        largest = self.message_bytes(self.sizes[-1])
         empty = median(self.ask(Ping(source=source, target=target, there_bytes=1, back_bytes=1, repeats=20))[source])
         full = median(
             self.ask(Ping(source=source, target=target, there_bytes=largest, back_bytes=1, repeats=8))[source]
@@ -88,91 +96,137 @@ class Measurer:
         bandwidth = largest / (full - empty) if full > empty else None
         return Link(**{"from": source, "to": target}, latency_s=empty / 2, bandwidth_bytes_s=bandwidth)
 
-    def shared(self) -> Shared | None:
-        """How much k ranks at once slow each other on one host's cores; None where each rank has its own device."""
-        if self.environment.device != "cpu":
-            return None
-        size = self.sizes[len(self.sizes) // 2]
-        rounds = [self._slowdowns(size) for _ in range(CONTENTION_ROUNDS)]
-        slowdown = tuple(max(1.0, median(column)) for column in zip(*rounds, strict=True))
-        return Shared(resources=self.environment.cores or 1, slowdown=slowdown)
+    def calibration(self, size: int, count: int, wait: Waits | None) -> Calibration:
+        """A pipelined run of ``count`` micro-batches of ``size``.
 
-    def _slowdowns(self, size: int) -> list[float]:
-        """For k = 1 ... p ranks at once, how many times longer a pass takes than alone, averaged over the ranks."""
-        alone = [self._contend((rank,), size)[rank] for rank in self.everyone]
-        slowdowns = [1.0]
-        for k in range(2, len(self.everyone) + 1):
-            together = self._contend(self.everyone[:k], size)
-            slowdowns.append(sum(together[rank] / alone[rank] for rank in range(k)) / k)
-        return slowdowns
-
-    def _contend(self, active: tuple[int, ...], size: int) -> list[Any]:
-        return self.ask(Contend(active=active, micro_batch_size=size, seconds=CONTENTION_S))
-
-    def message_overhead(self, times: list[list[StageTime]], optimizer_s: float, shared: Shared | None) -> float:
-        """Seconds that torch's runtime and the messages cost each action, beyond the stage's own work.
-
-        On shared cores: the processor time of a real pipelined step at the smallest micro-batch size, less the work
-        that the stages were timed at (as slow as they are beside each other), spread over the actions. On devices of
-        their own: the wall time per action of a pipeline whose stages compute nothing.
+        ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
         """
-        ranks, size = len(self.everyone), self.sizes[0]
-        count = 4 * ranks
+        v = self.cut.virtual_stages
         plan = Prepare(
-            schedule="1F1B", micro_batches=count, micro_batch_size=size, sequences=count * size, empty=shared is None
+            schedule="1F1B" if v == 1 else "Interleaved1F1B",
+            micro_batches=count,
+            micro_batch_size=size,
+            sequences=count * size,
+            virtual_stages=v,
+            waits=(wait,) * len(self.stage_ranks) if wait else (),
         )
-        self.ask(plan)
-        steps = [[StepTimes.model_validate(answer) for answer in self.ask(Step())] for _ in range(5)]
-        if shared is None:
-            walls = [max(s.end_s for s in step) - min(s.start_s for s in step) for step in steps]
-            return median(walls) / (count + ranks - 1) / 2
-        processor = median(sum(s.cpu_s for s in step) for step in steps)
-        beside = shared.slowdown[-1] * min(1.0, shared.resources / ranks)
-        work = sum(row[0].t_f + row[0].backward for row in times) * count + optimizer_s
-        return max(0.0, (processor - beside * work) / (2 * count * ranks))
+        self.primed = [Primed.model_validate(answer) for answer in self.ask(plan)]
+        walls: list[float] = []
+        while sum(walls) < CALIBRATION_S and len(walls) < CALIBRATION_STEPS:
+            step = [StepTimes.model_validate(answer) for answer in self.ask(Step())]
+            walls.append(max(rank.end_s for rank in step) - min(rank.start_s for rank in step))
+        return Calibration(
+            schedule=plan.schedule,
+            micro_batches=count,
+            micro_batch_size=size,
+            wait_s=wait.t_f if wait else None,
+            step_times_s=tuple(walls),
+        )
+
+    def calibrations(self, is_shared: bool) -> list[Calibration]:
+        """At the smallest micro-batch size, where the runtime's own cost weighs most; on shared cores at a middle one
+        too, where it hardly does, for what ranks do to each other beyond taking turns."""
+        ranks, smallest = len(self.everyone), self.sizes[0]
+        if not is_shared:
+            return [self.calibration(smallest, 2 * ranks, waiting(self.message_bytes(smallest)))]
+        middle = self.sizes[len(self.sizes) // 2]
+        return [self.calibration(size, 2 * ranks, None) for size in sorted({smallest, middle})]
+
+
+def waiting(message_bytes: int) -> Waits:
+    """A stage for calibration where ranks have devices of their own."""
+    return Waits(t_f=WAIT_S, t_b=WAIT_S / 2, t_w=WAIT_S / 2, message_bytes=message_bytes)
 
 
 def measure_profile(
     ranks: Ranks,
     workload: Workload,
+    cut: Cut,
     facts: list[StageFacts],
     sizes: tuple[int, ...],
     environment: Environment,
+    split: bool,
     notify: Notify,
 ) -> Profile:
-    """Measures everything that a prediction for micro-batches of ``sizes`` needs.
+    """Measures what a prediction for micro-batches of ``sizes`` needs, for a model that lies as in ``cut``; all but the
+    runtime's cost per action, which ``predict.calibrate`` finds from the calibration run.
 
-    ``facts``: what the ranks answered to Build. Raises DeviceError where a rank fails.
+    ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too. Raises DeviceError
+    where a rank fails.
     """
-    measurer = Measurer(ranks, workload, tuple(sorted(sizes)), environment)
-    times = measurer.stage_times(lambda what, done: notify(what, 0.7 * done))
-    notify("measuring memory", 0.7)
+    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split)
+    cores = (environment.cores or 1) if environment.device == "cpu" else None
+    rounds = []
+    for number in range(ROUNDS):
+        notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.9 * number / ROUNDS)
+        rounds.append(measurer.round(cores is not None))
+    notify("measuring memory and links", 0.9)
     memory, optimizers = measurer.stage_memory(), measurer.optimizers()
-    notify("measuring links", 0.8)
-    links = measurer.links()
-    notify("measuring shared cores", 0.85)
-    shared = measurer.shared()
-    notify("measuring the runtime's own cost", 0.95)
-    overhead = measurer.message_overhead(times, sum(cost.seconds for cost in optimizers), shared)
-    stages = [
-        StageProfile(
-            layers=fact.layers,
-            static_bytes=fact.static_bytes,
-            batch_statistics=fact.batch_statistics,
-            time_s=tuple(time_rows),
-            memory=tuple(memory_rows),
-            optimizer_s=cost.seconds,
-            optimizer_transient_bytes=cost.transient_bytes,
-        )
-        for fact, time_rows, memory_rows, cost in zip(facts, times, memory, optimizers, strict=True)
+    links = measurer.links(measurer.message_bytes(measurer.sizes[-1]))
+    times = [
+        [StageTime.merged(rows) for rows in zip(*stage, strict=True)]
+        for stage in zip(*(r.times for r in rounds), strict=True)
     ]
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment,
         workload=WorkloadFacts(**workload.model_dump()),
-        stages=tuple(stages),
+        virtual_stages=cut.virtual_stages,
+        stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
-        shared=shared,
-        message_overhead_s=overhead,
+        shared=Shared.of(cores, len(measurer.everyone), crowding=1.0) if cores else None,
+        drift=drift_of(rounds, times),
+        reserved_over_allocated=max((fragmentation(answer) for answer in measurer.primed), default=1.0),
+        outside_bytes=max((answer.outside_bytes or 0 for answer in measurer.primed), default=0),
+        calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
+
+
+class Round(NamedTuple):
+    """What drifts with the machine's pace, measured once: ``times[stage][size]`` and pipelined runs."""
+
+    times: list[list[StageTime]]
+    calibrations: list[Calibration]
+
+
+def drift_of(rounds: list[Round], times: list[list[StageTime]]) -> float:
+    """Relative standard deviation between rounds of the same passes: of the mean over all stages and sizes."""
+    paces = [
+        mean(
+            (row.t_f + row.backward) / (merged.t_f + merged.backward)
+            for rows, all_rows in zip(one.times, times, strict=True)
+            for row, merged in zip(rows, all_rows, strict=True)
+        )
+        for one in rounds
+    ]
+    return stdev(paces)
+
+
+def fragmentation(primed: Primed) -> float:
+    """How much more the allocator took from the device than it handed out; 1 where the device does not tell."""
+    return max(1.0, (primed.reserved_bytes or 0) / max(1, primed.peak_memory_bytes))
+
+
+def stage_profiles(
+    ranks: tuple[int, ...],
+    facts: list[StageFacts],
+    times: list[list[StageTime]],
+    memory: list[list[StageMemory]],
+    optimizers: list[OptimizerCost],
+) -> Iterator[StageProfile]:
+    """Puts together what was measured of each stage; of its rank's optimizer step it has the share of its weights."""
+    weights = [0] * len(optimizers)
+    for rank, fact in zip(ranks, facts, strict=True):
+        weights[rank] += fact.parameters
+    for rank, fact, time_rows, memory_rows in zip(ranks, facts, times, memory, strict=True):
+        share = fact.parameters / weights[rank]
+        yield StageProfile(
+            layers=fact.layers,
+            static_bytes=fact.static_bytes,
+            batch_statistics=fact.batch_statistics,
+            time_s=tuple(time_rows),
+            memory=tuple(memory_rows),
+            optimizer_s=optimizers[rank].seconds * share,
+            optimizer_transient_bytes=round(optimizers[rank].transient_bytes * share),
+        )

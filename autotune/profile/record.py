@@ -1,14 +1,18 @@
 """The Profile: what was measured of each stage and link, enough to predict any candidate. Hand-writable."""
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from autotune.config import WorkloadFacts
+from autotune.config import ScheduleName, WorkloadFacts
 from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.records import SCHEMA_VERSION, Record, read_record
+
+ROUNDS = 3
+"""How often profiling goes round: machines drift, and what is compared must be measured in turns."""
 
 
 class Environment(Record):
@@ -41,6 +45,16 @@ class StageProfile(Record):
     optimizer_s: NonNegativeFloat = 0.0
     optimizer_transient_bytes: NonNegativeInt = 0
 
+    def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
+        """``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured ones."""
+        sizes = [row.micro_batch_size for row in self.time_s]
+        return interpolate(sizes, [part(row) for row in self.time_s], micro_batch_size)
+
+    def bytes(self, micro_batch_size: int, part: Callable[[StageMemory], int]) -> float:
+        """``part`` of the stage's memory likewise; there must be memory rows."""
+        sizes = [row.micro_batch_size for row in self.memory]
+        return interpolate(sizes, [float(part(row)) for row in self.memory], micro_batch_size)
+
     @model_validator(mode="after")
     def _sizes_ascend(self) -> Self:
         for name, rows in (("time_s", self.time_s), ("memory", self.memory)):
@@ -51,7 +65,7 @@ class StageProfile(Record):
 
 
 class Link(Record):
-    """One direction of one boundary: activations go from stage s to s+1, gradients back."""
+    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
 
     from_: NonNegativeInt = Field(alias="from")
     to: NonNegativeInt
@@ -78,29 +92,87 @@ class Shared(Record):
     resources: PositiveInt
     slowdown: tuple[PositiveFloat, ...] = Field(min_length=1)
 
+    @staticmethod
+    def of(resources: int, ranks: int, crowding: float) -> "Shared":
+        """Ranks that take turns on the cores, and take ``crowding`` times longer wherever more than one is active."""
+        turns = [crowding * max(1.0, k / resources) for k in range(2, ranks + 1)]
+        return Shared(resources=resources, slowdown=(1.0, *turns))
+
+    @property
+    def crowding(self) -> float:
+        """What two ranks slow each other by beyond taking turns; 1 for a single rank."""
+        return self.slowdown[1] / max(1.0, 2 / self.resources) if len(self.slowdown) > 1 else 1.0
+
+
+class Calibration(Record):
+    """A pipelined run made while profiling; what it took beyond the model is the runtime's cost per action.
+
+    ``wait_s``: its stages only waited, so long for a forward and so long for a backward; None: they computed.
+    """
+
+    schedule: ScheduleName
+    micro_batches: PositiveInt
+    micro_batch_size: PositiveInt
+    wait_s: NonNegativeFloat | None = None
+    step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
+
+    @staticmethod
+    def merged(runs: Sequence["Calibration"]) -> "Calibration":
+        """The same run made several times."""
+        return runs[0].model_copy(update={"step_times_s": tuple(step for run in runs for step in run.step_times_s)})
+
 
 class Profile(Record):
-    """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited."""
+    """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited.
+
+    The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``reserved_over_allocated``: how much
+    more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: of each device, held
+    outside of torch's allocator. ``drift``: relative standard deviation of the same work between moments of profiling.
+    ``calibrations``: the runs that showed ``message_overhead_s`` and ``shared``.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     kind: Literal["autotune.profile"] = "autotune.profile"
     created: str | None = None
     environment: Environment = Environment()
     workload: WorkloadFacts = WorkloadFacts()
+    virtual_stages: PositiveInt = 1
     stages: tuple[StageProfile, ...] = Field(min_length=1)
     links: tuple[Link, ...] = ()
     message_bytes: tuple[MessageSize, ...] = ()
     shared: Shared | None = None
+    drift: NonNegativeFloat = 0.0
+    reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
+    outside_bytes: NonNegativeInt = 0
     step_overhead_s: NonNegativeFloat = 0.0
     message_overhead_s: NonNegativeFloat = 0.0
+    calibrations: tuple[Calibration, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """p, the number of ranks."""
+        return len(self.stages) // self.virtual_stages
+
+    def message_size(self, micro_batch_size: int) -> int:
+        """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
+        rows = self.message_bytes
+        sizes, values = [row.micro_batch_size for row in rows], [float(row.bytes) for row in rows]
+        return round(interpolate(sizes, values, micro_batch_size)) if rows else 0
+
+    @model_validator(mode="after")
+    def _stages_fill_the_ranks(self) -> Self:
+        if len(self.stages) % self.virtual_stages:
+            raise ValueError(
+                f"virtual_stages: {len(self.stages)} stages cannot lie {self.virtual_stages} to a rank; give a divisor"
+            )
+        return self
 
     @model_validator(mode="after")
     def _links_join_neighbours(self) -> Self:
         for link in self.links:
-            if abs(link.from_ - link.to) != 1 or max(link.from_, link.to) >= len(self.stages):
-                raise ValueError(
-                    f"links: {link.from_} -> {link.to} does not join neighbours among {len(self.stages)} stages"
-                )
+            apart = abs(link.from_ - link.to)
+            if max(link.from_, link.to) >= self.ranks or apart not in (1, self.ranks - 1):
+                raise ValueError(f"links: {link.from_} -> {link.to} does not join neighbours among {self.ranks} ranks")
         return self
 
 

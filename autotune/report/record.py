@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import ScheduleName, Workload
+from autotune.config import Objective, ScheduleName, WorkloadFacts
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.predict.record import Candidate, Prediction
+from autotune.predict.record import Candidate, Prediction, Revision
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record, read_record
 
@@ -21,7 +21,11 @@ class RelativeError(Record):
 
 
 class CandidateReport(Record):
-    """One candidate: what was predicted, what was measured or went wrong, or why it was not tried."""
+    """One candidate: what was predicted, what was measured or went wrong, or why it was not tried.
+
+    ``prediction`` was made before any trial, ``last_prediction`` with what trials before its own had taught. ``pace``:
+    how many times longer than usual steps took on this machine while it was measured.
+    """
 
     micro_batches: PositiveInt
     micro_batch_size: PositiveInt
@@ -29,15 +33,49 @@ class CandidateReport(Record):
     schedule: ScheduleName
     virtual_stages: PositiveInt
     prediction: Prediction
+    last_prediction: Revision | None = None
     measurement: Measurement | None = None
+    pace: PositiveFloat | None = None
     failure: Failure | None = None
     relative_error: RelativeError | None = None
     excluded: str | None = None
     loses_to: str | None = None
 
 
+Source = Literal["measured", "predicted"]
+
+
+class Neighbour(Record):
+    """A candidate on the curve of throughput over m; ``loss``: share of the curve's best throughput."""
+
+    candidate: NonNegativeInt
+    micro_batches: PositiveInt
+    loss: float
+    source: Source
+
+
+class KneeReport(Record):
+    """The smallest m within 1 % of the best under the winner's schedule (``at``), and one step to either side."""
+
+    at: Neighbour
+    fewer: Neighbour | None
+    more: Neighbour | None
+
+
+class ParetoPoint(Record):
+    """A candidate that no other beats both in throughput and in peak memory."""
+
+    candidate: NonNegativeInt
+    throughput_seq_s: float
+    peak_memory_bytes: NonNegativeInt
+    source: Source
+
+
 class SweetSpot(Record):
-    """The recommendation. ``candidate`` is an index into ``candidates``; ``speedup_over_naive`` is against m = 1."""
+    """The recommendation. ``candidate`` is an index into ``candidates``; ``speedup_over_naive`` is against m = 1.
+
+    ``ties`` says in words who is as fast, and what the choice saves.
+    """
 
     candidate: NonNegativeInt
     micro_batches: PositiveInt
@@ -49,10 +87,26 @@ class SweetSpot(Record):
     memory_headroom_bytes: tuple[int, ...] | None
     reason: str
     confirmed: bool
+    knee: KneeReport | None = None
+    ties: tuple[str, ...] = ()
+
+
+class Drift(Record):
+    """How steady the machine was. ``checks``: how often the reference was visited again during the trials; ``ratio``:
+    the slowest pace found over the fastest; ``profile_ratio``: real steps over predicted ones, median of all."""
+
+    checks: NonNegativeInt
+    ratio: PositiveFloat
+    profile_ratio: PositiveFloat | None
 
 
 class SearchReport(Record):
-    """What the search cost. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were taken over."""
+    """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
+    taken over.
+
+    ``confidence``: the probability that the sweet spot's throughput is within ``tolerance`` of the best of all
+    candidates. ``final``: how the final ended. ``pareto_front``: the leanest first.
+    """
 
     sampler: str
     trials: NonNegativeInt
@@ -60,10 +114,19 @@ class SearchReport(Record):
     real_steps: NonNegativeInt
     wall_s: float
     stopped_because: str
+    objective: Objective = "throughput"
+    tolerance: PositiveFloat | None = None
+    confidence: NonNegativeFloat | None = None
+    final: str | None = None
+    drift: Drift | None = None
+    pareto_front: tuple[ParetoPoint, ...] = ()
 
 
 class Report(Record):
-    """Everything one run found out. ``profile_from_earlier_run``: no stage was measured in this run."""
+    """Everything one run found out. ``profile_from_earlier_run``: no stage was measured in this run.
+
+    ``virtual_profiles``: of further numbers of stages per rank, where candidates have several.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     kind: Literal["autotune.report"] = "autotune.report"
@@ -71,10 +134,11 @@ class Report(Record):
     autotune_version: str
     status: Literal["complete", "partial", "infeasible"]
     environment: Environment
-    workload: Workload
+    workload: WorkloadFacts
     memory_limit_bytes: PositiveInt | None = None
     warnings: tuple[str, ...] = ()
     profile: Profile
+    virtual_profiles: tuple[Profile, ...] = ()
     profile_from_earlier_run: bool = False
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
     sweet_spot: SweetSpot | None = None
@@ -87,7 +151,7 @@ def read_report(path: Path) -> Report:
 
 
 def relative_error(prediction: Prediction, measurement: Measurement) -> RelativeError:
-    """How far the prediction is from what was measured."""
+    """How far the first prediction is from what was measured."""
     memory = None
     if prediction.peak_memory_bytes and measurement.peak_memory_bytes:
         pairs = zip(prediction.peak_memory_bytes, measurement.peak_memory_bytes, strict=True)

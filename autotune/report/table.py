@@ -59,7 +59,7 @@ def cells(row: CandidateReport, is_winner: bool) -> list[str]:
     return [
         str(row.micro_batches),
         size,
-        row.schedule,
+        row.schedule + (f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""),
         f"{prediction.throughput_seq_s:.1f}",
         throughput(row.measurement) if row.measurement else "-",
         f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
@@ -87,26 +87,71 @@ def status(row: CandidateReport, is_winner: bool) -> str:
     words = "sweet spot, " if is_winner else ""
     words += f"pruned after {steps} steps" if row.measurement.pruned else f"confirmed, {steps} steps"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
+    words += f", machine {row.pace:.2f}x slower then" if row.pace and abs(row.pace - 1) > 0.005 else ""
     return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
 
 
 def headline(report: Report) -> str:
     """What was tuned, on what."""
     work = report.workload
-    return f"{work.layers} layers, {work.stages} stages, batch {work.batch} on {report.environment.device}"
+    layers = f"{work.layers} layers, " if work.layers else ""
+    return f"{layers}{work.stages} stages, batch {work.batch} on {report.environment.device}"
 
 
 def conclusion(report: Report) -> str:
-    """The sweet spot in one sentence, its reason, and why the search stopped."""
+    """The sweet spot in one sentence, its reason; the knee, the ties, the Pareto front; why the search stopped."""
     if report.sweet_spot is None:
         return f"No sweet spot: {report.search.stopped_because}."
     spot = report.sweet_spot
     speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
     kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
     source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
+    around = "".join(f"{line}\n" for line in (*spot.ties, *knee_words(report), *pareto_words(report)))
     return (
         f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "
         f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
+        f"{around}"
         f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from earlier runs) and "
         f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
+        f"{sureness(report)}"
+    )
+
+
+def knee_words(report: Report) -> list[str]:
+    """``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2% (measured), …``."""
+    spot = report.sweet_spot
+    if spot is None or spot.knee is None:
+        return []
+    sides = [
+        f"m = {side.micro_batches} {'loses' if side.loss >= 0 else 'gains'} {abs(side.loss):.1%} ({side.source})"
+        for side in (spot.knee.fewer, spot.knee.more)
+        if side is not None
+    ]
+    at = spot.knee.at
+    words = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {spot.schedule} ({at.source})"
+    return ["; ".join([words, ", ".join(sides)] if sides else [words]) + "."]
+
+
+def pareto_words(report: Report) -> list[str]:
+    """Throughput against memory, the leanest first; nothing where one candidate is best in both."""
+    points = report.search.pareto_front
+    if len(points) < 2:
+        return []
+    shown = [
+        f"m = {row.micro_batches} {row.schedule} {point.throughput_seq_s:.1f}/s {show_bytes(point.peak_memory_bytes)}"
+        f"{'' if point.source == 'measured' else ' (predicted)'}"
+        for point in points
+        for row in [report.candidates[point.candidate]]
+    ]
+    return [f"Less memory for less throughput: {', '.join(shown)}."]
+
+
+def sureness(report: Report) -> str:
+    """How sure the pick is."""
+    found = report.search
+    if found.confidence is None or found.tolerance is None:
+        return ""
+    final = f"; {found.final}" if found.final else ""
+    return (
+        f"\nThe pick is within {found.tolerance:.0%} of the best with a probability of {found.confidence:.0%}{final}."
     )

@@ -1,67 +1,96 @@
-"""Which candidate wins, and why: the rules of DESIGN section 6, on plain numbers."""
+"""Which candidate wins, and what lies around it: the rules of DESIGN section 6, on plain numbers."""
 
-from math import hypot
-from statistics import median
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, inf
 
-from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
+from autotune.search.prospects import TIE, Goal, Standing
 
-TIE = 0.01  # throughputs closer than this are tied
-WIDEST_TIE = 0.05  # however noisy the steps, medians further apart than this decide
-
-
-def standard_error(samples: tuple[float, ...]) -> float:
-    """Standard error of the median of ``samples``, from their median absolute deviation; 1.25 sigma / sqrt(n)."""
-    middle = median(samples)
-    deviation = median(abs(sample - middle) for sample in samples)
-    return float(1.25 * 1.48 * deviation / len(samples) ** 0.5)
+WIDEST_TIE = 0.02  # however noisy the steps, throughputs further apart than this decide
+NOISE = 1.645  # sigmas; one of two equal candidates looks better by more in 5 of 100 cases
 
 
-def is_tied(one: Measurement, other: Measurement, rates: tuple[float, float]) -> bool:
-    """Whether two throughputs (``rates``, sequences/s) differ by less than TIE or their noise, up to WIDEST_TIE."""
-    gap = abs(rates[0] - rates[1]) / max(rates)
-    noise = 2.0 * hypot(*(standard_error(m.step_times_s) / m.step_time_s for m in (one, other)))
-    return gap <= max(TIE, min(noise, WIDEST_TIE))
+def is_tied(one: Standing, other: Standing, tolerance: float) -> bool:
+    """Whether two throughputs differ by less than the tolerance or their noise, that up to WIDEST_TIE."""
+    gap = 1 - min(one.rate, other.rate) / max(one.rate, other.rate)
+    return gap <= max(tolerance, min(NOISE * hypot(one.sigma, other.sigma), WIDEST_TIE))
 
 
-def finalists(measured: dict[int, Measurement]) -> list[int]:
-    """The best candidate and those tied with it, best first; ``measured`` maps candidate index to its measurement."""
-    ranking = sorted(measured, key=lambda index: -measured[index].throughput_seq_s)
-    if not ranking:
+def fastest(standings: Mapping[int, Standing]) -> int | None:
+    """The candidate with the highest throughput."""
+    return max(standings, key=lambda index: standings[index].rate, default=None)
+
+
+def eligible(standings: Mapping[int, Standing], goal: Goal) -> list[int]:
+    """Who is fast enough to win, the fastest first: tied with it, or, for the least memory, within tolerance."""
+    best = fastest(standings)
+    if best is None:
         return []
-    best = measured[ranking[0]]
-    return [
-        index
-        for index in ranking
-        if is_tied(best, measured[index], (best.throughput_seq_s, measured[index].throughput_seq_s))
-    ]
+    ranking = sorted(standings, key=lambda index: -standings[index].rate)
+    top = standings[best]
+    if goal.objective == "memory":
+        return [index for index in ranking if standings[index].rate >= top.rate * (1 - goal.tolerance)]
+    return [index for index in ranking if is_tied(top, standings[index], goal.tolerance)]
 
 
-def pick(measured: dict[int, Measurement]) -> int:
-    """The winner: of the finalists the one whose fullest rank needs the least memory."""
-    tied = finalists(measured)
-    return min(tied, key=lambda index: (peak(measured[index]), -measured[index].throughput_seq_s))
+def pick(standings: Mapping[int, Standing], goal: Goal) -> int | None:
+    """The winner: of those fast enough the one whose fullest rank needs the least memory; None if none ran."""
+    return min(eligible(standings, goal), key=lambda index: leanness(standings[index]), default=None)
 
 
-def peak(measurement: Measurement) -> int:
-    """Bytes of the fullest rank."""
-    return max(measurement.peak_memory_bytes or (0,))
+def leanness(one: Standing) -> tuple[float, float]:
+    """Peak memory first, then throughput; what is not known counts as most."""
+    return (inf if one.peak is None else one.peak, -one.rate)
 
 
-def reason(winner: int, measured: dict[int, Measurement], candidates: list[Candidate]) -> str:
-    """One sentence: which rule decided."""
-    others = [index for index in finalists(measured) if index != winner]
-    if len(measured) == 1:
-        return "it is the only candidate that was measured"
-    if not others:
-        second = max((m for i, m in measured.items() if i != winner), key=lambda m: m.throughput_seq_s)
-        lead = measured[winner].throughput_seq_s / second.throughput_seq_s - 1
-        return f"highest measured throughput, {lead:.1%} above the next"
-    names = ", ".join(f"m = {candidates[index].micro_batches}" for index in sorted(others))
-    spared = min(peak(measured[index]) for index in others) - peak(measured[winner])
-    if spared <= 0:
-        return f"tied with {names} within the noise, and none of these needs less memory"
-    return f"tied with {names} within the noise, and needs {spared / 2**20:.1f} MiB less memory than the next"
+@dataclass(frozen=True)
+class Knee:
+    """The smallest m within the tolerance of the best of its own schedule; its neighbours in m. ``best``: the rate
+    that they are compared with."""
+
+    index: int
+    fewer: int | None
+    more: int | None
+    best: float
+
+
+def find_knee(
+    winner: int, candidates: Sequence[Candidate], standings: Mapping[int, Standing], tolerance: float = TIE
+) -> Knee:
+    """The knee of throughput over m under the winner's schedule. ``standings``: measured or predicted.
+
+    Where m is too small for 1F1B, GPipe stands in for it.
+    """
+    curve = sorted(curve_of(winner, candidates, standings), key=lambda index: candidates[index].micro_batches)
+    best = max(standings[index].rate for index in curve)
+    at = next(place for place, index in enumerate(curve) if standings[index].rate >= best * (1 - tolerance))
+    return Knee(
+        index=curve[at],
+        fewer=curve[at - 1] if at else None,
+        more=curve[at + 1] if at + 1 < len(curve) else None,
+        best=best,
+    )
+
+
+def curve_of(winner: int, candidates: Sequence[Candidate], indices: Iterable[int]) -> list[int]:
+    """The candidates of the winner's schedule and stages per rank, one for each m."""
+    own = (candidates[winner].schedule, candidates[winner].virtual_stages)
+    same = [i for i in indices if (candidates[i].schedule, candidates[i].virtual_stages) == own]
+    if own[0] != "1F1B":
+        return same
+    least = min(candidates[index].micro_batches for index in same)
+    return same + [i for i in indices if candidates[i].schedule == "GPipe" and candidates[i].micro_batches < least]
+
+
+def pareto_front(standings: Mapping[int, Standing]) -> list[int]:
+    """The candidates that no other beats in throughput and peak memory alike, the leanest first."""
+    front: list[int] = []
+    known = [one for one in standings.values() if one.peak is not None]
+    for one in sorted(known, key=leanness):
+        if not front or one.rate > standings[front[-1]].rate:
+            front.append(one.index)
+    return front
 
 
 def why_not(index: int, winner: int, predictions: list[Prediction], candidates: list[Candidate]) -> str:
@@ -73,7 +102,7 @@ def why_not(index: int, winner: int, predictions: list[Prediction], candidates: 
         }
         for at in (index, winner)
     )
-    names = {"compute": "granularity", "overhead": "granularity"}
+    names = {"compute": "granularity", "overhead": "granularity", "slowdown": "granularity"}
     losses: dict[str, float] = {}
     for part, seconds in mine.items():
         name = names.get(part, part)

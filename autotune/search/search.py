@@ -1,19 +1,34 @@
-"""The search: confirm as few candidates as honestly possible, best prospects first, and settle ties face to face."""
+"""The search: confirm as few candidates as honestly possible, best prospects first, and settle ties face to face.
 
-import random
+::
+
+    first proposal -> naive m = 1 -> whoever could still win ... -> final, in turns -> pick
+                         |
+                         `- a trial that surprises: the reference again. Is it the candidate, or the machine?
+"""
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import hypot, log, sqrt
+from statistics import median
 
+from autotune.config import SamplerName
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.predict.record import Candidate, Prediction
-from autotune.search.choose import TIE, finalists
+from autotune.predict.record import Candidate, Prediction, Revision
+from autotune.predict.revise import revise
+from autotune.search.choose import pick
+from autotune.search.final import hold_final
+from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
+from autotune.search.sampler import make_sampler
+from autotune.search.space import show
 from autotune.search.study import Study
+from autotune.search.visits import NOTICEABLE, Visit, Visits, step_noise
 
-STEPS = 5  # timed steps of a trial
-FINAL_ROUNDS, FINAL_STEPS, FINAL_SIZE = 2, 3, 3
-UNSEEN_ERROR = 0.15  # how far a prediction may be off before any has been checked
-LEAST_ERROR = 0.03
+LEAST_STEPS, STEPS = 2, 5  # timed steps of a trial: as many as it takes to know it to half the tolerance
+AGAIN_STEPS = 2  # timed steps of every later visit, unless they are uneven
+UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit
+SURPRISE = 2.5  # sigmas between a trial and its prediction that send us back to the reference
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Measurement | Failure]
 """(candidate, its prediction, timed steps, keep going?) -> what a real run of it ends as."""
@@ -30,7 +45,8 @@ class Limits:
 
 @dataclass
 class Search:
-    """The state of a search. ``outcomes`` maps the index of a candidate to what its real run ended as."""
+    """The state of a search. ``outcomes`` maps the index of a candidate to what its real run ended as, ``revisions`` to
+    the last prediction made before that; ``ruled_out`` says why a candidate is not tried after what others showed."""
 
     candidates: list[Candidate]
     predictions: list[Prediction]
@@ -40,12 +56,21 @@ class Search:
     limits: Limits
     on_progress: Callable[[str], None]
     on_outcome: Callable[["Search"], None]
-    rule_of_thumb: int
+    on_warning: Callable[[str], None]
+    goal: Goal = field(default_factory=Goal)
+    sampler: SamplerName = "cost-model"
+    memory_limit: int | None = None
     seed: int = 0
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
+    revisions: dict[int, Revision] = field(default_factory=dict)
+    ruled_out: dict[int, str] = field(default_factory=dict)
+    visits: Visits = field(default_factory=Visits)
     trials: int = 0
     real_steps: int = 0
+    checks: int = 0
+    cleared: list[float] = field(default_factory=list)
     stopped_because: str = ""
+    final: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -54,111 +79,278 @@ class Search:
         return time.monotonic() - self.started
 
     @property
+    def is_out_of_time(self) -> bool:
+        """Whether the budget is used up."""
+        return self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s
+
+    @property
     def measured(self) -> dict[int, Measurement]:
         """The candidates that ran."""
         return {index: outcome for index, outcome in self.outcomes.items() if isinstance(outcome, Measurement)}
 
+    @property
+    def untried(self) -> list[int]:
+        """The candidates that may be tried."""
+        return [index for index in self.allowed if index not in self.outcomes and index not in self.ruled_out]
+
+    def standings(self) -> dict[int, Standing]:
+        """Where each candidate stands that ran, at the machine's usual pace."""
+        return {
+            index: Standing(
+                index, self.candidates[index].sequences / estimate.step_time_s, estimate.sigma, self.peak(index)
+            )
+            for index, estimate in self.visits.estimates().items()
+            if index in self.measured
+        }
+
+    def predicted_standings(self) -> dict[int, Standing]:
+        """Where each candidate would stand that may be tried."""
+        return {
+            index: predicted_standing(index, self.candidates[index], self.revisions[index], self.peak(index))
+            for index in self.untried
+        }
+
+    def peak(self, index: int) -> int | None:
+        """Bytes of the fullest rank, measured where it ran, else predicted; of every candidate alike."""
+        outcome = self.outcomes.get(index)
+        own = outcome.peak_memory_bytes if isinstance(outcome, Measurement) else None
+        peaks = own or self.predictions[index].peak_memory_bytes
+        return max(peaks) if peaks else None
+
+    def outlook(self) -> Outlook:
+        """What is known when the next trial is chosen."""
+        return Outlook(self.candidates, self.goal, self.predicted_standings(), self.standings())
+
+    def pick(self) -> int | None:
+        """The winner as things stand."""
+        return pick(self.standings(), self.goal)
+
+    def confidence(self, is_of_measured: bool = False) -> float:
+        """The probability that the pick is within the tolerance of the best, of all or of those that ran."""
+        winner, standings = self.pick(), self.standings()
+        others = {} if is_of_measured else self.predicted_standings()
+        return confidence(winner, others | standings, self.goal.tolerance) if winner is not None else 0.0
+
     def run(self) -> None:
         """Takes over what an earlier run measured, then runs trials until nothing can win, then the final."""
-        earlier = self.study.finished()
-        for index in range(len(self.candidates)):
-            outcome = earlier.get((self.candidates[index].micro_batches, self.candidates[index].schedule))
-            if isinstance(outcome, Measurement):
-                self.outcomes[index] = outcome.model_copy(update={"from_earlier_run": True})
-            elif outcome is not None:
-                self.outcomes[index] = outcome
-        while (chosen := self.next_candidate()) is not None:
-            self.try_candidate(chosen)
-        self.settle()
+        self.resume()
+        self.study.use(make_sampler(self.sampler, self.study.space, self.seed, self.outlook), self.goal.gain)
+        earlier = self.reference()
+        while self.goes_on():
+            if earlier is not None:
+                self.check_pace(earlier)  # another day, another pace
+                earlier = None
+            self.try_candidate(self.naive() if self.measured else None)
+        hold_final(self)
 
-    def next_candidate(self) -> int | None:
-        """The most promising candidate not yet tried, or None with ``stopped_because`` set."""
-        untried = [index for index in self.allowed if index not in self.outcomes]
-        if not untried:
+    def resume(self) -> None:
+        """Takes over the outcomes and visits of earlier runs of this study."""
+        self.outcomes = self.study.finished(self.memory_limit)
+        self.visits = self.study.visits()
+        for index, outcome in list(self.outcomes.items()):
+            if isinstance(outcome, Failure):
+                self.rule_out(index, outcome)
+            else:
+                self.merge(index)
+        self.revisions = dict(enumerate(revise(self.predictions, {})))
+        self.learn()
+
+    def goes_on(self) -> bool:
+        """Whether another trial is worth its steps; if not, ``stopped_because`` says why."""
+        outlook = self.outlook()
+        if not outlook.open:
             self.stopped_because = "every candidate was measured"
         elif self.limits.trials is not None and self.trials >= self.limits.trials:
             self.stopped_because = f"the limit of {self.limits.trials} trials"
-        elif self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s:
+        elif self.is_out_of_time:
             self.stopped_because = f"the budget of {self.limits.budget_s:g} s"
+        elif self.limits.exhaustive or self.naive() is not None or outlook.is_open:
+            return True
+        elif self.goal.objective == "memory":
+            self.stopped_because = "no other candidate can be leaner and fast enough, given the errors seen"
         else:
-            for index in self.opening():
-                if index in untried:
-                    return index
-            best = max((m.throughput_seq_s for m in self.measured.values()), default=0.0)
-            hopeful = max(untried, key=self.optimistic)
-            if self.limits.exhaustive or self.optimistic(hopeful) > best * (1 + TIE):
-                return hopeful
-            self.stopped_because = "no other candidate can beat the best by more than 1 %, given the errors seen"
-        return None
+            self.stopped_because = (
+                f"no other candidate can beat the best by more than {self.goal.gain:.0%}, given the errors seen"
+            )
+        return False
 
-    def opening(self) -> list[int]:
-        """What is always tried: the best prediction, the rule of thumb m = 4p, the naive m = 1."""
-        by_prediction = max(self.allowed, key=lambda index: self.predictions[index].throughput_seq_s)
-        near = min(self.allowed, key=lambda index: abs(self.candidates[index].micro_batches - self.rule_of_thumb))
-        naive = min(self.allowed, key=lambda index: self.candidates[index].micro_batches)
-        return [by_prediction, near, naive]
+    def naive(self) -> int | None:
+        """The candidate that does not pipeline, m = 1, if it is still to be tried: it shows what pipelining buys."""
+        if any(self.candidates[index].micro_batches == 1 for index in self.measured):
+            return None
+        ones = [index for index in self.untried if self.candidates[index].micro_batches == 1]
+        return min(ones, key=lambda index: self.candidates[index].virtual_stages, default=None)
 
-    def optimistic(self, index: int) -> float:
-        """Sequences per second that the candidate could reach: its prediction, corrected by the typical error of those
-        checked so far and raised by the largest deviation from it."""
-        ratios = sorted(
-            m.throughput_seq_s / self.predictions[checked].throughput_seq_s for checked, m in self.measured.items()
-        )
-        if not ratios:
-            return self.predictions[index].throughput_seq_s * (1 + UNSEEN_ERROR)
-        typical = ratios[len(ratios) // 2]
-        spread = max(max(abs(ratio / typical - 1) for ratio in ratios), LEAST_ERROR)
-        if len(ratios) == 1:
-            spread = UNSEEN_ERROR
-        return self.predictions[index].throughput_seq_s * typical * (1 + spread)
+    def learn(self) -> None:
+        """Predicts again what was not measured, with what was."""
+        steps = {index: estimate.step_time_s for index, estimate in self.visits.estimates().items()}
+        for index, revision in enumerate(revise(self.predictions, steps)):
+            if index not in self.outcomes:
+                self.revisions[index] = revision
 
-    def try_candidate(self, index: int) -> None:
-        """One trial: timed steps are reported one by one, so that the pruner can end it."""
-        candidate = self.candidates[index]
-        trial = self.study.begin(candidate)
+    def try_candidate(self, wanted: int | None) -> None:
+        """One trial, of the candidate ``wanted`` or of whichever the sampler proposes."""
+        index, trial = self.study.begin(self.candidates[wanted] if wanted is not None else None)
+        candidate, pace = self.candidates[index], self.visits.pace
+        times: list[float] = []
+        is_pruned = False
 
         def keep_going(number: int, seconds: float) -> bool:
-            self.real_steps += 1
-            trial.report(candidate.sequences / seconds, number)
-            self.on_progress(f"m = {candidate.micro_batches} {candidate.schedule}: step {number + 1}, {seconds:.3f} s")
-            return self.limits.exhaustive or not trial.should_prune()
+            nonlocal is_pruned
+            times.append(seconds)
+            trial.report(candidate.sequences / seconds * pace / self.visits.usual_pace, number)
+            self.on_progress(f"{show(candidate)}: step {number + 1}, {seconds:.3f} s")
+            if self.limits.exhaustive or not self.is_even(times):
+                return True
+            is_pruned = trial.should_prune()
+            return not is_pruned and not self.is_known_well(times)
 
         self.trials += 1
-        self.on_progress(f"m = {candidate.micro_batches} {candidate.schedule}: first step, untimed")
+        self.on_progress(f"{show(candidate)}: first step, untimed")
         outcome = self.measure(candidate, self.predictions[index], STEPS, keep_going)
-        self.real_steps += 1  # the untimed one
-        self.outcomes[index] = outcome
-        self.study.finish(trial, outcome)
-        self.on_outcome(self)
-
-    def settle(self) -> None:
-        """The final: tied candidates are measured again, interleaved and in random order, and their samples added.
-
-        An earlier run's final stands, and there is none once the budget is used up.
-        """
-        tied = finalists(self.measured)[:FINAL_SIZE]
-        fresh = any(not self.measured[index].from_earlier_run for index in tied)
-        out_of_time = self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s
-        if len(tied) < 2 or (self.study.is_settled and not fresh) or out_of_time:
-            return
-        shuffle = random.Random(self.seed)
-        for number in range(FINAL_ROUNDS):
-            for index in shuffle.sample(tied, len(tied)):
-                self.on_progress(f"final, round {number + 1}: m = {self.candidates[index].micro_batches}")
-                self._measure_again(index)
-        for index in tied:
-            if index in self.measured:
-                self.study.settle(self.candidates[index], self.measured[index])
-        self.on_outcome(self)
-
-    def _measure_again(self, index: int) -> None:
-        candidate, before = self.candidates[index], self.measured.get(index)
-        outcome = self.measure(candidate, self.predictions[index], FINAL_STEPS, lambda *_: True)
-        self.real_steps += FINAL_STEPS + 1
-        if before is None or isinstance(outcome, Failure):
+        self.real_steps += 1 + len(times)
+        over = self.over_limit(index, outcome)
+        if isinstance(outcome, Failure):
             self.outcomes[index] = outcome
+            self.study.finish(trial, outcome, -1, 0.0, over, self.memory_limit)
+            self.rule_out(index, outcome)
+        else:
+            self.outcomes[index] = outcome = outcome.model_copy(update={"pruned": is_pruned})
+            visit = self.visits.add(index, outcome.step_times_s)
+            rate = outcome.throughput_seq_s * pace / self.visits.usual_pace
+            self.study.finish(trial, outcome, visit.number, rate, over, self.memory_limit)
+            self.doubt(visit)
+        self.learn()
+        self.on_outcome(self)
+
+    def is_known_well(self, times: list[float]) -> bool:
+        """Whether these steps tell the candidate's throughput to half of what is worth a trial."""
+        if len(times) < LEAST_STEPS:
+            return False
+        noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
+        return noise.sigma / sqrt(len(times)) <= self.goal.gain / 2
+
+    def is_even(self, times: list[float]) -> bool:
+        """Whether the steps of a visit are alike but for noise; if not, something else ran during some of them."""
+        noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
+        return log(max(times) / min(times)) <= max(NOTICEABLE, UNEVEN * noise.sigma)
+
+    def reference(self, but: int | None = None) -> int | None:
+        """The best candidate that ran, ``but`` for one: the machine's pace is told by visiting it again."""
+        standings = self.standings()
+        return max(standings.keys() - {but}, key=lambda index: standings[index].rate, default=None)
+
+    def doubt(self, visit: Visit) -> None:
+        """After a trial: where it is far from what the model says relative to the reference, or takes the lead, the
+        reference is visited again beside it. Then either the machine's pace has changed, or it is the candidate."""
+        reference = self.reference(but=visit.index)
+        if reference is None:
             return
-        samples = before.step_times_s + outcome.step_times_s
-        tokens_per_sequence = round(outcome.throughput_tokens_s / outcome.throughput_seq_s)
-        known = outcome.model_dump(include={"peak_memory_bytes", "loss", "measured_at"})
-        self.outcomes[index] = Measurement.of(samples, candidate.sequences, tokens_per_sequence, **known)
+        mine, other = self.predictions[visit.index], self.predictions[reference]
+        before = self.visits.estimate(reference).step_time_s * self.visits.pace / self.visits.usual_pace
+        seen = median(visit.step_times_s) / before
+        gap = log(seen * other.step_time_s / mine.step_time_s)
+        lead = -log(seen * self.candidates[reference].sequences / self.candidates[visit.index].sequences)
+        if abs(gap) > SURPRISE * self.misfit(mine, other) or lead > NOTICEABLE:
+            is_steady = self.check_pace(reference, visit, gap)
+            self.cleared += [gap] if is_steady else []
+
+    def misfit(self, one: Prediction, other: Prediction) -> float:
+        """Relative standard deviation of two step times' ratio around the predicted one; no less than what turned out
+        to be the candidates' own when the reference was visited again."""
+        overhead = one.uncertainty.overhead - other.uncertainty.overhead
+        expected = hypot(one.uncertainty.own, other.uncertainty.own, overhead, self.visits.noise.sigma)
+        return max(expected, sqrt(sum(gap * gap for gap in self.cleared) / max(1, len(self.cleared))))
+
+    def check_pace(self, reference: int, doubtful: Visit | None = None, gap: float = 0.0) -> bool:
+        """Visits the reference again; returns whether the machine's pace is as before.
+
+        Where it has changed, it had done so before a ``doubtful`` trial if that explains by what this was off, ``gap``.
+        """
+        self.on_progress(f"the machine's pace: {show(self.candidates[reference])} again")
+        visit = self.visit_again(reference)
+        self.checks += 1
+        if visit is None:
+            return True
+        before = self.visits.estimate(reference, before=visit.number).step_time_s
+        shift = log(median(visit.step_times_s) / before * self.visits.usual_pace / self.visits.pace)
+        start = doubtful.number if doubtful is not None and abs(gap - shift) < abs(gap) else visit.number
+        is_steady = self.note_pace([visit], start)
+        self.learn()
+        return is_steady
+
+    def visit_again(self, index: int) -> Visit | None:
+        """A later visit to a candidate that ran: its steps are kept beside those of the trial. None if it failed."""
+        times: list[float] = []
+
+        def keep_going(number: int, seconds: float) -> bool:
+            times.append(seconds)
+            return len(times) < AGAIN_STEPS or not self.is_even(times)
+
+        outcome = self.measure(self.candidates[index], self.predictions[index], STEPS, keep_going)
+        self.real_steps += 1 + len(times)
+        if isinstance(outcome, Failure):
+            self.on_warning(
+                f"{show(self.candidates[index])} ran before, but failed when visited again: {outcome.message}"
+            )
+            return None
+        visit = self.visits.add(index, outcome.step_times_s)
+        self.study.keep_visit(visit)
+        self.merge(index)
+        return visit
+
+    def note_pace(self, visits: list[Visit], start: int) -> bool:
+        """Compares ``visits`` with earlier ones to the same candidates; a changed pace is kept, and said.
+
+        Returns whether it has not changed.
+        """
+        change = self.visits.change_since([visit.number for visit in visits], start)
+        if change is None:
+            return True
+        before = self.visits.pace
+        self.visits.changes.append(change)
+        self.study.keep_change(change)
+        for index in self.measured:
+            self.merge(index)
+        self.on_warning(
+            f"the machine drifted: steps of the same candidate take {change.pace / before:.2f} times as long as before;"
+            " candidates are compared with what was measured beside them"
+        )
+        return False
+
+    def merge(self, index: int) -> None:
+        """Makes the candidate's measurement one of all its steps at the pace at which most of them were timed."""
+        before, visits = self.outcomes[index], self.visits.of(index)
+        assert isinstance(before, Measurement)
+        if not visits:
+            return
+        times, _ = self.visits.at_one_pace(index)
+        tokens = before.throughput_tokens_s
+        seq_len = round(tokens / before.throughput_seq_s) if tokens else None
+        kept = before.model_dump(exclude={"step_times_s", "step_time_s", "throughput_seq_s", "throughput_tokens_s"})
+        kept["from_earlier_run"] = all(visit.is_earlier for visit in visits)
+        self.outcomes[index] = Measurement.of(times, self.candidates[index].sequences, seq_len, **kept)
+
+    def over_limit(self, index: int, outcome: Measurement | Failure) -> int | None:
+        """Bytes that the candidate needs beyond the memory limit, measured or predicted; at least 1 if it ran out."""
+        prediction = self.predictions[index]
+        needed = prediction.device_memory_bytes or prediction.peak_memory_bytes
+        if isinstance(outcome, Measurement):
+            needed = outcome.device_memory_bytes or outcome.peak_memory_bytes or needed
+        ran_out = isinstance(outcome, Failure) and outcome.kind == "out_of_memory"
+        if self.memory_limit is None or needed is None:
+            return 1 if ran_out else None
+        return max(max(needed) - self.memory_limit, 1 if ran_out else -self.memory_limit)
+
+    def rule_out(self, index: int, failure: Failure) -> None:
+        """After ``index`` ran out of memory: so will whatever needs at least as much on that rank, by prediction."""
+        if failure.kind != "out_of_memory":
+            return
+        needed = self.predictions[index].peak_memory_bytes
+        if needed is None:
+            return
+        ranks = range(len(needed)) if failure.rank is None else [failure.rank]
+        for other, prediction in enumerate(self.predictions):
+            theirs = prediction.peak_memory_bytes
+            if theirs and other not in self.outcomes and all(theirs[rank] >= needed[rank] for rank in ranks):
+                self.ruled_out[other] = f"needs as much memory as {show(self.candidates[index])}, which ran out"

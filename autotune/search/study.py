@@ -1,119 +1,225 @@
-"""The Optuna study behind a search: a SQLite file that optuna-dashboard opens and a later run resumes."""
+"""The Optuna study behind a search: a SQLite file that optuna-dashboard opens and a later run resumes.
+
+::
+
+    study "48 layers, 4 stages, batch 64, cpu [5f0c…]"
+      user attributes   identity                 what the figures depend on, as a user would say it
+                        visit 0007               a visit after the trials: the reference again, or the final
+                        pace from visit 0007     the machine's pace changed
+                        final                    how the final ended
+      trial             micro_batches, schedule, virtual_stages; each timed step as an intermediate value
+      its constraint    memory over the limit (GiB); above 0: does not fit, or ran out of memory
+      its attributes    visit, measurement or failure, memory_limit_bytes
+
+Values are sequences per second at the machine's usual pace. SQLite commits each of them, so a process may be killed at
+any moment: a trial is finished once its measurement is there.
+"""
 
 import json
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
-from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
+from autotune.search.pruner import WorseBeyondDoubtPruner
+from autotune.search.space import DIMENSIONS, Key, Space, params_of
+from autotune.search.visits import PaceChange, Visit, Visits
 
-Key = tuple[int, str]
-"""What names a candidate inside a study: number of micro-batches, schedule."""
-
-
-class ClearlyWorsePruner(BasePruner):
-    """Ends a trial whose best step so far is worse than the worst step of the best finished trial.
-
-    Two complete separations by chance are rare with noisy steps, and a rule without a distribution needs no warm-up
-    statistics: two steps each are enough.
-    """
-
-    def prune(self, study: "optuna.study.Study", trial: FrozenTrial) -> bool:
-        mine = list(trial.intermediate_values.values())
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(mine) < 2 or not finished:
-            return False
-        best = max(finished, key=lambda other: other.value or 0.0)
-        theirs = list(best.intermediate_values.values())
-        return len(theirs) >= 2 and max(mine) < min(theirs)
+CONSTRAINT = "memory over the limit (GiB)"
+METRIC = "throughput (sequences/s)"
+Identity = Mapping[str, Mapping[str, Any]]
+"""What figures depend on: {"workload": {...}, "environment": {...}, "search": {...}}."""
 
 
 class Study:
     """Trials of one workload on one machine; every finished candidate is kept with its raw samples."""
 
-    def __init__(self, state_dir: Path, name: str, candidates: list[Candidate], fresh: bool) -> None:
+    def __init__(
+        self, state_dir: Path, name: str, candidates: list[Candidate], fresh: bool, identity: Identity | None = None
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.candidates = Space(candidates), candidates
+        self.differs_from_earlier: dict[str, list[str]] = {}
         path = state_dir / "study.db"
         try:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-            if fresh and name in optuna.get_all_study_names(storage):
+            known = optuna.get_all_study_names(storage)
+            if fresh and name in known:
                 optuna.delete_study(study_name=name, storage=storage)
+            if name not in known:
+                self.differs_from_earlier = differences(storage, identity or {})
             self._study = optuna.create_study(
                 storage=storage,
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,
-                pruner=ClearlyWorsePruner(),
-                sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: every trial is enqueued with its values
+                pruner=WorseBeyondDoubtPruner(),
             )
+            self._name_it(identity or {})
+            self._recover()
         except Exception as error:
             first_line = str(error).splitlines()[0]
             raise InputError(f"cannot open the study {path}: {first_line}; remove it or give --state-dir") from None
-        self._space: dict[str, Any] = {
-            "micro_batches": CategoricalDistribution(sorted({c.micro_batches for c in candidates})),
-            "schedule": CategoricalDistribution(sorted({c.schedule for c in candidates})),
-        }
-        for unfinished in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            self._study.tell(unfinished.number, state=TrialState.FAIL)  # an earlier run was killed in it
 
-    def finished(self) -> dict[Key, Measurement | Failure]:
-        """The outcome of every candidate that an earlier run of this study measured."""
-        found: dict[Key, Measurement | Failure] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            if not trial.params:
-                continue
-            key = (trial.params["micro_batches"], trial.params["schedule"])
-            if "measurement" in trial.user_attrs:
-                found[key] = Measurement.model_validate_json(json.dumps(trial.user_attrs["measurement"]))
-            elif "failure" in trial.user_attrs:
-                found[key] = Failure.model_validate_json(json.dumps(trial.user_attrs["failure"]))
-        for attribute, value in self._study.user_attrs.items():
-            if attribute.startswith("final m="):
-                again = Measurement.model_validate_json(json.dumps(value["measurement"]))
-                found[value["micro_batches"], value["schedule"]] = again
-        return found
-
-    def begin(self, candidate: Candidate) -> "optuna.trial.Trial":
-        """A new trial of exactly this candidate."""
-        self._study.enqueue_trial({"micro_batches": candidate.micro_batches, "schedule": candidate.schedule})
+    def _name_it(self, identity: Identity) -> None:
+        """Says in the study itself what it is about."""
+        if "identity" in self._study.user_attrs:
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self._study.ask(self._space)
-        trial.set_user_attr("micro_batch_size", candidate.micro_batch_size)
-        return trial
+            self._study.set_metric_names([METRIC])
+        self._study.set_user_attr("identity", identity)
 
-    def finish(self, trial: "optuna.trial.Trial", outcome: Measurement | Failure) -> None:
-        """Stores the outcome: complete, pruned or failed."""
+    def _recover(self) -> None:
+        """Ends the trials that an earlier run was killed in; one whose measurement is there is finished."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            stored = trial.user_attrs.get("measurement")
+            if stored is None:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            elif stored["pruned"]:
+                self._study.tell(trial.number, state=TrialState.PRUNED)
+            else:
+                self._study.tell(trial.number, stored["throughput_seq_s"])
+
+    def use(self, sampler: BaseSampler, tolerance: float) -> None:
+        """Sets who proposes candidates, and within what of the best they are worth their steps."""
+        self._study.sampler = sampler
+        self._study.pruner = WorseBeyondDoubtPruner(tolerance)
+
+    def _trials(self) -> Iterator[tuple[int, FrozenTrial]]:
+        """Every trial of a candidate that is among this run's, with the candidate's index."""
+        indices = {tuple(params_of(candidate).values()): index for index, candidate in enumerate(self.candidates)}
+        for trial in self._study.get_trials(deepcopy=False):
+            key: Key = tuple(trial.params.get(dimension.name, "") for dimension in DIMENSIONS)
+            if key in indices:
+                yield indices[key], trial
+
+    def finished(self, memory_limit: int | None = None) -> dict[int, Measurement | Failure]:
+        """The outcome of every candidate that an earlier run of this study finished.
+
+        What ran out of memory under a lower limit than now does not count.
+        """
+        found: dict[int, Measurement | Failure] = {}
+        for index, trial in self._trials():
+            stored = trial.user_attrs
+            if "measurement" in stored:
+                measurement = Measurement.model_validate_json(json.dumps(stored["measurement"]))
+                found[index] = measurement.model_copy(update={"from_earlier_run": True})
+            elif "failure" in stored:
+                failure = Failure.model_validate_json(json.dumps(stored["failure"]))
+                limit = stored.get("memory_limit_bytes")
+                if failure.kind != "out_of_memory" or not limit or not memory_limit or memory_limit <= limit:
+                    found[index] = failure
+        return found
+
+    def visits(self) -> Visits:
+        """Every visit of earlier runs, and the changes of pace that these found."""
+        found = Visits()
+        for index, trial in self._trials():
+            if "visit" in trial.user_attrs:
+                times = tuple(trial.user_attrs["measurement"]["step_times_s"])
+                found.all.append(Visit(trial.user_attrs["visit"], index, times, is_earlier=True))
+        keys = [params_of(candidate) for candidate in self.candidates]
+        numbers = [trial.user_attrs.get("visit", -1) for trial in self._study.get_trials(deepcopy=False)]
+        for attribute, value in self._study.user_attrs.items():
+            if attribute.startswith("visit "):
+                numbers.append(int(attribute[6:]))
+                if value["candidate"] in keys:
+                    times = tuple(value["step_times_s"])
+                    found.all.append(Visit(numbers[-1], keys.index(value["candidate"]), times, is_earlier=True))
+            elif attribute.startswith("pace from visit "):
+                found.changes.append(PaceChange(int(attribute[16:]), value))
+        found.all.sort(key=lambda visit: visit.number)
+        found.changes.sort(key=lambda change: change.visit)
+        found.next_number = max(numbers, default=-1) + 1
+        return found
+
+    def begin(self, candidate: Candidate | None) -> tuple[int, "optuna.trial.Trial"]:
+        """A new trial, of exactly this candidate or of the one that the sampler proposes; with its index."""
+        if candidate is not None:
+            self._study.enqueue_trial(params_of(candidate))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = self._study.ask(self.space.distributions)
+        keys = [params_of(known) for known in self.candidates]
+        index = keys.index({dimension.name: trial.params[dimension.name] for dimension in DIMENSIONS})
+        trial.set_user_attr("micro_batch_size", self.candidates[index].micro_batch_size)
+        return index, trial
+
+    def finish(
+        self,
+        trial: "optuna.trial.Trial",
+        outcome: Measurement | Failure,
+        visit: int,
+        rate: float,
+        over_limit: int | None,
+        memory_limit: int | None,
+    ) -> None:
+        """Stores the outcome: complete, pruned or failed.
+
+        ``over_limit``: bytes that the candidate needs beyond the limit. What ran out of memory is pruned with its
+        constraint violated, since Optuna's samplers learn nothing from trials that failed.
+        """
+        if over_limit is not None:
+            trial.set_constraint(CONSTRAINT, over_limit / 2**30)
+        trial.set_user_attr("memory_limit_bytes", memory_limit)
         if isinstance(outcome, Failure):
             trial.set_user_attr("failure", outcome.model_dump(mode="json"))
-            self._study.tell(trial, state=TrialState.FAIL)
+            ran_out = outcome.kind == "out_of_memory"
+            self._study.tell(trial, state=TrialState.PRUNED if ran_out else TrialState.FAIL)
             return
+        trial.set_user_attr("visit", visit)
         trial.set_user_attr("measurement", outcome.model_dump(mode="json"))
         if outcome.pruned:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, outcome.throughput_seq_s)
+            self._study.tell(trial, rate)
 
-    def settle(self, candidate: Candidate, measurement: Measurement) -> None:
-        """Stores the samples of a finalist with those of the final added; Optuna's finished trials do not change."""
-        self._study.set_user_attr(
-            f"final m={candidate.micro_batches} {candidate.schedule}",
-            {
-                "micro_batches": candidate.micro_batches,
-                "schedule": candidate.schedule,
-                "measurement": measurement.model_dump(mode="json"),
-            },
-        )
+    def keep_visit(self, visit: Visit) -> None:
+        """Stores a visit that is no trial: Optuna's finished trials do not change."""
+        value = {"candidate": params_of(self.candidates[visit.index]), "step_times_s": visit.step_times_s}
+        self._study.set_user_attr(f"visit {visit.number:04d}", value)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether a final has been held."""
-        return any(attribute.startswith("final m=") for attribute in self._study.user_attrs)
+    def keep_change(self, change: PaceChange) -> None:
+        """Stores a change of the machine's pace."""
+        self._study.set_user_attr(f"pace from visit {change.visit:04d}", change.pace)
+
+    def keep_final(self, words: str, after_trials: int) -> None:
+        """Stores how the final ended, and among how many candidates that ran."""
+        self._study.set_user_attr("final", {"ended": words, "after_trials": after_trials})
+
+    def final(self) -> tuple[str, int] | None:
+        """How the last final ended, and among how many candidates; None before the first."""
+        stored = self._study.user_attrs.get("final")
+        return (stored["ended"], stored["after_trials"]) if stored else None
+
+
+def differences(storage: Any, identity: Identity) -> dict[str, list[str]]:
+    """What tells this study from the one of the same file that is most like it, by part of the identity:
+    ``{"environment": ["torch_version was 2.12.0, is 2.13.0"]}``. Empty where there is no other study.
+    """
+    others: list[dict[str, list[str]]] = []
+    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        if theirs := summary.user_attrs.get("identity"):
+            found = {part: changed(theirs.get(part, {}), mine) for part, mine in as_json(identity).items()}
+            others.append({part: texts for part, texts in found.items() if texts})
+    return min(others, key=lambda parts: ("workload" in parts, sum(map(len, parts.values()))), default={})
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was, in words."""
+    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
+
+
+def as_json(identity: Identity) -> Identity:
+    """As it comes back from the storage, tuples as lists."""
+    values: Identity = json.loads(json.dumps(identity))
+    return values

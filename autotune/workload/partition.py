@@ -1,4 +1,4 @@
-"""Which layers each stage holds. No torch."""
+"""Which layers each stage holds, and which rank holds the stage. No torch."""
 
 
 def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
@@ -14,3 +14,16 @@ def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
     order = [*range(1, stages - 1), 0, stages - 1]
     extra = set(order[:remainder])
     return tuple(even + (stage in extra) for stage in range(stages))
+
+
+def stage_ranks(ranks: int, virtual_stages: int, folded: bool) -> tuple[int, ...]:
+    """The rank of every stage: round and round in a loop, or ``folded``, down the ranks and back up, as torch has it.
+
+    ::
+
+        stage_ranks(3, 2, folded=False) == (0, 1, 2, 0, 1, 2)
+        stage_ranks(3, 2, folded=True) == (0, 1, 2, 2, 1, 0)
+    """
+    down = tuple(range(ranks))
+    turns = [down if turn % 2 == 0 or not folded else down[::-1] for turn in range(virtual_stages)]
+    return tuple(rank for turn in turns for rank in turn)

@@ -1,5 +1,6 @@
 """The ranks from the controller's side: answers, and deaths that come back as failures and leave nothing behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,8 +12,18 @@ from pathlib import Path
 import pytest
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Build, Contend, Describe, MeasureMemory, Ping, Prepare, Step, TimeStage
-from autotune.pipeline.measure import measure_candidate
+from autotune.pipeline.commands import (
+    Build,
+    Cut,
+    Describe,
+    MeasureMemory,
+    Ping,
+    Prepare,
+    Step,
+    TimeOptimizer,
+    TimeStage,
+)
+from autotune.pipeline.measure import build, by_stage, describe, measure_candidate
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import RankFailure, Ranks
 
@@ -43,27 +54,91 @@ def alive(pid):
 def test_every_command_is_answered_by_every_rank(ranks):
     built = ranks.ask(Build(workload=WORK), TIMEOUT_S)
     described = ranks.ask(Describe(workload=WORK), TIMEOUT_S)
-    for real, on_paper in zip(built, described, strict=True):
+    for (real,), (on_paper,) in zip(built, described, strict=True):
         assert real["layers"] == on_paper["layers"] == 2
         assert real["static_bytes"] == pytest.approx(on_paper["static_bytes"], rel=0.01)
-    (row,) = ranks.ask(TimeStage(active=(1,), micro_batch_sizes=(4,), budget_s=0.1), TIMEOUT_S)[1]
+    absent, (row,) = ranks.ask(TimeStage(stage=1, micro_batch_sizes=(4,), budget_s=0.1), TIMEOUT_S)
+    assert absent is None
     assert row["t_f"] > 0 < row["t_bw"]
+    assert row["t_b"] is row["t_w"] is None
     assert len(row["samples_f"]) >= 3
-    assert ranks.ask(Contend(active=(0, 1), micro_batch_size=4, seconds=0.05), TIMEOUT_S)[1] > 0
+    idle, cost = ranks.ask(TimeOptimizer(active=(1,)), TIMEOUT_S)
+    assert idle is None
+    assert cost["seconds"] > 0 < cost["transient_bytes"]
     there, back = ranks.ask(Ping(source=0, target=1, there_bytes=64, back_bytes=1, repeats=3), TIMEOUT_S)
     assert len(there) == 3
     assert back == []
 
 
-def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts(ranks):
-    static = [fact["static_bytes"] for fact in ranks.ask(Build(workload=WORK), TIMEOUT_S)]
-    memory = [rows[0] for rows in ranks.ask(MeasureMemory(micro_batch_sizes=(4,)), TIMEOUT_S)]
-    peaks = [primed["peak_memory_bytes"] for primed in ranks.ask(PLAN, TIMEOUT_S)]
-    received = 4 * 4 * 16 * 32 * 4  # m buffers of b x tokens x hidden floats from the one neighbour
-    batch = 2 * 16 * 16 * 8  # ids and targets
-    for rank, in_flight in ((0, 2), (1, 1)):
+@pytest.mark.parametrize(("folded", "placed"), [(False, (0, 1, 0, 1)), (True, (0, 1, 1, 0))])
+def test_a_cut_lays_several_stages_on_each_rank(ranks, folded, placed):
+    """Four layers in four stages: only the first embeds, only the last has a head, whichever rank holds it."""
+    cut = Cut(virtual_stages=2, folded=folded)
+    answers = ranks.ask(Build(workload=WORK, cut=cut), TIMEOUT_S)
+    assert [len(facts) for facts in answers] == [2, 2]
+    first, *middle, last = [fact["parameters"] for fact in by_stage(answers, cut)]
+    block, width = 12 * 32 * 32 + 13 * 32, 32
+    assert middle == [block, block]
+    assert first == block + (WORK.vocab + WORK.seq_len) * width
+    assert last == block + WORK.vocab * width + 2 * width
+    for stage, rank in enumerate(placed):
+        timed = ranks.ask(TimeStage(stage=stage, micro_batch_sizes=(2,), budget_s=0.01, split=True), TIMEOUT_S)
+        assert [answer is not None for answer in timed] == [rank == 0, rank == 1]
+        (row,) = timed[rank]
+        assert min(row["t_f"], row["t_bw"], row["t_w"]) > 0
+        assert row["t_b"] < row["t_bw"] / 10 if stage == 0 else row["t_b"] > 0  # the first has no input gradient
+
+
+def test_building_on_paper_tells_the_bytes_of_the_real_build(ranks):
+    for optimizer in ("none", "sgd", "adamw"):
+        for cut in (Cut(), Cut(virtual_stages=2), Cut(virtual_stages=2, folded=True)):
+            work = WORK.model_copy(update={"optimizer": optimizer})
+            on_paper = describe(ranks, work, cut)
+            for mine, real in zip(on_paper, build(ranks, work, cut), strict=True):
+                assert mine.parameters == real.parameters
+                assert mine.static_bytes == pytest.approx(real.static_bytes, rel=1e-3)
+
+
+def parts_of_peak(ranks, work, plan):
+    """The bytes per rank that each part of a step's memory was measured to take, added up."""
+    p, m, b = work.stages, plan.micro_batches, plan.micro_batch_size
+    static = [fact["static_bytes"] for (fact,) in ranks.ask(Build(workload=work), TIMEOUT_S)]
+    memory = [rows[0] for (rows,) in ranks.ask(MeasureMemory(micro_batch_sizes=(b,)), TIMEOUT_S)]
+    batch = 2 * m * b * work.seq_len * 8  # ids and targets
+    for rank in range(p):
+        received = m * message_bytes(work, plan) * neighbours(rank, p)
+        in_flight = min(m, p - rank) if plan.schedule == "1F1B" else m
         working = in_flight * memory[rank]["activation_bytes"] + memory[rank]["transient_bytes"]
-        assert peaks[rank] == pytest.approx(static[rank] + received + batch + working, rel=0.02)
+        yield static[rank] + batch + received + working
+
+
+def message_bytes(work, plan):
+    return plan.micro_batch_size * work.seq_len * work.hidden * 4
+
+
+def neighbours(rank, p):
+    return (rank > 0) + (rank < p - 1)
+
+
+def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts():
+    """Of GPipe to the byte. 1F1B keeps the message that it last sent to each neighbour, and the losses."""
+    work = WORK.model_copy(update={"stages": 4})
+    with Ranks(4, "cpu") as ranks:
+        for name, m, b in [
+            ("GPipe", 1, 16),
+            ("GPipe", 3, 6),
+            ("GPipe", 8, 2),
+            ("1F1B", 4, 4),
+            ("1F1B", 5, 4),
+            ("1F1B", 16, 1),
+        ]:
+            plan = Prepare(schedule=name, micro_batches=m, micro_batch_size=b, sequences=16)
+            parts = list(parts_of_peak(ranks, work, plan))
+            peaks = [primed["peak_memory_bytes"] for primed in ranks.ask(plan, TIMEOUT_S)]
+            for rank, (peak, part) in enumerate(zip(peaks, parts, strict=True)):
+                kept = neighbours(rank, 4) * message_bytes(work, plan) + 4 * m if name == "1F1B" else 0
+                assert part <= peak <= part + kept, (plan, rank)
+                assert peak == pytest.approx(part, rel=0.03)
 
 
 def test_the_optimizer_really_steps(ranks):
@@ -88,9 +163,12 @@ def test_a_killed_rank_is_named_and_all_are_replaced(ranks):
 def test_a_rank_killed_while_it_works_is_an_outcome(ranks):
     victim = pids(ranks)[0]
     threading.Timer(0.5, os.kill, (victim, signal.SIGKILL)).start()
+    before = pids(ranks)
     outcome = measure_candidate(ranks, WORK, PLAN, 0.1, 100_000, lambda *_: True)
     assert isinstance(outcome, Failure)
-    assert outcome.kind == "crash"
+    assert (outcome.kind, outcome.rank) == ("crash", 0)
+    assert "killed by signal 9" in outcome.message
+    assert not any(alive(pid) for pid in before)
 
 
 def test_a_silent_rank_is_a_hang_within_its_time(ranks):
@@ -121,20 +199,37 @@ def test_leaving_ends_every_process_and_removes_every_file(ranks):
     assert not folder.exists()
 
 
-def test_ranks_exit_when_their_controller_is_killed():
-    code = (
-        "import time; from autotune.pipeline.ranks import Ranks\n"
-        "if __name__ == '__main__':\n"
-        "    ranks = Ranks(2, 'cpu'); ranks.start(); time.sleep(3)\n"
-        "    print(*[process.pid for process in ranks._processes], flush=True); time.sleep(60)"
-    )
-    controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def test_an_error_between_commands_leaves_nothing_either():
+    with pytest.raises(KeyboardInterrupt), Ranks(2, "cpu") as ranks:
+        folder, before = ranks._folder, pids(ranks)
+        raise KeyboardInterrupt
+    assert not any(alive(pid) for pid in before)
+    assert not folder.exists()
+    assert not any(child.pid in before for child in multiprocessing.active_children())
+
+
+def test_busy_ranks_exit_when_their_controller_is_killed(tmp_path):
+    code = f"""
+from autotune.config import Workload
+from autotune.pipeline.commands import Build, Ping
+from autotune.pipeline.ranks import Ranks
+if __name__ == "__main__":
+    ranks = Ranks(2, "cpu")
+    ranks.start()
+    ranks.ask(Build(workload=Workload.model_validate_json({WORK.model_dump_json()!r})), 60)
+    print(*[process.pid for process in ranks._processes], flush=True)
+    ranks.ask(Ping(source=0, target=1, there_bytes=1, back_bytes=1, repeats=10**8), 90)
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     orphans = [int(pid) for pid in controller.stdout.readline().split()]
-    assert len(orphans) == 2
+    time.sleep(0.3)
     controller.kill()
     controller.wait()
     controller.stdout.close()
+    assert len(orphans) == 2
     deadline = time.monotonic() + 10
     while any(alive(pid) for pid in orphans) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(pid) for pid in orphans)
+    assert not list(tmp_path.glob("autotune-*"))

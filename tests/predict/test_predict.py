@@ -15,7 +15,7 @@ def profile(stages=4, **more):
 
 
 def by_m(profile, counts, batch=16, schedules=("1F1B",), limit=None):
-    found = candidates_for(counts, schedules, len(profile.stages), batch)
+    found = candidates_for(counts, schedules, (1,), len(profile.stages), len(profile.stages), batch)[0]
     return {c.micro_batches: predict(profile, c, limit) for c in found}
 
 
@@ -28,7 +28,7 @@ def test_equal_stages_follow_the_closed_form(m):
 
 
 def test_where_m_is_below_the_stages_gpipe_takes_the_place_of_1f1b():
-    found = candidates_for((1, 2, 4, 8), ("1F1B", "GPipe"), stages=4, batch=16)
+    found = candidates_for((1, 2, 4, 8), ("1F1B", "GPipe"), (1,), 4, 4, 16)[0]
     assert [(c.micro_batches, c.schedule) for c in found] == [
         (1, "GPipe"),
         (2, "GPipe"),
@@ -40,12 +40,12 @@ def test_where_m_is_below_the_stages_gpipe_takes_the_place_of_1f1b():
 
 
 def test_a_count_that_does_not_divide_is_padded():
-    (candidate,) = candidates_for((12,), ("1F1B",), stages=4, batch=64)
+    (candidate,) = candidates_for((12,), ("1F1B",), (1,), 4, 4, 64)[0]
     assert (candidate.micro_batch_size, candidate.padding, candidate.sequences) == (6, 8, 64)
 
 
 def test_a_fixed_micro_batch_size_lets_the_batch_grow():
-    found = candidates_for((4, 8), ("1F1B",), stages=4, batch=64, micro_batch_size=4)
+    found = candidates_for((4, 8), ("1F1B",), (1,), 4, 4, 64, 4)[0]
     assert [(c.micro_batch_size, c.sequences, c.padding) for c in found] == [(4, 16, 0), (4, 32, 0)]
 
 
@@ -90,15 +90,31 @@ def memory_profile():
 
 
 def test_peak_memory_is_the_sum_of_its_parts():
-    """b = 2, m = 8, p = 3: static 1000, batch 2·8·16, one receive buffer per micro-batch and neighbour."""
+    """b = 2, m = 8, p = 3: static 1000, batch 2·8·16, one receive buffer per micro-batch and neighbour.
+
+    1F1B keeps one more message for each neighbour, and the last rank 4 bytes of every loss.
+    """
     prediction = by_m(memory_profile(), (8,))[8]
     base = 1000 + 2 * 8 * 16
     assert prediction.in_flight == (3, 2, 1)
     assert prediction.peak_memory_bytes == (
-        base + 8 * 14 + 3 * 200 + 20,
-        base + 2 * 8 * 14 + 2 * 200 + 20,
-        base + 8 * 14 + 1 * 200 + 20,
+        base + (8 + 1) * 14 + 3 * 200 + 20,
+        base + 2 * (8 + 1) * 14 + 2 * 200 + 20,
+        base + (8 + 1) * 14 + 1 * 200 + 20 + 8 * 4,
     )
+    assert prediction.device_memory_bytes == prediction.peak_memory_bytes
+
+
+def test_the_device_gives_away_more_than_the_allocator_hands_out():
+    """Fragmentation stretches what the allocator takes; what is held outside of torch comes on top."""
+    spread = {"reserved_over_allocated": 1.5, "outside_bytes": 10_000}
+    made = memory_profile().model_copy(update=spread)
+    prediction = by_m(made, (8,))[8]
+    assert prediction.peak_memory_bytes == by_m(memory_profile(), (8,))[8].peak_memory_bytes
+    assert prediction.device_memory_bytes == tuple(round(1.5 * peak) + 10_000 for peak in prediction.peak_memory_bytes)
+    most = max(prediction.device_memory_bytes)
+    assert by_m(made, (8,), limit=most)[8].fits is True
+    assert by_m(made, (8,), limit=most - 1)[8].fits is False
 
 
 def test_gpipe_keeps_every_micro_batch_in_flight():

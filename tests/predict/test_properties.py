@@ -1,5 +1,6 @@
 """What must hold for every schedule, every size and every cost."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 
 from autotune.predict.legality import SCHEDULE_NAMES, nearest_legal_m, why_illegal
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Costs, simulate
+from autotune.predict.simulate import Costs, simulate, travel_seconds
 from autotune.predict.wavefront import step_time
 
 BRIEF = settings(max_examples=80, deadline=None)
 SECONDS = st.floats(1e-6, 10) | st.sampled_from([0.0, 1.0])
+RECEIVES = st.sampled_from(["torch", "early"])
 
 
 @st.composite
@@ -53,14 +55,14 @@ def round_size(schedule, micro_batches):
 
 
 @BRIEF
-@given(cases(), st.integers(1, 8))
-def test_more_micro_batches_never_take_less_time(case, more):
+@given(cases(), st.integers(1, 8), RECEIVES)
+def test_more_micro_batches_never_take_less_time(case, more, receives):
     schedule, costs = case
     larger = schedule.micro_batches + more
     if why_illegal(schedule.name, schedule.ranks, schedule.virtual_stages, larger):
         return
     if round_size(schedule, larger) == round_size(schedule, schedule.micro_batches):
-        fewer, most = (simulate(s, costs).makespan for s in (schedule, resized(schedule, larger)))
+        fewer, most = (simulate(s, costs, receives).makespan for s in (schedule, resized(schedule, larger)))
         assert most >= fewer * (1 - 1e-12)
 
 
@@ -93,34 +95,65 @@ def test_a_step_takes_at_least_as_long_as_any_micro_batchs_way_there_and_back(ca
 
 @BRIEF
 @given(cases())
-def test_the_critical_path_adds_up_to_the_step(case):
-    """Its actions, and the links between those on different ranks, fill the step without a gap."""
+def test_early_receives_never_make_a_step_longer(case):
     schedule, costs = case
-    timeline = simulate(schedule, costs)
+    early, torchs = (simulate(schedule, costs, receives) for receives in ("early", "torch"))
+    assert early.makespan <= torchs.makespan
+    assert (early.ends <= torchs.ends).all()
+
+
+@BRIEF
+@given(cases())
+def test_free_links_leave_nothing_for_early_receives_to_gain(case):
+    """But for DualPipeV, whose overlapped pairs also send late."""
+    schedule, costs = case
+    if schedule.name != "DualPipeV":
+        early, torchs = (simulate(schedule, costs.with_free_links(), receives) for receives in ("early", "torch"))
+        assert early.ends.tolist() == torchs.ends.tolist()
+
+
+@BRIEF
+@given(cases(), RECEIVES)
+def test_the_critical_path_adds_up_to_the_step(case, receives):
+    """Its actions, and the messages that come after their producer or the posting of their receive, fill the step."""
+    schedule, costs = case
+    timeline = simulate(schedule, costs, receives)
     path, program = timeline.critical_path(), timeline.program
-    seconds, travel = (table[program.kind, program.stage] for table in (costs.work(), costs.travel()))
+    seconds, travel = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     spent = seconds[path].sum()
     for before, after in pairwise(path):
         if timeline.starts[after] > timeline.ends[before]:
-            assert program.producer[after] == before
+            assert before in (program.producer[after], program.posted[after])
             spent += travel[after]
     assert spent == pytest.approx(timeline.makespan, rel=1e-9, abs=1e-12)
 
 
 @BRIEF
-@given(cases(), st.sampled_from([0.5, 2.0, 1024.0]))
-def test_scaling_all_times_scales_the_step(case, factor):
+@given(cases(), RECEIVES)
+def test_the_critical_path_has_no_gaps_on_shared_cores_either(case, receives):
+    schedule, costs = case
+    timeline = simulate(schedule, replace(costs, slowdown=[1.0, 1.0, 1.5, 2.0]), receives)
+    path, travel = timeline.critical_path(), travel_seconds(timeline.program, costs)
+    assert timeline.starts[path[0]] == 0
+    assert timeline.ends[path[-1]] == timeline.makespan
+    for before, after in pairwise(path):
+        assert timeline.starts[after] - timeline.ends[before] in (0, pytest.approx(travel[after]))
+
+
+@BRIEF
+@given(cases(), st.sampled_from([0.5, 2.0, 1024.0]), RECEIVES)
+def test_scaling_all_times_scales_the_step(case, factor, receives):
     """Powers of two, so that even rounding scales and the comparison is exact."""
     schedule, costs = case
-    slow, fast = simulate(schedule, scaled(costs, factor)), simulate(schedule, costs)
+    slow, fast = simulate(schedule, scaled(costs, factor), receives), simulate(schedule, costs, receives)
     assert slow.starts.tolist() == (factor * fast.starts).tolist()
     assert slow.makespan == factor * fast.makespan
 
 
 @BRIEF
-@given(cases())
-def test_the_fast_way_gives_the_same_step(case):
-    fast, timeline = step_time(*case), simulate(*case)
+@given(cases(), RECEIVES)
+def test_the_fast_way_gives_the_same_step(case, receives):
+    fast, timeline = step_time(*case, receives), simulate(*case, receives)
     assert fast.makespan == timeline.makespan
     np.testing.assert_allclose(fast.busy, timeline.busy, rtol=1e-9, atol=1e-12 * timeline.makespan)
 
@@ -131,8 +164,7 @@ def test_sharing_cores_never_shortens_the_step_beyond_them(case, cores):
     """p ranks on fewer cores do at most ``cores`` seconds of work a second, and each rank at most one."""
     schedule, costs = case
     slowdown = [max(1.0, active / cores) for active in range(1, schedule.ranks + 1)]
-    shared = Costs(*(getattr(costs, name) for name in costs.__dataclass_fields__ if name != "slowdown"), slowdown)
-    alone, together = simulate(schedule, costs), simulate(schedule, shared)
+    alone, together = simulate(schedule, costs), simulate(schedule, replace(costs, slowdown=slowdown))
     assert together.makespan >= alone.busy.sum() / cores * (1 - 1e-9)
     assert together.makespan >= alone.busy.max() * (1 - 1e-9)
 

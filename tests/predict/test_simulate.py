@@ -61,12 +61,16 @@ def test_weight_gradients_fill_the_bubble(name, virtual_stages, t_f, t_b, t_w):
 
 @pytest.mark.parametrize("name", ["ZBVZeroBubble", "DualPipeV"])
 def test_v_shapes_idle_only_until_the_first_micro_batch_arrives(name):
-    """With t_f = t_b = t_w = 1: p - 1, in all; no gap inside (Qi et al. 2023, section 6)."""
+    """With t_f = t_b = t_w = 1: p - 1, in all; no gap inside (Qi et al. 2023, section 6).
+
+    Under torch DualPipeV idles for twice as long: it sends both results of an overlapped pair when the pair has ended.
+    """
     for ranks in (1, 2, 4, 5):
         for micro_batches in (2 * ranks, 2 * ranks + 1, 7 * ranks):
-            schedule = build_schedule(name, ranks, micro_batches, 2)
-            timeline = simulate(schedule, equal_stages(2 * ranks, 1, 1, 1))
-            assert timeline.makespan == 6 * micro_batches + ranks - 1
+            schedule, costs = build_schedule(name, ranks, micro_batches, 2), equal_stages(2 * ranks, 1, 1, 1)
+            assert simulate(schedule, costs, receives="early").makespan == 6 * micro_batches + ranks - 1
+            in_torch = 2 if name == "DualPipeV" else 1
+            assert simulate(schedule, costs).makespan == 6 * micro_batches + in_torch * (ranks - 1)
 
 
 @pytest.mark.parametrize("name", ["GPipe", "1F1B"])
@@ -91,15 +95,58 @@ def test_one_micro_batch_pays_every_stage_and_every_link_once():
 
 
 def test_a_link_delays_the_receiver_and_keeps_no_one_busy():
-    """Two stages, link 1 s each way ::
+    """Two stages, link 1 s each way, receives posted early ::
 
     0  F0 F1 .  .  B0 B1        F1 runs while F0 is under way
     1  .  .  F0 B0 F1 B1
     """
-    timeline = simulate(build_schedule("1F1B", 2, 2), equal_stages(2, link=1.0))
+    timeline = simulate(build_schedule("1F1B", 2, 2), equal_stages(2, link=1.0), receives="early")
     assert timeline.start(0).tolist() == [0, 1, 5, 7]
     assert timeline.start(1).tolist() == [2, 3, 4, 5]
     assert timeline.busy.tolist() == [4, 4]
+
+
+def test_a_blocking_receive_is_posted_when_the_rank_is_free():
+    """The same as torch runs it: the receive of F1 waits for the end of B0, and goes beside B0's message ::
+
+    0  F0 F1 .  .  .  B0 .  .  B1
+    1  .  .  F0 B0 .  F1 B1
+    """
+    timeline = simulate(build_schedule("1F1B", 2, 2), equal_stages(2, link=1.0))
+    assert timeline.start(0).tolist() == [0, 1, 5, 8]
+    assert timeline.start(1).tolist() == [2, 3, 5, 6]
+    assert timeline.busy.tolist() == [4, 4]
+    assert timeline.makespan == 9
+
+
+def test_an_exchange_lasts_as_long_as_its_slower_message():
+    """1F1B on two stages, activations 1 s under way, gradients 3 s: B0 and F1 cross, so both take 3 s.
+
+    F0 of stage 1 is received alone (1 s), and so is B1 of stage 0 (3 s). With GPipe no messages cross.
+    """
+    costs = Costs([1, 1], [1, 1], [1, 1], [0, 0], [1], [3])
+    timeline = simulate(build_schedule("1F1B", 2, 2), costs)
+    assert timeline.start(1).tolist() == [2, 3, 7, 8]
+    assert timeline.start(0).tolist() == [0, 1, 7, 12]
+    assert simulate(build_schedule("GPipe", 2, 2), costs).start(1).tolist() == [2, 4, 5, 6]
+
+
+def test_a_lowered_receive_waits_in_its_place():
+    """Torch's lowering places F0, F1 on rank 0 and F0, then B0 on rank 1, each in the next round ::
+
+    0  F0 F1 B0 B1      its receive of B0 stands behind F1: rank 1 had placed B0 when F1 was placed
+    1  F0 B0 F1 B1      its receive of F1 stands behind F0: F1 was placed in the round of B0, by a lower rank
+    """
+    schedule = custom_schedule([parse_row("F0 F1 B0 B1", 0), parse_row("F0 B0 F1 B1", 1)])
+    timeline = simulate(schedule, Costs([1, 5], [1, 1], [1, 1], [0, 0], [1], [1]))
+    labels = {timeline.program.label(n): int(timeline.program.posted[n]) for n in range(8)}
+    posted = {label: timeline.program.label(n) for label, n in labels.items() if n < 8}
+    assert posted == {
+        "B0 on stage 0": "F1 on stage 0",
+        "B1 on stage 0": "B0 on stage 0",
+        "F1 on stage 1": "F0 on stage 1",
+    }
+    assert timeline.start(1).tolist() == [2, 7, 8, 13]
 
 
 def test_split_backward_needs_only_the_input_gradient():
@@ -115,6 +162,22 @@ def test_split_backward_needs_only_the_input_gradient():
     assert timeline.start(1).tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_critical_path_may_lead_through_the_posting_of_a_receive():
+    """Rank 1 is slow: its F1 could have arrived before, but was not asked for ::
+
+    0  F0 F1 .  .  .  .  B0 ...
+    1  .  F0======.  F1======
+    """
+    schedule = build_schedule("GPipe", 2, 2)
+    timeline = simulate(schedule, Costs([1, 3], [1, 3], [0, 0], [0, 0], [1], [1]))
+    assert [timeline.program.label(n) for n in timeline.critical_path()[:3]] == [
+        "F0 on stage 0",
+        "F0 on stage 1",
+        "F1 on stage 1",
+    ]
+    assert timeline.start(1).tolist() == [2, 6, 9, 12]
+
+
 def test_the_critical_path_is_a_chain_without_gaps():
     rng = np.random.default_rng(0)
     times = rng.random((3, 4)).tolist()
@@ -124,7 +187,7 @@ def test_the_critical_path_is_a_chain_without_gaps():
     assert timeline.starts[path[0]] == 0
     assert timeline.ends[path[-1]] == timeline.makespan
     gaps = timeline.starts[path[1:]] - timeline.ends[path[:-1]]
-    links = {0.0, *times[2]}
+    links = {0.0, *times[2], *np.maximum(times[2][:3], times[2][1:])}
     assert all(min(abs(gap - link) for link in links) < 1e-12 for gap in gaps)
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from autotune.predict.legality import SCHEDULE_NAMES, why_illegal
 from autotune.predict.program import lay_flat
-from autotune.predict.running import run_in_lockstep, run_in_turn
+from autotune.predict.receives import program_of
+from autotune.predict.running import LOCKSTEP_RANKS, run_in_lockstep, run_in_turn
 from autotune.predict.schedules import ScheduleError, build_schedule, custom_schedule, parse_row
-from autotune.predict.simulate import LOCKSTEP_RANKS, Costs, simulate
+from autotune.predict.simulate import Costs, simulate, travel_seconds
 from autotune.predict.wavefront import one_forward_one_backward_columns, step_time
 
 
@@ -16,31 +17,36 @@ def unequal_stages(stages, seed, slowdown=None):
     return Costs(*rng.random((4, stages)).tolist(), *rng.random((2, stages - 1)).tolist(), slowdown)
 
 
-def both_ways(schedule, costs):
+RECEIVES = pytest.mark.parametrize("receives", ["torch", "early"])
+
+
+def both_ways(schedule, costs, receives="torch"):
     """Starts and ends of every action, one action at a time and all ranks at a time."""
-    program = lay_flat(schedule)
-    seconds, delay = (table[program.kind, program.stage] for table in (costs.work(), costs.travel()))
+    program = program_of(schedule, receives)
+    seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     return run_in_turn(program, seconds, delay), run_in_lockstep(program, seconds, delay)
 
 
+@RECEIVES
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_lockstep_equals_one_action_at_a_time(name, ranks):
+def test_lockstep_equals_one_action_at_a_time(name, ranks, receives):
     for virtual_stages in (1, 2, 3):
         for micro_batches in (1, 2, 5, 16, 17):
             if why_illegal(name, ranks, virtual_stages, micro_batches) is None:
                 schedule = build_schedule(name, ranks, micro_batches, virtual_stages)
-                in_turn, in_lockstep = both_ways(schedule, unequal_stages(schedule.stages, micro_batches))
+                in_turn, in_lockstep = both_ways(schedule, unequal_stages(schedule.stages, micro_batches), receives)
                 np.testing.assert_array_equal(in_turn, in_lockstep)
 
 
+@RECEIVES
 @pytest.mark.parametrize("name", ["GPipe", "1F1B"])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 9])
-def test_wavefront_equals_the_simulation(name, ranks):
+def test_wavefront_equals_the_simulation(name, ranks, receives):
     """To the last bit for the end of every rank; also with fewer micro-batches than ranks."""
     for micro_batches in (1, 2, 3, 8, 21):
         schedule, costs = build_schedule(name, ranks, micro_batches), unequal_stages(ranks, micro_batches)
-        fast, timeline = step_time(schedule, costs), simulate(schedule, costs)
+        fast, timeline = (function(schedule, costs, receives) for function in (step_time, simulate))
         assert fast.ends.tolist() == [timeline.end(rank)[-1] for rank in range(ranks)]
         assert fast.makespan == timeline.makespan
         assert fast.busy == pytest.approx(timeline.busy, rel=1e-12)

@@ -6,6 +6,7 @@ import pytest
 
 from autotune.config import Workload
 from autotune.errors import InputError
+from autotune.pipeline.commands import StageTime
 from autotune.profile.cache import cached_profile, fingerprint, keep_profile, profile_path
 from autotune.profile.record import Environment, Profile, interpolate, read_profile
 from autotune.records import write_record
@@ -45,10 +46,15 @@ def test_a_profile_survives_a_round_trip(tmp_path):
     [
         ({"stages": []}, "stages"),
         ({"stages": [{"time_s": [{"micro_batch_size": 4, "t_f": 1}]}]}, "t_bw"),
-        ({"stages": [{"time_s": [ROW | {"t_b": 1.0}]}]}, "not both"),
+        ({"stages": [{"time_s": [ROW | {"t_b": 1.0}]}]}, "t_b with t_w"),
+        ({"stages": [{"time_s": [{"micro_batch_size": 4, "t_f": 1, "t_w": 1}]}]}, "t_b with t_w"),
         ({"stages": [{"time_s": [ROW | {"t_f": -1}]}]}, "greater than or equal to 0"),
         ({"stages": [{"time_s": [ROW, ROW]}]}, "ascend"),
-        ({"links": [{"from": 0, "to": 2}]}, "does not join neighbours"),
+        ({"links": [{"from": 0, "to": 2}]}, "does not join neighbours among 2 ranks"),
+        ({"links": [{"from": 1, "to": 1}]}, "does not join neighbours"),
+        ({"virtual_stages": 2, "links": [{"from": 0, "to": 1}]}, "does not join neighbours among 1 ranks"),
+        ({"virtual_stages": 3}, "2 stages cannot lie 3 to a rank; give a divisor"),
+        ({"virtual_stages": 0}, "virtual_stages"),
         ({"kind": "autotune.report"}, 'must be "autotune.profile"'),
         ({"schema_version": 7}, "upgrade autotune"),
         ({"stage": 1}, "Extra inputs"),
@@ -68,6 +74,30 @@ def test_what_is_no_profile_is_refused(tmp_path, text):
         read_profile(written(tmp_path, text))
 
 
+def test_a_fused_backward_may_be_known_beside_its_halves():
+    """t_bw is the fused one, t_b + t_w may be longer; where only one is known it stands for the other."""
+
+    def times(**row):
+        return StageTime(micro_batch_size=1, t_f=1.0, **row)
+
+    all_three, halves, fused = times(t_bw=2.0, t_b=1.5, t_w=1.0), times(t_b=1.5, t_w=1.0), times(t_bw=2.0)
+    known = [(row.backward, row.input_gradient, row.weight_gradient) for row in (all_three, halves, fused)]
+    assert known == [(2.0, 1.5, 1.0), (2.5, 1.5, 1.0), (2.0, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("stages", "virtual_stages", "ranks"), [(2, 1, 2), (4, 2, 2), (6, 3, 2), (6, 2, 3), (2, 2, 1)])
+def test_stages_lie_on_as_many_ranks_as_hold_them(stages, virtual_stages, ranks):
+    document = LEAST | {"stages": [{"time_s": [ROW]}] * stages, "virtual_stages": virtual_stages}
+    assert Profile.model_validate(document).ranks == ranks
+
+
+def test_links_are_between_ranks_and_may_close_the_ring():
+    """Stage 2 of 6 is on rank 2, stage 3 back on rank 0."""
+    links = [{"from": here, "to": there} for here in range(3) for there in range(3) if here != there]
+    document = LEAST | {"stages": [{"time_s": [ROW]}] * 6, "virtual_stages": 2, "links": links}
+    assert len(Profile.model_validate(document).links) == 6
+
+
 def test_interpolation_meets_the_points_and_goes_on_beyond_them():
     sizes, values = [1, 2, 4], [1.0, 3.0, 4.0]
     assert [interpolate(sizes, values, size) for size in (1, 2, 3, 4, 8)] == [1.0, 3.0, 3.5, 4.0, 6.0]
@@ -79,12 +109,27 @@ WORK = Workload(layers=2, stages=2, hidden=8, heads=2, seq_len=4, vocab=16, batc
 
 
 def test_a_kept_profile_is_found_again_only_for_sizes_it_covers(tmp_path):
-    path = profile_path(tmp_path, WORK, Environment(device="cpu"))
+    path = profile_path(tmp_path, WORK, Environment(device="cpu"), 1)
     keep_profile(path, Profile.model_validate(LEAST))
-    assert cached_profile(path, (4,)) is not None
-    assert cached_profile(path, (2, 4)) is None
+    assert cached_profile(path, (4,), split=False) is not None
+    assert cached_profile(path, (2, 4), split=False) is None
     path.write_text("{")
-    assert cached_profile(path, (4,)) is None
+    assert cached_profile(path, (4,), split=False) is None
+
+
+def test_a_kept_profile_without_the_split_backward_does_not_serve_schedules_that_split_it(tmp_path):
+    path = profile_path(tmp_path, WORK, Environment(device="cpu"), 2)
+    keep_profile(path, Profile.model_validate(LEAST))
+    assert cached_profile(path, (4,), split=True) is None
+    halves = ROW | {"t_b": 0.01, "t_w": 0.01}
+    keep_profile(path, Profile.model_validate(LEAST | {"stages": [{"time_s": [halves]}] * 2}))
+    assert cached_profile(path, (4,), split=True) is not None
+    assert cached_profile(path, (4,), split=False) is not None
+
+
+def test_every_number_of_stages_per_rank_has_a_profile_of_its_own(tmp_path):
+    here = Environment(device="cpu")
+    assert len({profile_path(tmp_path, WORK, here, v) for v in (1, 2, 3)}) == 3
 
 
 def test_another_workload_or_torch_is_another_fingerprint():

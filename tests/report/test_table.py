@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from autotune.pipeline.outcome import Failure, Measurement
+from autotune.predict.memory import LOSS_BYTES
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.report.record import candidate_report, relative_error
@@ -15,7 +16,7 @@ from autotune.report.units import show_bytes, show_seconds
 MEMORY = [{"micro_batch_size": 1, "activation_bytes": 2**20}]
 STAGE = {"time_s": [{"micro_batch_size": 1, "t_f": 0.1, "t_bw": 0.2}], "memory": MEMORY}
 PROFILE = Profile.model_validate({"stages": [STAGE] * 2})
-(CANDIDATE,) = candidates_for((4,), ("1F1B",), stages=2, batch=7)
+(CANDIDATE,) = candidates_for((4,), ("1F1B",), (1,), 2, 2, 7)[0]
 PREDICTION = predict(PROFILE, CANDIDATE, None)
 
 
@@ -45,7 +46,11 @@ def test_the_relative_error_is_prediction_less_measurement_over_measurement():
     outcome = Measurement.of((1.5, 1.5), sequences=7, seq_len=1, peak_memory_bytes=(2**22, 2**23))
     error = relative_error(PREDICTION, outcome)
     assert error.step_time == pytest.approx(1.0)
-    assert error.peak_memory == pytest.approx(2 / 8 - 1)
+    predicted = (
+        2 * 2**20 + 4 * LOSS_BYTES
+    )  # rank 0 holds two micro-batches of two sequences; rank 1 one, and the losses
+    assert PREDICTION.peak_memory_bytes == (2 * 2**21, predicted)
+    assert error.peak_memory == pytest.approx(predicted / 2**23 - 1)
 
 
 def test_predictions_print_at_80_columns_without_a_terminal():

@@ -2,138 +2,82 @@
 
 import pytest
 
-from autotune.errors import InputError
-from autotune.pipeline.outcome import Failure, Measurement
-from autotune.predict.predict import candidates_for, predict
-from autotune.profile.record import Profile
-from autotune.search.search import Limits, Search
-from autotune.search.study import Study
+from autotune.pipeline.outcome import Failure
+from autotune.search.prospects import Goal
+from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
 
-ROWS = [{"micro_batch_size": b, "t_f": 0.2 + 0.1 * b, "t_bw": 0.4 + 0.2 * b} for b in (1, 2, 4, 8, 16, 32, 64)]
-PROFILE = Profile.model_validate({"stages": [{"time_s": ROWS}] * 4})
-CANDIDATES = candidates_for((1, 2, 4, 8, 16, 32, 64), ("1F1B",), stages=4, batch=64)
-PREDICTIONS = [predict(PROFILE, candidate, None) for candidate in CANDIDATES]
+COUNTS = [candidate.micro_batches for candidate in CANDIDATES]
 
 
-class Machine:
-    """Runs a candidate in ``factor(m)`` times its predicted step; notes what it was asked."""
-
-    def __init__(self, factor=lambda m: 1.0, fails=()):
-        self.factor, self.fails, self.asked = factor, fails, []
-
-    def __call__(self, candidate, prediction, steps, keep_going):
-        self.asked.append(candidate.micro_batches)
-        if candidate.micro_batches in self.fails:
-            return Failure(kind="out_of_memory", rank=1, message="no memory")
-        times = []
-        for number in range(steps):
-            times.append(prediction.step_time_s * self.factor(candidate.micro_batches))
-            if not keep_going(number, times[-1]):
-                break
-        peaks = (candidate.micro_batch_size,)
-        return Measurement.of(tuple(times), candidate.sequences, 1, peak_memory_bytes=peaks, pruned=len(times) < steps)
+def picked(found):
+    return CANDIDATES[found.pick()].micro_batches
 
 
-def search(tmp_path, machine, fresh=False, allowed=None, **limits):
-    saved = []
-    found = Search(
-        candidates=CANDIDATES,
-        predictions=PREDICTIONS,
-        allowed=list(range(len(CANDIDATES))) if allowed is None else allowed,
-        study=Study(tmp_path / "state", "scripted", CANDIDATES, fresh),
-        measure=machine,
-        limits=Limits(**limits),
-        on_progress=lambda text: None,
-        on_outcome=lambda search: saved.append(dict(search.outcomes)),
-        rule_of_thumb=16,
-    )
-    found.run()
-    return found, saved
-
-
-BEST = max(CANDIDATES, key=lambda c: PREDICTIONS[CANDIDATES.index(c)].throughput_seq_s).micro_batches
-
-
-def test_the_best_prediction_the_rule_of_thumb_and_the_naive_come_first(tmp_path):
+def test_the_best_prediction_and_the_naive_come_first(tmp_path):
     machine = Machine()
     search(tmp_path, machine)
-    assert machine.asked[0] == BEST
-    assert set(machine.asked[:3]) == {BEST, 16, 1}
+    assert machine.asked[:2] == [BEST, 1]
 
 
 def test_a_true_model_needs_few_trials(tmp_path):
-    machine = Machine()
-    found, _ = search(tmp_path, machine)
-    assert len(set(machine.asked)) < len(CANDIDATES)
-    assert "no other candidate can beat" in found.stopped_because
+    machine = Machine(noise=0.003)
+    found = search(tmp_path, machine)
+    assert found.trials < len(CANDIDATES)
+    assert found.real_steps < 0.5 * len(CANDIDATES) * 6
+    assert "no other candidate can beat the best by more than 1%" in found.stopped_because
+    assert picked(found) == BEST
+    assert found.confidence() > 0.9
 
 
 def test_a_model_that_misleads_is_found_out(tmp_path):
     """Large m is far slower than predicted: the search goes on to the true best, m = 4."""
-    machine = Machine(factor=lambda m: 1.0 if m <= 4 else 1.5 * m / 8)
-    found, _ = search(tmp_path, machine)
-    rates = {CANDIDATES[i].micro_batches: m.throughput_seq_s for i, m in found.measured.items()}
-    assert max(rates, key=rates.get) == 4
+    found = search(tmp_path, Machine(factor=lambda m: 1.0 if m <= 4 else 1.5 * m / 8, noise=0.003))
+    assert picked(found) == 4
+
+
+def test_a_machine_at_another_pace_than_the_profiles_changes_nothing(tmp_path):
+    found = search(tmp_path, Machine(factor=lambda m: 1.3, noise=0.003))
+    assert picked(found) == BEST
+    assert found.trials < len(CANDIDATES)
 
 
 def test_a_clearly_worse_candidate_is_pruned_after_two_steps(tmp_path):
-    found, _ = search(tmp_path, Machine())
-    naive = found.measured[0]
+    naive = search(tmp_path, Machine()).measured[0]
     assert (naive.pruned, len(naive.step_times_s)) == (True, 2)
 
 
 def test_every_outcome_is_saved_at_once(tmp_path):
-    found, saved = search(tmp_path, Machine(), trials=2)
-    assert [len(outcomes) for outcomes in saved] == [1, 2]
+    found = search(tmp_path, Machine(), trials=2)
+    assert [len(outcomes) for outcomes in found.saved[:2]] == [1, 2]
     assert found.stopped_because == "the limit of 2 trials"
 
 
 def test_a_budget_ends_the_search(tmp_path):
-    found, _ = search(tmp_path, Machine(), budget_s=1e-9)
+    found = search(tmp_path, Machine(), budget_s=1e-9)
     assert found.trials == 0
     assert found.stopped_because == "the budget of 1e-09 s"
 
 
-def test_a_second_run_takes_over_what_the_first_measured(tmp_path):
-    first, _ = search(tmp_path, Machine())
-    machine = Machine()
-    second, _ = search(tmp_path, machine)
-    assert machine.asked == []
-    assert all(m.from_earlier_run for m in second.measured.values())
-    before = {i: m.step_times_s for i, m in first.measured.items()}
-    assert {i: m.step_times_s for i, m in second.measured.items()} == before
-
-
-def test_a_stopped_study_goes_on_where_it_was(tmp_path):
-    search(tmp_path, Machine(), trials=1)
-    machine = Machine()
-    search(tmp_path, machine)
-    assert BEST not in machine.asked[:2]
-    assert {16, 1} <= set(machine.asked)
-
-
-def test_fresh_measures_everything_again(tmp_path):
-    search(tmp_path, Machine())
-    machine = Machine()
-    search(tmp_path, machine, fresh=True)
-    assert machine.asked[0] == BEST
-
-
-def test_exhaustive_runs_and_prunes_all(tmp_path):
-    found, _ = search(tmp_path, Machine(), exhaustive=True)
+def test_exhaustive_runs_all_and_prunes_none(tmp_path):
+    found = search(tmp_path, Machine(), exhaustive=True)
     assert len(found.measured) == len(CANDIDATES)
     assert not any(m.pruned for m in found.measured.values())
     assert found.stopped_because == "every candidate was measured"
 
 
-def test_a_failure_is_an_outcome_and_is_not_tried_again(tmp_path):
-    machine = Machine(fails=(BEST,))
-    found, _ = search(tmp_path, machine)
-    assert isinstance(found.outcomes[[c.micro_batches for c in CANDIDATES].index(BEST)], Failure)
-    assert len(found.measured) >= 2
-    again = Machine()
-    search(tmp_path, again)
-    assert BEST not in again.asked
+def test_a_failure_is_an_outcome(tmp_path):
+    found = search(tmp_path, Machine(fails=(BEST,)))
+    assert isinstance(found.outcomes[COUNTS.index(BEST)], Failure)
+    assert picked(found) == 16
+
+
+def test_what_needs_as_much_memory_as_one_that_ran_out_is_not_tried(tmp_path):
+    """GPipe at m = 2 holds both halves of the batch on every rank, as m = 1 holds the whole."""
+    machine = Machine(fails=(1, 2))
+    found = search(tmp_path, machine, exhaustive=True)
+    assert machine.asked.count(1) + machine.asked.count(2) == 1
+    ruled_out = found.ruled_out[COUNTS.index(1 if 2 in machine.asked else 2)]
+    assert "which ran out" in ruled_out
 
 
 def test_what_is_not_allowed_is_not_tried(tmp_path):
@@ -142,18 +86,39 @@ def test_what_is_not_allowed_is_not_tried(tmp_path):
     assert set(machine.asked) == {1, 2}
 
 
-def test_tied_candidates_meet_in_a_final(tmp_path):
+def test_tied_candidates_meet_in_a_final_in_random_order(tmp_path):
     equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
-    machine = Machine(factor=lambda m: equal[m])
-    found, _ = search(tmp_path, machine, exhaustive=True)
-    final = machine.asked[len(CANDIDATES) :]
-    assert len(final) == 6  # two rounds of three finalists
-    assert sorted(final[:3]) == sorted(final[3:])
-    assert max(len(m.step_times_s) for m in found.measured.values()) == 5 + 6
+    machine = Machine(factor=lambda m: equal[m], noise=0.01)
+    found = search(tmp_path, machine, exhaustive=True)
+    final = machine.asked[len(CANDIDATES) + found.checks :]
+    assert len(final) == 9  # three rounds of three finalists
+    assert all(len(set(final[at : at + 3])) == 3 for at in (0, 3, 6))
+    assert "the tie is accepted" in found.final
 
 
-def test_a_file_that_is_no_study_is_refused(tmp_path):
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "study.db").write_text("not SQLite")
-    with pytest.raises(InputError, match=r"cannot open the study .*study\.db"):
-        search(tmp_path, Machine())
+def test_a_winner_that_stands_apart_needs_no_final(tmp_path):
+    found = search(tmp_path, Machine(factor=lambda m: 1.0 if m == BEST else 1.2), exhaustive=True)
+    assert found.final == "the winner is separated by the trials"
+
+
+def test_the_memory_objective_finds_a_leaner_candidate(tmp_path):
+    fast = search(tmp_path / "fast", Machine(noise=0.002))
+    lean = search(tmp_path / "lean", Machine(noise=0.002), goal=Goal("memory", 0.30))
+    standings = lean.standings()
+    assert standings[lean.pick()].peak < fast.standings()[fast.pick()].peak
+    assert standings[lean.pick()].rate >= 0.70 * max(one.rate for one in standings.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_machine_that_slows_down_midway_is_noticed_and_does_not_mislead(seed, tmp_path):
+    slow = Machine(noise=0.004, pace=lambda step: 1.0 if step < 7 else 1.6, seed=seed)
+    found = search(tmp_path, slow, exhaustive=True)
+    assert picked(found) == BEST
+    assert any("the machine drifted" in text for text in found.warned)
+    assert max(found.visits.paces) == pytest.approx(1.6, rel=0.05)
+
+
+def test_a_steady_machine_is_not_said_to_drift(tmp_path):
+    for seed in range(5):
+        found = search(tmp_path / str(seed), Machine(noise=0.01, seed=seed), exhaustive=True)
+        assert found.warned == []

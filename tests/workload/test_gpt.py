@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from autotune.config import Workload
-from autotune.workload.gpt import SequenceLoss, boundary_type, build_stage, has_batch_statistics, random_batch
-from autotune.workload.partition import layers_per_stage
+from autotune.pipeline.device import CpuDevice
+from autotune.workload.gpt import (
+    IGNORED,
+    SequenceLoss,
+    boundary_type,
+    build_stage,
+    has_batch_statistics,
+    random_batch,
+)
 
 CPU = torch.device("cpu")
 SIZES = {"layers": 5, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 4}
@@ -15,30 +22,7 @@ def workload(**more):
     return Workload(**{"stages": 1, "precision": "fp32", "optimizer": "none", **SIZES, **more})
 
 
-@pytest.mark.parametrize(
-    ("layers", "stages", "expected"),
-    [
-        (48, 4, (12, 12, 12, 12)),
-        (50, 4, (12, 13, 13, 12)),
-        (51, 4, (13, 13, 13, 12)),
-        (48, 5, (9, 10, 10, 10, 9)),
-        (3, 2, (2, 1)),
-        (7, 1, (7,)),
-    ],
-)
-def test_the_remainder_goes_to_stages_that_neither_embed_nor_compute_the_loss(layers, stages, expected):
-    assert layers_per_stage(layers, stages) == expected
-
-
-def test_every_cut_is_whole_and_even():
-    for layers in range(1, 40):
-        for stages in range(1, layers + 1):
-            counts = layers_per_stage(layers, stages)
-            assert sum(counts) == layers
-            assert max(counts) - min(counts) <= 1
-
-
-@pytest.mark.parametrize("stages", [2, 3, 5])
+@pytest.mark.parametrize("stages", [1, 2, 3, 5])
 def test_the_same_model_comes_out_however_it_is_cut(stages):
     whole = build_stage(workload(), 0, 1, CPU)
     parts = [build_stage(workload(), index, stages, CPU) for index in range(stages)]
@@ -58,9 +42,34 @@ def test_another_seed_is_another_model():
     assert not torch.equal(first, second)
 
 
+def test_building_leaves_the_callers_random_numbers_alone():
+    before = torch.get_rng_state()
+    build_stage(workload(), 0, 1, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_building_on_meta_allocates_nothing():
-    stage = build_stage(workload(), 0, 1, torch.device("meta"))
-    assert all(parameter.is_meta for parameter in stage.parameters())
+    large = workload(layers=48, hidden=4096, heads=32, seq_len=2048, vocab=50304)
+    stages = []
+    used = CpuDevice(1).memory(lambda: stages.append(build_stage(large, 0, 1, torch.device("meta"))))
+    assert sum(parameter.numel() for parameter in stages[0].parameters()) > 10e9
+    assert used.end == 0
+    assert used.peak < 16 * 2**10  # the state of the random generator, while it is put aside
+
+
+def test_a_batch_is_the_same_each_time_and_padding_only_adds_rows():
+    ids, targets = random_batch(workload(), 4, 0, CPU)
+    again, padded = random_batch(workload(), 4, 0, CPU), random_batch(workload(), 4, 3, CPU)
+    assert torch.equal(ids, again[0]) and torch.equal(targets, again[1])
+    assert torch.equal(ids, padded[0][:4]) and torch.equal(targets, padded[1][:4])
+    assert (padded[1][4:] == IGNORED).all()
+    assert not torch.equal(ids, random_batch(workload(seed=1), 4, 0, CPU)[0])
+
+
+def test_the_targets_are_the_next_tokens():
+    ids, targets = random_batch(workload(), 4, 0, CPU)
+    assert torch.equal(ids[:, 1:], targets[:, :-1])
+    assert ids.min() >= 0 and ids.max() < 32
 
 
 def test_padding_changes_neither_loss_nor_gradients():
@@ -87,6 +96,15 @@ def test_the_loss_is_the_mean_over_real_tokens():
     torch.testing.assert_close(SequenceLoss(work, 4)(logits, targets), expected)
 
 
+def test_losses_of_micro_batches_add_up_to_that_of_the_batch():
+    work = workload()
+    logits = torch.randn(6, 8, 32, generator=torch.Generator().manual_seed(0))
+    _, targets = random_batch(work, 4, 2, CPU)  # 4 real sequences in micro-batches of 3: the second is mostly padding
+    loss = SequenceLoss(work, 4)
+    parts = [loss(*part) for part in zip(logits.split(3), targets.split(3), strict=True)]
+    torch.testing.assert_close(sum(parts), loss(logits[:4], targets[:4]))
+
+
 def test_the_future_is_masked():
     model = build_stage(workload(), 0, 1, CPU)
     ids, _ = random_batch(workload(), 1, 0, CPU)
@@ -103,3 +121,13 @@ def test_batch_statistics_are_noticed():
 def test_what_crosses_a_boundary_has_the_precisions_type():
     assert boundary_type(workload()) == torch.float32
     assert boundary_type(workload(precision="bf16")) == torch.bfloat16
+    assert boundary_type(workload(precision="fp16")) == torch.float16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_stage_sends_the_boundary_type_and_keeps_its_weights_in_fp32(precision):
+    work = workload(precision=precision)
+    stage = build_stage(work, 0, 2, CPU)
+    sent = stage(random_batch(work, 4, 0, CPU)[0])
+    assert sent.dtype == boundary_type(work)
+    assert {parameter.dtype for parameter in stage.parameters()} == {torch.float32}

@@ -1,0 +1,231 @@
+"""What is settled before the search: Config -> Job, and the profiles that its predictions are made from."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autotune.config import SPLIT_BACKWARD, Config, Workload, WorkloadFacts, load_config
+from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
+from autotune.pipeline.commands import Cut, StageFacts
+from autotune.pipeline.measure import build, describe
+from autotune.pipeline.ranks import RankFailure, Ranks, survey
+from autotune.predict.calibrate import calibrated
+from autotune.predict.predict import candidates_for
+from autotune.predict.record import Candidate
+from autotune.predict.sweep import profile_candidates
+from autotune.profile.cache import cached_profile, keep_profile, profile_path
+from autotune.profile.measure import measure_profile
+from autotune.profile.record import Environment, Profile, read_profile
+from autotune.profile.replay import replay_workload, replayed_device, replayed_profile
+from autotune.report.record import Report
+from autotune.report.units import show_bytes
+from autotune.workload.partition import stage_ranks
+
+
+def ignore(*_: Any) -> None:
+    """The listener of those who do not listen."""
+
+
+@dataclass
+class Events:
+    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction or None)``, ``outcome(report)``."""
+
+    header: Callable[[list[str]], None] = ignore
+    warn: Callable[[str], None] = ignore
+    progress: Callable[[str, float | None], None] = ignore
+    outcome: Callable[[Report], None] = ignore
+
+
+@dataclass
+class Job:
+    """What is settled before anything is measured.
+
+    ``workload`` is what the ranks build, ``facts`` what the report says of it: where a ``recorded`` profile is
+    replayed the ranks build next to nothing.
+    """
+
+    config: Config
+    environment: Environment
+    workload: Workload
+    facts: WorkloadFacts
+    memory_limit: int | None
+    candidates: list[Candidate]
+    ranks: Ranks
+    events: Events
+    recorded: Profile | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def sizes(self, virtual_stages: int) -> tuple[int, ...]:
+        """Every micro-batch size that some candidate of so many stages per rank needs, ascending."""
+        of_cut = [candidate for candidate in self.candidates if candidate.virtual_stages == virtual_stages]
+        return tuple(sorted({candidate.micro_batch_size for candidate in of_cut}))
+
+    @property
+    def cuts(self) -> list[int]:
+        """Every number of stages per rank that some candidate has, ascending."""
+        return sorted({candidate.virtual_stages for candidate in self.candidates})
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.events.warn(text)
+
+
+def writable(path: Path) -> None:
+    """Raises InputError where ``path`` could not be written at the end of the run."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a directory; give a file with --out")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no directory {path.parent}; make it or give another --out")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission in {path.parent}; give another --out")
+
+
+def choose_device(config: Config, environment: Environment, recorded: Profile | None) -> Environment:
+    """The environment with the device that will be used; raises DeviceError where it is not here."""
+    if recorded is not None:
+        there = recorded.environment
+        replayed = {"device": replayed_device(there), "devices": (), "memory_bytes": there.memory_bytes}
+        return environment.model_copy(update=replayed)
+    if config.device == "cuda" and environment.device != "cuda":
+        raise DeviceError("--device cuda: torch sees no GPU here; use --device cpu, or see autotune doctor")
+    if config.device == "cpu" and environment.device == "cuda":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return environment.model_copy(update={"device": "cpu", "devices": (), "memory_bytes": memory})
+    if environment.device == "cuda" and len(environment.devices) < config.stages:
+        raise DeviceError(
+            f"{config.stages} stages need {config.stages} GPUs, but only {len(environment.devices)} are visible;"
+            f" use --stages {len(environment.devices)}, or --device cpu"
+        )
+    return environment
+
+
+def prepare_job(config: Config, events: Events) -> Job:
+    """Looks at the machine and settles sizes, candidates and limits; starts no rank yet."""
+    recorded = read_profile(config.profile) if config.profile else None
+    events.progress("looking at the devices", None)
+    environment = choose_device(config, Environment.model_validate(survey()), recorded)
+    if recorded is not None:
+        return replay_job(config, environment, recorded, events)
+    kind = environment.device or "cpu"
+    workload = config.workload(kind)
+    sharing = workload.stages if kind == "cpu" else 1
+    limit = config.memory_limit or (environment.memory_bytes or 0) // sharing
+    candidates, notes = candidates_for(
+        job_counts(config),
+        config.schedule,
+        config.virtual_stages,
+        workload.stages,
+        workload.layers,
+        workload.batch,
+        config.micro_batch_size,
+    )
+    ranks = Ranks(workload.stages, kind)
+    return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), notes)
+
+
+def replay_job(config: Config, environment: Environment, recorded: Profile, events: Events) -> Job:
+    """The same for ranks that replay a recorded profile: what the profile says is settled already."""
+    if "stages" in config.model_fields_set and config.stages != recorded.ranks:
+        raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
+    batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch
+    settled = load_config(None, config.model_dump(exclude_unset=True) | {"batch": batch})
+    candidates, notes = profile_candidates(
+        recorded, settled.model_copy(update={"micro_batches": job_counts(settled)}), batch
+    )
+    workload = replay_workload(recorded, batch)
+    facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})
+    limit = config.memory_limit or recorded.environment.memory_bytes
+    ranks = Ranks(recorded.ranks, "cpu")
+    return announce(Job(settled, environment, workload, facts, limit, candidates, ranks, events, recorded), notes)
+
+
+def job_counts(config: Config) -> tuple[int, ...]:
+    """The numbers of micro-batches to try; m = 1 is always one, for it shows what pipelining buys."""
+    return config.counts() if config.micro_batch_size else tuple(sorted({1, *config.counts()}))
+
+
+def announce(job: Job, notes: list[str]) -> Job:
+    """Says what will be tried, and what not."""
+    job.events.header(header(job))
+    for note in notes:
+        job.warn(note)
+    return job
+
+
+def header(job: Job) -> list[str]:
+    """What will be tried, on what."""
+    work, here = job.facts, job.environment
+    devices = f"{here.cores} cores ({', '.join(here.devices)})" if here.device == "cpu" else ", ".join(here.devices)
+    counts = ", ".join(str(count) for count in sorted({c.micro_batches for c in job.candidates}))
+    schedules = ", ".join(dict.fromkeys(c.schedule for c in job.candidates))
+    fixed = f" of {job.config.micro_batch_size}" if job.config.micro_batch_size else ""
+    limit = f", {show_bytes(job.memory_limit)} per rank" if job.memory_limit else ""
+    known = {
+        "hidden": work.hidden,
+        "heads": work.heads,
+        "sequence": work.seq_len,
+        "vocab": work.vocab,
+    }
+    sizes = "".join(f", {name} {value}" for name, value in known.items() if value is not None)
+    kinds = "".join(f", {value}" for value in (work.precision, work.optimizer) if value is not None)
+    return [
+        f"device    {here.device}{': ' if devices else ''}{devices}, torch {here.torch_version}{limit}",
+        f"workload  {f'{work.layers} layers' if work.layers else 'model'} in {work.stages} stages{sizes}{kinds}",
+        f"batch     {work.batch} sequences, m in {counts} micro-batches{fixed}, {schedules}",
+    ]
+
+
+def check_weights(job: Job, static_bytes: list[int], virtual_stages: int) -> None:
+    """Raises MemoryLimitError where weights, gradients and optimizer state alone exceed the limit."""
+    held = [0] * job.workload.stages
+    for rank, size in zip(stage_ranks(job.workload.stages, virtual_stages, False), static_bytes, strict=True):
+        held[rank] += size
+    fullest = max(range(len(held)), key=lambda rank: held[rank])
+    if job.memory_limit is not None and held[fullest] > job.memory_limit:
+        raise MemoryLimitError(
+            f"rank {fullest} needs {held[fullest]} bytes ({show_bytes(held[fullest])}) for weights,"
+            f" gradients and optimizer state, over the limit of {job.memory_limit} bytes"
+            f" ({show_bytes(job.memory_limit)}); use more --stages, a smaller model or a higher --memory-limit"
+        )
+
+
+def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
+    """The profile kept from an earlier run (True), or a new one measured on live ranks (False)."""
+    if job.recorded is not None:
+        return replay_on_ranks(job, job.recorded), False
+    path = profile_path(job.config.state_dir, job.workload, job.environment, virtual_stages)
+    split = any(c.schedule in SPLIT_BACKWARD and c.virtual_stages == virtual_stages for c in job.candidates)
+    sizes = job.sizes(virtual_stages)
+    kept = None if job.config.fresh else cached_profile(path, sizes, split)
+    if kept is not None:
+        check_weights(job, [stage.static_bytes for stage in kept.stages], virtual_stages)
+        return kept, True
+    cut = Cut(virtual_stages=virtual_stages)
+    facts = build_ranks(job, cut)
+    notify = job.events.progress
+    profile = calibrated(measure_profile(job.ranks, job.workload, cut, facts, sizes, job.environment, split, notify))
+    keep_profile(path, profile)
+    return profile, False
+
+
+def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
+    """Starts the ranks and builds the stages, unless the weights alone are too large; raises DeviceError."""
+    try:
+        if not job.ranks.alive:
+            job.events.progress("starting the ranks", None)
+            job.ranks.start()
+        on_paper = [fact.static_bytes for fact in describe(job.ranks, job.workload, cut)]
+        check_weights(job, on_paper, cut.virtual_stages)
+        job.events.progress("building the stages", None)
+        return build(job.ranks, job.workload, cut)
+    except RankFailure as error:
+        raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
+
+
+def replay_on_ranks(job: Job, recorded: Profile) -> Profile:
+    """The recorded profile with links and overhead measured on the ranks that will replay it."""
+    build_ranks(job, Cut(virtual_stages=recorded.virtual_stages))
+    job.events.progress("measuring links and the runtime's own cost", None)
+    return calibrated(replayed_profile(recorded, job.ranks, job.environment, job.sizes(recorded.virtual_stages)))

@@ -1,0 +1,168 @@
+"""Where the time of a step goes: parts that add up to the step, for every rank.
+
+::
+
+    step        |======================================== of any rank =======================================|
+    busy        | compute | padding | granularity | overhead | slowdown |
+    idle                                                                | communication | imbalance | bubble |
+    then                                                                                          optimizer, overhead
+
+What idle time is due to is found by asking how long the step would take without it: with free links; and with free
+links and equal stages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from autotune.predict.orders import BACKWARD, FORWARD
+from autotune.predict.receives import BLOCKING, Receives
+from autotune.predict.schedules import Schedule
+from autotune.predict.simulate import Costs, Seconds, Timeline
+from autotune.predict.wavefront import StepTime, step_time
+
+
+@dataclass(frozen=True, eq=False)
+class StepSplit:
+    """Seconds of one step, float64[p] each, none below 0; on every rank they add up to ``total``, the step.
+
+    ``compute``        the sequences of the batch, each at the best seconds per sequence that its stages ever reach
+    ``padding``        rows that fill up the last micro-batches, at the same pace
+    ``granularity``    what this micro-batch size (and a split backward) takes longer than the best pace
+    ``slowdown``       what ranks that share cores take longer because of each other
+    ``communication``  idle that free links would save
+    ``imbalance``      idle that equal stages would save; and waiting for the slowest rank's optimizer
+    ``bubble``         idle that remains with free links and equal stages
+    ``optimizer``      the rank's own optimizer step
+    ``overhead``       what the runtime takes for each action, and for each step
+    """
+
+    compute: Seconds
+    padding: Seconds
+    granularity: Seconds
+    slowdown: Seconds
+    communication: Seconds
+    imbalance: Seconds
+    bubble: Seconds
+    optimizer: Seconds
+    overhead: Seconds
+
+    @property
+    def total(self) -> Seconds:
+        """float64[p]: the step, the same for every rank but for rounding."""
+        step: Seconds = np.sum([getattr(self, part.name) for part in fields(self)], axis=0)
+        return step
+
+    def of(self, rank: int) -> dict[str, float]:
+        """Each part of one rank's step."""
+        return {part.name: float(getattr(self, part.name)[rank]) for part in fields(self)}
+
+    def mean(self) -> dict[str, float]:
+        """Each part averaged over the ranks; they add up to the step."""
+        return {part.name: float(getattr(self, part.name).mean()) for part in fields(self)}
+
+
+def split_step(
+    schedule: Schedule,
+    costs: Costs,
+    step: StepTime | Timeline,
+    *,
+    best_s: Sequence[float],
+    sequences: int,
+    micro_batch_size: int,
+    optimizer_s: Sequence[float],
+    message_overhead_s: float = 0.0,
+    step_overhead_s: float = 0.0,
+    receives: Receives = "torch",
+) -> StepSplit:
+    """Divides a step of ``step.makespan`` + slowest optimizer + ``step_overhead_s`` seconds.
+
+    ``step`` is what ``step_time`` or ``simulate`` make of ``costs``, whose actions each include ``message_overhead_s``.
+    ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
+    ``sequences``: those of the batch, at most m x ``micro_batch_size``; the others are padding.
+    ``optimizer_s[r]``: seconds of the optimizer step of rank r, at the pace that it has in the step.
+    Two more steps are run on paper, with free links and with equal stages.
+    """
+    optimizer = np.array(optimizer_s, np.float64)
+    compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, message_overhead_s)
+    done = compute + granularity + overhead
+    busy = done if costs.slowdown is None else step.busy
+    idle = np.maximum(0.0, step.makespan - busy)
+    pace = np.minimum(1.0, np.divide(busy, done, out=np.ones_like(done), where=done > 0))
+    share = sequences / (schedule.micro_batches * micro_batch_size)
+    communication, imbalance, bubble = _idle(schedule, costs, step.makespan, idle, receives)
+    return StepSplit(
+        compute=pace * compute * share,
+        padding=pace * compute * (1.0 - share),
+        granularity=pace * granularity,
+        slowdown=np.maximum(0.0, busy - done),
+        communication=communication,
+        imbalance=imbalance + (optimizer.max() - optimizer),
+        bubble=bubble,
+        optimizer=optimizer,
+        overhead=pace * overhead + step_overhead_s,
+    )
+
+
+def _work(
+    schedule: Schedule, costs: Costs, best: Seconds, micro_batch_size: int, message_overhead_s: float
+) -> tuple[Seconds, Seconds, Seconds]:
+    """What each rank computes undisturbed: at the best pace, beyond it, and the runtime's overhead; float64[p] each."""
+    counts = action_counts(schedule)
+    overhead = np.minimum(message_overhead_s, costs.work()) * counts
+    computed = (costs.work() * counts - overhead).sum(axis=0)
+    at_best = np.minimum(computed, schedule.micro_batches * micro_batch_size * best)
+    beyond = computed - at_best
+    return _by_rank(schedule, at_best), _by_rank(schedule, beyond), _by_rank(schedule, overhead.sum(axis=0))
+
+
+def _by_rank(schedule: Schedule, of_stage: Seconds) -> Seconds:
+    """What the stages of each rank take together; float64[p]."""
+    return np.bincount(schedule.stage_ranks, of_stage, schedule.ranks).astype(np.float64)
+
+
+def action_counts(schedule: Schedule) -> Seconds:
+    """float64[4, S]: how many actions of each kind each stage runs in a step."""
+    counts = np.zeros(4 * schedule.stages)
+    if schedule.name in BLOCKING:  # known, and the orders of a thousand ranks take a second to make
+        counts.reshape(4, -1)[[FORWARD, BACKWARD]] = schedule.micro_batches
+        return counts.reshape(4, -1)
+    for rank in range(schedule.ranks):
+        order = schedule.order(rank)
+        counts += np.bincount(order.kind * np.int64(schedule.stages) + order.stage, minlength=len(counts))
+    return counts.reshape(4, -1)
+
+
+def _idle(
+    schedule: Schedule, costs: Costs, makespan: float, idle: Seconds, receives: Receives
+) -> tuple[Seconds, Seconds, Seconds]:
+    """Divides each rank's idle seconds into communication, imbalance and bubble; float64[p] each.
+
+    Communication is what free links save, the same for all ranks. The bubble is in all as large as with free links and
+    equal stages; it is what all ranks have in common, and what single ranks idle beyond that is imbalance.
+    """
+    free = costs.with_free_links()
+    saved = max(0.0, makespan - step_time(schedule, free, receives).makespan)
+    communication = np.minimum(saved, idle)
+    equal = step_time(schedule, free.with_equal_stages(), receives)
+    rest = idle - communication
+    bubble = np.minimum(rest, level(rest, float((equal.makespan - equal.busy).sum())))
+    return communication, rest - bubble, bubble
+
+
+def level(heights: Seconds, total: float) -> float:
+    """The level L at which min(height, L) of all ``heights`` add up to ``total``; infinite where even they do not.
+
+    ::
+
+        heights 1 3 5, total 6: level 2.5        5 |     #
+                                                 3 |   # #
+                                               2.5 |-  = =
+                                                 1 | = = =
+    """
+    ordered = np.sort(heights)
+    below = np.concatenate(([0.0], ordered.cumsum()[:-1]))
+    levels = (total - below) / np.arange(len(ordered), 0, -1)
+    reached = levels <= ordered
+    return max(0.0, float(levels[reached.argmax()])) if reached.any() else float("inf")

@@ -1,0 +1,75 @@
+"""Replaying a recorded profile: real ranks and messages here, each stage's compute replaced by waiting as long."""
+
+from datetime import UTC, datetime
+
+from autotune.config import Workload
+from autotune.pipeline.commands import Cut, Waits
+from autotune.pipeline.ranks import Ranks
+from autotune.profile.measure import Measurer, waiting
+from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, StageProfile
+
+
+def replayed_device(recorded: Environment) -> str:
+    """``replay of cuda (NVIDIA A100)``: what stands wherever a reader could take the figures for the device's own."""
+    names = sorted(set(recorded.devices))
+    return f"replay of {recorded.device or 'a hand-written profile'}" + (f" ({', '.join(names)})" if names else "")
+
+
+def replay_workload(profile: Profile, batch: int) -> Workload:
+    """What the ranks are told to build: a model of no size, for the stages only wait."""
+    return Workload(
+        layers=len(profile.stages),
+        stages=profile.ranks,
+        hidden=1,
+        heads=1,
+        seq_len=1,
+        vocab=2,
+        batch=batch,
+        precision="fp32",
+        optimizer="none",
+    )
+
+
+def fused_as_split(stage: StageProfile) -> StageProfile:
+    """Where both halves of the backward are known, the fused one is their sum: a waiting stage has no other."""
+    rows = tuple(row.model_copy(update={"t_bw": None}) if row.t_b is not None else row for row in stage.time_s)
+    return stage.model_copy(update={"time_s": rows})
+
+
+def replayed_profile(recorded: Profile, ranks: Ranks, environment: Environment, sizes: tuple[int, ...]) -> Profile:
+    """The recorded stage times, with the links and the runtime's cost as they are here, where the ranks really run."""
+    cut = Cut(virtual_stages=recorded.virtual_stages)
+    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, split=False)
+    messages = [recorded.message_size(size) for size in sizes]
+    links = measurer.links(max(1, messages[-1]))
+    runs = [measurer.calibration(sizes[0], 2 * recorded.ranks, waiting(messages[0])) for _ in range(ROUNDS)]
+    return recorded.model_copy(
+        update={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": environment,
+            "stages": tuple(fused_as_split(stage) for stage in recorded.stages),
+            "links": tuple(links),
+            "shared": None,
+            "drift": 0.0,
+            "calibrations": (Calibration.merged(runs),),
+            "step_overhead_s": 0.0,
+        }
+    )
+
+
+def waits_for(profile: Profile, micro_batch_size: int) -> tuple[Waits, ...]:
+    """How long each stage waits for a micro-batch of this size, and what it sends."""
+
+    def row(stage: StageProfile) -> Waits:
+        def seconds(name: str) -> float:
+            return stage.seconds(micro_batch_size, lambda times: float(getattr(times, name)))
+
+        return Waits(
+            t_f=seconds("t_f"),
+            t_b=seconds("input_gradient"),
+            t_w=seconds("weight_gradient"),
+            optimizer_s=stage.optimizer_s,
+            message_bytes=profile.message_size(micro_batch_size),
+        )
+
+    return tuple(row(stage) for stage in profile.stages)

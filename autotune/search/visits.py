@@ -1,0 +1,175 @@
+"""What was timed, visit by visit, and what follows for each candidate: the noise, the machine's pace, the estimates.
+
+A *visit* is one stay at a candidate: it is made ready, primed, and some steps are timed. Machines drift, so times from
+different moments are compared only through the *pace*, how many times longer a step took then than at first::
+
+    log step time  =  log of the candidate's own  +  log pace then  +  noise of the visit  +  noise of the step
+
+The pace is 1 until the reference, the best candidate so far, is visited again and has changed by more than its noise;
+it then holds another value from some visit on. The *usual* pace is the one at which most steps were timed. Nothing is
+simply averaged across a change: what was timed at another pace is scaled to the usual one, and what that leaves in
+doubt widens the estimate, so that visits at the usual pace decide.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from math import exp, hypot, log
+from statistics import NormalDist, median
+
+PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
+VISIT_NOISE = 0.003  # relative; between visits to the same candidate on a steady machine
+PACE_MISFIT = 0.2  # of a change of pace in logarithms: candidates do not slow down all alike
+SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Timed steps of candidate ``index``, one after the other. ``number`` counts visits in the order of time."""
+
+    number: int
+    index: int
+    step_times_s: tuple[float, ...]
+    is_earlier: bool = False
+
+
+@dataclass(frozen=True)
+class PaceChange:
+    """From ``visit`` on a step takes ``pace`` times as long as at first."""
+
+    visit: int
+    pace: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Relative standard deviation of a step, and the degrees of freedom behind it."""
+
+    sigma: float
+    freedom: float
+
+    def bound(self, chance: float) -> float:
+        """How many sigmas a difference exceeds with so much chance: Student's t, by Cornish and Fisher's expansion."""
+        z, nu = NormalDist().inv_cdf(1 - chance), self.freedom
+        return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a candidate's step at the usual pace, and the relative standard deviation of that figure."""
+
+    step_time_s: float
+    sigma: float
+
+
+def step_noise(series: Iterable[Sequence[float]]) -> Noise:
+    """Noise of a step, pooled over all visits: every candidate runs on the same machine.
+
+    From the median absolute deviation, so that one step that was disturbed does not make all of them look noisy, and
+    with a prior, so that two steps that happen to agree do not look free of noise.
+    """
+    deviations, freedom = [], 0
+    for times in series:
+        if len(times) < 2:
+            continue
+        middle, correction = median(times), (len(times) / (len(times) - 1)) ** 0.5
+        own = sorted(abs(log(seconds / middle)) * correction for seconds in times)
+        deviations += own[len(times) % 2 :]  # without the middle one itself
+        freedom += len(times) - 1
+    seen = 1.4826 * median(deviations) if deviations else 0.0
+    variance = (PRIOR_WEIGHT * PRIOR_NOISE**2 + freedom * seen**2) / (PRIOR_WEIGHT + freedom)
+    return Noise(float(variance**0.5), PRIOR_WEIGHT + freedom)
+
+
+@dataclass
+class Visits:
+    """Every visit so far, and every change of pace that was found."""
+
+    all: list[Visit] = field(default_factory=list)
+    changes: list[PaceChange] = field(default_factory=list)
+    next_number: int = 0
+
+    def add(self, index: int, step_times_s: tuple[float, ...]) -> Visit:
+        """The visit that has just ended."""
+        visit = Visit(self.next_number, index, step_times_s)
+        self.next_number += 1
+        self.all.append(visit)
+        return visit
+
+    def of(self, index: int) -> list[Visit]:
+        """The visits to one candidate."""
+        return [visit for visit in self.all if visit.index == index]
+
+    def pace_at(self, number: int) -> float:
+        """The machine's pace at a visit."""
+        return next((change.pace for change in reversed(self.changes) if change.visit <= number), 1.0)
+
+    @property
+    def pace(self) -> float:
+        """The machine's pace now."""
+        return self.changes[-1].pace if self.changes else 1.0
+
+    @property
+    def usual_pace(self) -> float:
+        """The pace at which most steps were timed, the later of two."""
+        steps: dict[float, int] = {}
+        for visit in self.all:
+            pace = self.pace_at(visit.number)
+            steps[pace] = steps.get(pace, 0) + len(visit.step_times_s)
+        return max(reversed(steps), key=lambda pace: steps[pace], default=1.0)
+
+    @property
+    def paces(self) -> list[float]:
+        """Every pace that the machine had."""
+        return [1.0, *(change.pace for change in self.changes)]
+
+    @property
+    def noise(self) -> Noise:
+        """Of a step."""
+        return step_noise(visit.step_times_s for visit in self.all)
+
+    def estimate(self, index: int, before: int | None = None) -> Estimate:
+        """The candidate's step from its visits, those ``before`` a number only; each weighs by what it leaves open."""
+        sigma, usual, total, weights = self.noise.sigma, self.usual_pace, 0.0, 0.0
+        for visit in self.of(index):
+            if before is not None and visit.number >= before:
+                continue
+            off = log(self.pace_at(visit.number) / usual)
+            variance = VISIT_NOISE**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
+            total += (log(median(visit.step_times_s)) - off) / variance
+            weights += 1 / variance
+        return Estimate(exp(total / weights), weights**-0.5)
+
+    def estimates(self) -> dict[int, Estimate]:
+        """Of every candidate visited."""
+        return {index: self.estimate(index) for index in {visit.index for visit in self.all}}
+
+    def change_since(self, numbers: Sequence[int], start: int) -> PaceChange | None:
+        """Whether the pace has changed, as told by visits ``numbers`` to candidates that had been visited before.
+
+        Returns the change as beginning with visit ``start``, or None while the difference is within the noise. A pace
+        that the machine had before, within the noise, is that pace again.
+        """
+        found, variances = [], []
+        for visit in self.all:
+            if visit.number in numbers:
+                before = self.estimate(visit.index, before=min(numbers))
+                found.append(log(median(visit.step_times_s) / before.step_time_s * self.usual_pace))
+                steps = len(visit.step_times_s)
+                variances.append(hypot(before.sigma, VISIT_NOISE, self.noise.sigma / steps**0.5) ** 2)
+        pace, sigma = sum(found) / len(found), sum(variances) ** 0.5 / len(found)
+        within = max(NOTICEABLE, SIGNIFICANT * sigma)
+        if abs(pace - log(self.pace)) < within:
+            return None
+        known = min(self.paces, key=lambda other: abs(pace - log(other)))
+        return PaceChange(start, known if abs(pace - log(known)) < within else exp(pace))
+
+    def at_one_pace(self, index: int) -> tuple[tuple[float, ...], float]:
+        """The raw steps of a candidate at the pace at which most of its steps were timed; that pace."""
+        groups: dict[float, list[Visit]] = {}
+        for visit in self.of(index):
+            groups.setdefault(self.pace_at(visit.number), []).append(visit)
+        pace, visits = max(
+            groups.items(), key=lambda item: (sum(len(v.step_times_s) for v in item[1]), item[1][-1].number)
+        )
+        return tuple(chain.from_iterable(visit.step_times_s for visit in visits)), pace

@@ -1,0 +1,73 @@
+"""The peak of a real step on every rank against the model's, made from parts that were measured one by one."""
+
+import pytest
+
+from autotune.config import Workload
+from autotune.pipeline.commands import Cut, Prepare, StageTime
+from autotune.pipeline.measure import build
+from autotune.pipeline.ranks import Ranks
+from autotune.predict.legality import RULES, why_illegal
+from autotune.predict.memory import peak_memory
+from autotune.predict.record import Candidate
+from autotune.predict.schedules import build_schedule
+from autotune.profile.measure import Measurer, stage_profiles
+from autotune.profile.record import MessageSize, Profile
+
+BATCH = 16
+COUNTS = (1, 3, 4, 8)  # 3 pads
+EXACT = 0.001
+# A forward is given the transient bytes of its stage's backward. Only under DualPipeV does more than that backward come
+# after it, so that it makes a difference.
+OVER = {"DualPipeV": 0.005}
+TIMEOUT_S = 60.0
+
+
+def workload(ranks, vocab):
+    """A large vocabulary makes logits and their gradients outweigh the messages."""
+    sizes = {"layers": 8, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": vocab, "batch": BATCH}
+    return Workload(stages=ranks, precision="fp32", optimizer="adamw", **sizes)
+
+
+def measured_profile(ranks, work, virtual_stages):
+    """Only the bytes of each stage are measured; its times are made up."""
+    cut, sizes = Cut(virtual_stages=virtual_stages), tuple(sorted({-(-BATCH // m) for m in COUNTS}))
+    facts = build(ranks, work, cut)
+    measurer = Measurer(ranks, work, cut, sizes, split=True)
+    times = [[StageTime(micro_batch_size=size, t_f=1.0, t_bw=2.0) for size in sizes]] * len(facts)
+    stages = stage_profiles(measurer.stage_ranks, facts, times, measurer.stage_memory(), measurer.optimizers())
+    return Profile(
+        workload=work.model_dump(),
+        virtual_stages=virtual_stages,
+        stages=tuple(stages),
+        message_bytes=tuple(MessageSize(micro_batch_size=b, bytes=measurer.message_bytes(b)) for b in sizes),
+    )
+
+
+def candidates(ranks):
+    for name, rule in RULES.items():
+        v = 1 if rule.virtual_stages == 1 else 2
+        for count in COUNTS:
+            if why_illegal(name, ranks, v, count) is None:
+                size = -(-BATCH // count)
+                yield Candidate(
+                    micro_batches=count, micro_batch_size=size, sequences=BATCH, schedule=name, virtual_stages=v
+                )
+
+
+@pytest.mark.parametrize(("p", "vocab"), [(1, 64), (2, 1024), (4, 64)])
+def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab):
+    work, off = workload(p, vocab), []
+    with Ranks(p, "cpu") as ranks:
+        profiles = {v: measured_profile(ranks, work, v) for v in (1, 2)}
+        for candidate in candidates(p):
+            plan = Prepare(**candidate.model_dump())
+            if ranks.cut != plan.cut:
+                build(ranks, work, plan.cut)
+            real = [primed["peak_memory_bytes"] for primed in ranks.ask(plan, TIMEOUT_S)]
+            name, m, v = candidate.schedule, candidate.micro_batches, candidate.virtual_stages
+            peaks = peak_memory(profiles[v], candidate, build_schedule(name, p, m, v))
+            for rank, (peak, bytes_) in enumerate(zip(peaks, real, strict=True)):
+                error = peak.total / bytes_ - 1
+                if not -EXACT <= error <= OVER.get(name, EXACT):
+                    off.append(f"{error:+.2%} {name}, m = {m}, rank {rank} of {p}, at {peak.moment}")
+    assert off == []

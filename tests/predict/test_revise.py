@@ -1,0 +1,82 @@
+"""What measured candidates teach about the others; drawn from worlds in which the model's errors are known."""
+
+import numpy as np
+import pytest
+
+from autotune.predict.predict import candidates_for, predict
+from autotune.predict.record import Uncertainty
+from autotune.predict.revise import interval, revise, total_sigma
+from autotune.profile.record import Profile
+
+ROWS = [{"micro_batch_size": b, "t_f": 0.2 + 0.1 * b, "t_bw": 0.4 + 0.2 * b} for b in (1, 2, 4, 8, 16, 32, 64)]
+PROFILE = Profile.model_validate({"stages": [{"time_s": ROWS}] * 4, "message_overhead_s": 0.02})
+CANDIDATES, _ = candidates_for((1, 2, 4, 8, 16, 32, 64), ("1F1B",), (1,), 4, 48, 64)
+PREDICTIONS = [predict(PROFILE, candidate, None) for candidate in CANDIDATES]
+
+
+def with_uncertainty(common, overhead, own):
+    """The predictions, equally unsure but for the overhead, which weighs more the larger m is."""
+    return [
+        prediction.model_copy(
+            update={"uncertainty": Uncertainty(common=common, overhead=overhead * number / 6, own=own)}
+        )
+        for number, prediction in enumerate(PREDICTIONS)
+    ]
+
+
+def steps(revisions):
+    return [revision.step_time_s for revision in revisions]
+
+
+def test_nothing_measured_changes_nothing():
+    for first, revision in zip(PREDICTIONS, revise(PREDICTIONS, {}), strict=True):
+        assert revision.step_time_s == pytest.approx(first.step_time_s)
+        assert revision.step_time_low_s == pytest.approx(first.step_time_low_s)
+        assert revision.step_time_high_s == pytest.approx(first.step_time_high_s)
+        assert revision.throughput_seq_s == pytest.approx(first.throughput_seq_s)
+
+
+def test_a_slower_machine_slows_all_and_narrows_the_interval():
+    predictions = with_uncertainty(common=0.2, overhead=0.0, own=0.02)
+    revisions = revise(predictions, {0: 1.2 * PREDICTIONS[0].step_time_s, 1: 1.2 * PREDICTIONS[1].step_time_s})
+    for first, revision in zip(predictions, revisions, strict=True):
+        assert revision.step_time_s == pytest.approx(1.2 * first.step_time_s, rel=0.01)
+        wide = first.step_time_s * total_sigma(first.uncertainty)
+        assert revision.step_time_high_s - revision.step_time_s < wide
+
+
+def test_a_costlier_runtime_is_told_from_a_slower_machine():
+    """An error that grows with the overhead's share leaves candidates without overhead alone."""
+    predictions = with_uncertainty(common=0.2, overhead=0.6, own=0.01)
+    measured = {number: p.step_time_s * (1 + 0.3 * number / 6) for number, p in enumerate(PREDICTIONS) if number % 2}
+    revisions = revise(predictions, measured)
+    assert revisions[0].step_time_s == pytest.approx(PREDICTIONS[0].step_time_s, rel=0.02)
+    assert revisions[6].step_time_s == pytest.approx(1.3 * PREDICTIONS[6].step_time_s, rel=0.02)
+
+
+def test_a_model_that_misleads_is_trusted_less():
+    predictions = with_uncertainty(common=0.05, overhead=0.0, own=0.02)
+    agreeing = revise(predictions, {0: PREDICTIONS[0].step_time_s, 6: PREDICTIONS[6].step_time_s})
+    torn = revise(predictions, {0: 0.5 * PREDICTIONS[0].step_time_s, 6: 3 * PREDICTIONS[6].step_time_s})
+    assert agreeing[3].step_time_low_s > 0.9 * PREDICTIONS[3].step_time_s
+    assert torn[3].step_time_low_s == pytest.approx(torn[3].step_time_s / 2)  # as wide as an interval gets
+
+
+def test_nine_of_ten_measurements_lie_in_the_interval_in_the_world_that_the_model_describes():
+    """1000 worlds drawn from the model; before any trial, and after two of them."""
+    draw = np.random.default_rng(0)
+    predictions = with_uncertainty(common=0.06, overhead=0.1, own=0.03)
+    before, after = [], []
+    for _ in range(1000):
+        z1, z2 = draw.standard_normal(2)
+        parts = [p.uncertainty for p in predictions]
+        errors = [u.common * z1 + u.overhead * z2 + u.own * draw.standard_normal() for u in parts]
+        real = [p.step_time_s * (1 + error) for p, error in zip(predictions, errors, strict=True)]
+        low, high = interval(predictions[3].step_time_s, total_sigma(parts[3]))
+        before.append(low <= real[3] <= high)
+        revision = revise(predictions, {2: real[2], 6: real[6]})[3]
+        after.append(revision.step_time_low_s <= real[3] <= revision.step_time_high_s)
+    assert 0.87 < np.mean(before) < 0.93
+    assert (
+        0.87 < np.mean(after) < 0.95
+    )  # a little wide: two surprising trials widen it, two fitting ones do not narrow it

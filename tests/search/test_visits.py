@@ -1,0 +1,83 @@
+"""Noise, the machine's pace, and estimates that drift does not spoil."""
+
+import random
+from statistics import NormalDist
+
+import pytest
+
+from autotune.search.visits import PRIOR_NOISE, VISIT_NOISE, Noise, PaceChange, Visits, step_noise
+
+
+def noisy(seconds, sigma, count, seed):
+    draw = random.Random(seed)
+    return tuple(seconds * draw.lognormvariate(0.0, sigma) for _ in range(count))
+
+
+def test_the_noise_is_pooled_over_visits_of_different_candidates():
+    series = [noisy(seconds, 0.02, 5, seed) for seed, seconds in enumerate((0.1, 1.0, 5.0, 20.0) * 10)]
+    assert step_noise(series).sigma == pytest.approx(0.02, rel=0.2)
+
+
+def test_two_steps_that_happen_to_agree_are_not_free_of_noise():
+    assert 0.5 * PRIOR_NOISE < step_noise([(1.0, 1.0)]).sigma < PRIOR_NOISE
+
+
+def test_one_disturbed_step_does_not_make_all_look_noisy():
+    calm = [noisy(1.0, 0.005, 5, seed) for seed in range(6)]
+    disturbed = [*calm[:-1], (*calm[-1][:-1], 3.0)]
+    assert step_noise(disturbed).sigma < 1.5 * step_noise(calm).sigma
+
+
+def test_the_bound_is_students_t():
+    for freedom, expected in ((4, 3.747), (10, 2.764), (30, 2.457)):  # 99 % one-sided, from any table
+        assert Noise(1.0, freedom).bound(0.01) == pytest.approx(expected, rel=0.04)
+    assert Noise(1.0, 1e9).bound(0.01) == pytest.approx(NormalDist().inv_cdf(0.99))
+
+
+def test_an_estimate_narrows_with_steps_down_to_what_visits_differ_by():
+    few, many = Visits(), Visits()
+    few.add(0, noisy(1.0, 0.01, 2, 1))
+    many.add(0, noisy(1.0, 0.01, 400, 1))
+    assert few.estimate(0).sigma > many.estimate(0).sigma > VISIT_NOISE
+    assert many.estimate(0).step_time_s == pytest.approx(1.0, rel=0.005)
+
+
+def test_a_reference_that_takes_longer_than_noise_explains_is_a_change_of_pace():
+    visits = Visits()
+    visits.add(0, (1.0, 1.001, 0.999))
+    same = visits.add(0, (1.004, 1.003))
+    assert visits.change_since([same.number], same.number) is None
+    slow = visits.add(0, (1.5, 1.501))
+    change = visits.change_since([slow.number], slow.number)
+    assert change.visit == slow.number
+    assert change.pace == pytest.approx(1.5, rel=0.01)
+
+
+def test_a_pace_that_comes_back_is_the_old_one():
+    visits = Visits()
+    visits.add(0, (1.0, 1.0, 1.0))
+    slow = visits.add(0, (1.5, 1.5))
+    visits.changes.append(PaceChange(slow.number, 1.5))
+    back = visits.add(0, (1.003, 1.001))
+    assert visits.change_since([back.number], back.number) == PaceChange(back.number, 1.0)
+
+
+def test_what_was_timed_at_another_pace_is_scaled_and_weighs_less():
+    visits = Visits()
+    visits.add(0, (1.0,) * 5)
+    visits.add(1, (2.0,) * 5)
+    visits.changes.append(PaceChange(2, 1.5))
+    visits.add(2, (4.5, 4.5))
+    assert visits.usual_pace == 1.0
+    assert visits.estimate(2).step_time_s == pytest.approx(3.0)
+    assert visits.estimate(2).sigma > 2 * visits.estimate(1).sigma
+    visits.add(1, (3.6, 3.6))  # beside the slow visit of 2: scaled it says 2.4, but the five calm steps decide
+    assert visits.estimate(1).step_time_s == pytest.approx(2.0, rel=0.01)
+
+
+def test_raw_steps_of_two_paces_are_never_averaged():
+    visits = Visits()
+    visits.add(0, (1.0, 1.0, 1.0))
+    visits.changes.append(PaceChange(1, 2.0))
+    visits.add(0, (2.0, 2.0))
+    assert visits.at_one_pace(0) == ((1.0, 1.0, 1.0), 1.0)
