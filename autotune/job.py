@@ -55,6 +55,7 @@ class Job:
     ranks: Ranks
     events: Events
     recorded: Profile | None = None
+    profiling_s: float = 0.0  # that the ranks spent on profiles
     warnings: list[str] = field(default_factory=list)
 
     def sizes(self, virtual_stages: int) -> tuple[int, ...]:
@@ -136,7 +137,8 @@ def replay_job(config: Config, environment: Environment, recorded: Profile, even
     )
     workload = replay_workload(recorded, batch)
     facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})
-    limit = config.memory_limit or recorded.environment.memory_bytes
+    sharing = recorded.ranks if recorded.environment.device == "cpu" else 1
+    limit = config.memory_limit or (recorded.environment.memory_bytes or 0) // sharing or None
     ranks = Ranks(recorded.ranks, "cpu")
     return announce(Job(settled, environment, workload, facts, limit, candidates, ranks, events, recorded), notes)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
 
 from autotune.config import V_SHAPED, ScheduleName, Workload
 from autotune.pipeline.outcome import Failure
@@ -38,7 +38,8 @@ class Build(Record):
 
 
 class TimeStage(Record):
-    """Time forward and backward of ``stage``, one micro-batch at a time, sizes in turn; answers list[StageTime].
+    """Time forward and backward of ``stage``, one micro-batch at a time, sizes in turn; answers list[StageTime],
+    ascending in size.
 
     ``split``: time the backward for inputs and for weights apart as well. Ranks that do not hold the stage answer None.
     """
@@ -46,7 +47,6 @@ class TimeStage(Record):
     kind: Literal["time_stage"] = "time_stage"
     stage: NonNegativeInt
     micro_batch_sizes: tuple[PositiveInt, ...]
-    budget_s: PositiveFloat
     split: bool = False
 
 

@@ -4,6 +4,7 @@ What a device must offer: a clock for a piece of work, the bytes a piece of work
 backend its ranks talk over.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.distributed as dist
 from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
@@ -50,6 +52,12 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Returns when the device has done everything asked of it so far."""
+
+    def release(self) -> None:
+        """Gives back what the allocator keeps for later."""
+
+    def meet(self) -> None:
+        """Returns when every rank has come here."""
 
 
 class CpuDevice:
@@ -97,6 +105,12 @@ class CpuDevice:
     def footprint(self) -> None:
         """The CPU's allocator keeps nothing back."""
 
+    def release(self) -> None:
+        """Nor has it anything to give."""
+
+    def meet(self) -> None:
+        dist.barrier()
+
 
 class CudaDevice:
     """GPU number ``rank`` of this host."""
@@ -124,8 +138,9 @@ class CudaDevice:
     @cached_property
     def cycles_per_s(self) -> float:
         """The pace of the clock that ``torch.cuda._sleep`` counts."""
-        cycles = 10_000_000
-        torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # the first launch loads the kernel
+        cycles = 20_000_000
+        for _ in range(10):  # the first launch loads the kernel, and an idle GPU takes its time to reach its clock
+            torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
         return cycles / self.seconds(lambda: torch.cuda._sleep(cycles))  # type: ignore[no-untyped-call]
 
     def wait(self, seconds: float) -> None:
@@ -148,6 +163,16 @@ class CudaDevice:
         free, total = torch.cuda.mem_get_info(self.torch_device)
         outside = total - free - torch.cuda.memory_reserved(self.torch_device)
         return Footprint(torch.cuda.max_memory_reserved(self.torch_device), max(0, outside))
+
+    def release(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def meet(self) -> None:
+        """The first of these makes the group's communicator, before messages of both directions are mixed. Told the
+        device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
+        """
+        dist.barrier(device_ids=[self.torch_device.index])
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:

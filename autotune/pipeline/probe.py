@@ -17,6 +17,7 @@ from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
 
 FEWEST_SAMPLES, MOST_SAMPLES = 3, 12
 NARROW = 0.02  # stop repeating when the median is known to 2 %
+LEAST_S, SHARE = 0.01, 0.1  # spent on each size at least; as a share of a pass of the largest
 
 
 class StageProbe:
@@ -67,16 +68,19 @@ class StageProbe:
         shape = (micro_batch_size, self.workload.seq_len, self.workload.hidden)
         return torch.zeros(shape, dtype=boundary_type(self.workload), device=self.device.torch_device)
 
-    def times(self, micro_batch_sizes: tuple[int, ...], budget_s: float, split: bool) -> list[StageTime]:
-        """Times every size until its median is narrow or its share of the budget is spent, but once at least."""
-        return [self._times(size, budget_s / len(micro_batch_sizes), split) for size in micro_batch_sizes]
+    def times(self, micro_batch_sizes: tuple[int, ...], split: bool) -> list[StageTime]:
+        """Times every size, the largest first, until its median is narrow, but no longer than a tenth of a pass of the
+        largest and once at least: all sizes together take about as long as two passes of the largest."""
+        rows: list[StageTime] = []
+        budget_s = LEAST_S
+        for size in sorted(micro_batch_sizes, reverse=True):
+            rows.append(self._times(size, budget_s, split))
+            budget_s = max(LEAST_S, SHARE * (rows[0].t_f + rows[0].backward))
+        return rows[::-1]
 
     def _times(self, micro_batch_size: int, budget_s: float, split: bool) -> StageTime:
         run, seconds = self.passes(micro_batch_size), self.device.seconds
-        if micro_batch_size not in self.primed:
-            run.forward()
-            run.backward()
-            self.primed.add(micro_batch_size)
+        self._prime(micro_batch_size)
         f: list[float] = []
         bw: list[float] = []
         b: list[float] = []
@@ -93,9 +97,37 @@ class StageProbe:
                 break
         return StageTime.of(micro_batch_size, f, bw, b, w)
 
+    def _prime(self, micro_batch_size: int) -> None:
+        """The first pass of a size, where it has not run yet."""
+        if micro_batch_size not in self.primed:
+            run = self.passes(micro_batch_size)
+            run.forward()
+            run.backward()
+            self.primed.add(micro_batch_size)
+
     def memory(self, micro_batch_sizes: tuple[int, ...], split: bool) -> list[StageMemory]:
-        """Measures every size once; the allocator is deterministic."""
-        return [self._memory(size, split) for size in micro_batch_sizes]
+        """Measures every size once, the allocator being deterministic; these passes prime the sizes for ``times``.
+
+        Sizes ascend; the first that the device has no room for ends the list.
+        """
+        self._prime(micro_batch_sizes[0])  # what torch allocates in its very first pass belongs to no size
+        rows: list[StageMemory] = []
+        for size in micro_batch_sizes:
+            row = self._memory_if_it_fits(size, split)
+            if row is None:
+                self.device.release()
+                break
+            rows.append(row)
+        return rows
+
+    def _memory_if_it_fits(self, micro_batch_size: int, split: bool) -> StageMemory | None:
+        """None where the allocator refuses; what the pass held is let go when this returns."""
+        try:
+            return self._memory(micro_batch_size, split)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     def _memory(self, micro_batch_size: int, split: bool) -> StageMemory:
         run = self.passes(micro_batch_size)
@@ -107,6 +139,7 @@ class StageProbe:
             activation_bytes=max(0, during_forward.end),
             transient_bytes=max(0, transient),
         )
+        self.primed.add(micro_batch_size)
         if not split:
             return row
         held = self.device.memory(run.forward).end
@@ -118,6 +151,13 @@ class StageProbe:
             "weight_transient_bytes": max(0, during_weight.peak),
         }
         return row.model_copy(update=known)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, its libraries or the driver had no room: CUDA, cuBLAS, NCCL and the CPU's allocator."""
+    words = str(error).lower()
+    known = ("out of memory", "alloc_failed", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in words for word in known)
 
 
 class Passes(NamedTuple):

@@ -41,6 +41,7 @@ class Ranks:
         self._processes: list[Any] = []
         self._folder: Path | None = None
         self.cut: Cut | None = None  # how the model lies on the ranks now
+        self.busy_s = 0.0  # seconds in which the ranks timed, measured or ran steps, not started or built
 
     def __enter__(self) -> Self:
         self.start()
@@ -88,7 +89,7 @@ class Ranks:
         been ended by then, for their neighbours may be stuck, and ``start`` replaces them.
         """
         assert self._processes, "start comes first"
-        message = command.model_dump_json().encode()
+        message, begun = command.model_dump_json().encode(), time.monotonic()
         replies: dict[int, Any] = {}
         failures: list[Failure] = []
         try:
@@ -101,6 +102,8 @@ class Ranks:
         except BaseException:
             self.stop()
             raise
+        if command.kind not in ("describe", "build"):
+            self.busy_s += time.monotonic() - begun
         if failures:
             self.stop()
             raise RankFailure(root_cause(failures))

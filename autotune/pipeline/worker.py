@@ -22,7 +22,7 @@ from autotune.config import Workload
 from autotune.pipeline import commands
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.outcome import Failure, FailureKind
-from autotune.pipeline.probe import StageProbe, optimizer_cost, round_trips
+from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.trial import Held, Trial, WaitingStage
 from autotune.workload.gpt import build_stage, has_batch_statistics
 from autotune.workload.partition import layers_per_stage, stage_ranks
@@ -102,7 +102,7 @@ class Rank:
     def time_stage(self, command: commands.TimeStage) -> list[commands.StageTime] | None:
         if command.stage not in self.held:
             return None
-        return self.probes[command.stage].times(command.micro_batch_sizes, command.budget_s, command.split)
+        return self.probes[command.stage].times(command.micro_batch_sizes, command.split)
 
     def measure_memory(self, command: commands.MeasureMemory) -> list[list[commands.StageMemory]]:
         return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]
@@ -126,6 +126,8 @@ class Rank:
             self.trial = Trial(held, optimizer, workload, command, self.device)
             self.trial.step()
 
+        if not command.waits:
+            self.device.release()  # so that what is reserved is for this candidate
         peak = self.static_bytes + self.device.memory(prime).peak
         seen = self.device.footprint()
         return commands.Primed(
@@ -139,7 +141,7 @@ class Rank:
 
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
-        dist.barrier()
+        self.device.meet()
         start = time.monotonic()
         loss = self.trial.step()
         return commands.StepTimes(start_s=start, end_s=time.monotonic(), loss=loss)
@@ -168,7 +170,7 @@ def classify(error: Exception) -> FailureKind:
     """Which kind of failure an exception of the model, the allocator or a neighbour is."""
     chain: BaseException | None = error
     while chain is not None:
-        if isinstance(chain, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(chain):
+        if is_out_of_memory(chain):
             return "out_of_memory"
         if isinstance(chain, dist.DistBackendError | dist.DistNetworkError):
             return "crash"
@@ -225,14 +227,8 @@ def serve(rank: int, ranks: int, kind: str, folder: str, connection: Connection)
     # Nothing may listen on any other interface than loopback.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     device = open_device(kind, rank, ranks)
-    dist.init_process_group(
-        device.backend,
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=ranks,
-        # NCCL must know the device before the first collective; gloo takes none.
-        device_id=device.torch_device if device.kind == "cuda" else None,
-    )
+    dist.init_process_group(device.backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    device.meet()
     me = Rank(rank, ranks, device)
     while True:
         try:

@@ -186,10 +186,17 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         peak_memory_bytes=tuple(peak.total for peak in peaks) if peaks else None,
         memory_split_bytes=peaks,
         device_memory_bytes=taken,
-        fits=None if taken is None or memory_limit is None else max(taken) <= memory_limit,
+        fits=fits(profile, candidate, taken, memory_limit),
         time_split_s=TimeSplit(**split.mean()),
         rank_time_split_s=tuple(TimeSplit(**split.of(rank)) for rank in range(schedule.ranks)),
     )
+
+
+def fits(profile: Profile, candidate: Candidate, taken: tuple[int, ...] | None, limit: int | None) -> bool | None:
+    """Whether every rank stays within its memory; None where nothing is known. What did not fit alone does not."""
+    if profile.no_room_for is not None and candidate.micro_batch_size >= profile.no_room_for:
+        return False
+    return None if taken is None or limit is None else max(taken) <= limit
 
 
 def best_seconds(stage: StageProfile) -> float:

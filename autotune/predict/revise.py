@@ -58,7 +58,7 @@ def revise(predictions: Sequence[Prediction], measured: Mapping[int, float]) -> 
 
 def _revision(prediction: Prediction, scale: float, sigma: float) -> Revision:
     step = prediction.step_time_s * scale
-    low, high = interval(step, sigma)
+    low, high = interval(step, sigma / scale)  # sigma is of the first prediction
     return Revision(
         step_time_s=step,
         step_time_low_s=low,

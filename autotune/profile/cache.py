@@ -11,8 +11,12 @@ from autotune.records import write_record
 
 
 def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
-    """Sixteen hex digits that change when the workload, the device, torch or the host does."""
-    parts = [workload.model_dump(mode="json"), environment.model_dump(mode="json"), *map(str, more)]
+    """Sixteen hex digits that change when the workload, the device, torch or the host does.
+
+    Memory counts in GiB: a kernel may keep some pages more or less for itself after a reboot.
+    """
+    here = environment.model_dump(mode="json") | {"memory_bytes": round((environment.memory_bytes or 0) / 2**30)}
+    parts = [workload.model_dump(mode="json"), here, *map(str, more)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -31,7 +35,8 @@ def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile |
     except InputError:
         return None
     rows = profile.stages[0].time_s
-    covers = set(sizes) <= {row.micro_batch_size for row in rows}
+    wanted = {size for size in sizes if profile.no_room_for is None or size < profile.no_room_for}
+    covers = wanted <= {row.micro_batch_size for row in rows}
     return profile if covers and (not split or all(row.t_b is not None for row in rows)) else None
 
 

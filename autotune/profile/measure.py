@@ -31,10 +31,10 @@ from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.workload.partition import stage_ranks
 
-TIMING_BUDGET_S = 10.0  # for all stages together
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
-CALIBRATION_STEPS, CALIBRATION_S = 4, 0.7  # per round: at most so many steps, until so many seconds are over
+CALIBRATION_STEPS = 2  # per round
 COMMAND_TIMEOUT_S = 600.0
+FRAGMENTATION = 1.1  # assumed of a caching allocator: stages alone do not show it, real runs tell what they took
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Notify = Callable[[str, float], None]
@@ -58,10 +58,9 @@ class Measurer:
 
     def stage_times(self) -> list[list[StageTime]]:
         """Times each stage while all others are idle."""
-        budget, rows = TIMING_BUDGET_S / ROUNDS / len(self.stage_ranks), TypeAdapter(list[StageTime])
-        found = []
+        rows, found = TypeAdapter(list[StageTime]), []
         for stage, rank in enumerate(self.stage_ranks):
-            command = TimeStage(stage=stage, micro_batch_sizes=self.sizes, budget_s=budget, split=self.split)
+            command = TimeStage(stage=stage, micro_batch_sizes=self.sizes, split=self.split)
             found.append(rows.validate_python(self.ask(command)[rank]))
         return found
 
@@ -70,8 +69,17 @@ class Measurer:
         return Round(self.stage_times(), self.calibrations(is_shared))
 
     def stage_memory(self) -> list[list[StageMemory]]:
+        """Of every size that all stages have room for; only these are measured further."""
         answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
-        return TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.cut))
+        found = TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.cut))
+        count = min(len(rows) for rows in found)
+        if not count:
+            raise DeviceError(
+                f"not even {self.sizes[0]} sequences at a time fit on every device; use more --micro-batches, more"
+                " --stages or a smaller model"
+            )
+        self.sizes = self.sizes[:count]
+        return [rows[:count] for rows in found]
 
     def optimizers(self) -> list[OptimizerCost]:
         """Optimizer steps, one rank at a time."""
@@ -112,7 +120,7 @@ class Measurer:
         )
         self.primed = [Primed.model_validate(answer) for answer in self.ask(plan)]
         walls: list[float] = []
-        while sum(walls) < CALIBRATION_S and len(walls) < CALIBRATION_STEPS:
+        for _ in range(CALIBRATION_STEPS):
             step = [StepTimes.model_validate(answer) for answer in self.ask(Step())]
             walls.append(max(rank.end_s for rank in step) - min(rank.start_s for rank in step))
         return Calibration(
@@ -130,7 +138,8 @@ class Measurer:
         if not is_shared:
             return [self.calibration(smallest, 2 * ranks, waiting(self.message_bytes(smallest)))]
         middle = self.sizes[len(self.sizes) // 2]
-        return [self.calibration(size, 2 * ranks, None) for size in sorted({smallest, middle})]
+        counts = {middle: ranks} | {smallest: 2 * ranks}  # a longer run where it costs little
+        return [self.calibration(size, counts[size], None) for size in sorted(counts)]
 
 
 def waiting(message_bytes: int) -> Waits:
@@ -155,14 +164,16 @@ def measure_profile(
     where a rank fails.
     """
     measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split)
+    links = measurer.links(measurer.message_bytes(measurer.sizes[-1]))  # first: NCCL takes what torch has not yet taken
     cores = (environment.cores or 1) if environment.device == "cpu" else None
+    notify("measuring memory and links", 0.0)
+    memory = measurer.stage_memory()
     rounds = []
     for number in range(ROUNDS):
-        notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.9 * number / ROUNDS)
+        notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
         rounds.append(measurer.round(cores is not None))
-    notify("measuring memory and links", 0.9)
-    memory, optimizers = measurer.stage_memory(), measurer.optimizers()
-    links = measurer.links(measurer.message_bytes(measurer.sizes[-1]))
+    notify("measuring optimizers", 0.9)
+    optimizers = measurer.optimizers()
     times = [
         [StageTime.merged(rows) for rows in zip(*stage, strict=True)]
         for stage in zip(*(r.times for r in rounds), strict=True)
@@ -177,7 +188,8 @@ def measure_profile(
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
         shared=Shared.of(cores, len(measurer.everyone), crowding=1.0) if cores else None,
         drift=drift_of(rounds, times),
-        reserved_over_allocated=max((fragmentation(answer) for answer in measurer.primed), default=1.0),
+        reserved_over_allocated=FRAGMENTATION if any(answer.reserved_bytes for answer in measurer.primed) else 1.0,
+        no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=max((answer.outside_bytes or 0 for answer in measurer.primed), default=0),
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
@@ -201,11 +213,6 @@ def drift_of(rounds: list[Round], times: list[list[StageTime]]) -> float:
         for one in rounds
     ]
     return stdev(paces)
-
-
-def fragmentation(primed: Primed) -> float:
-    """How much more the allocator took from the device than it handed out; 1 where the device does not tell."""
-    return max(1.0, (primed.reserved_bytes or 0) / max(1, primed.peak_memory_bytes))
 
 
 def stage_profiles(

@@ -125,7 +125,8 @@ class Calibration(Record):
 class Profile(Record):
     """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited.
 
-    The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``reserved_over_allocated``: how much
+    The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``no_room_for``: the smallest micro-batch
+    size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
     more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: of each device, held
     outside of torch's allocator. ``drift``: relative standard deviation of the same work between moments of profiling.
     ``calibrations``: the runs that showed ``message_overhead_s`` and ``shared``.
@@ -142,6 +143,7 @@ class Profile(Record):
     message_bytes: tuple[MessageSize, ...] = ()
     shared: Shared | None = None
     drift: NonNegativeFloat = 0.0
+    no_room_for: PositiveInt | None = None
     reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
     outside_bytes: NonNegativeInt = 0
     step_overhead_s: NonNegativeFloat = 0.0

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Build, Prepare, Step
+from autotune.pipeline.commands import Cut, Prepare, Step
 from autotune.pipeline.device import CudaDevice, open_device
+from autotune.pipeline.measure import build
 from autotune.pipeline.ranks import Ranks
 
 MIB = 2**20
@@ -90,7 +91,7 @@ def run_step(stages, schedule, micro_batches):
     size = work.batch // micro_batches
     plan = Prepare(schedule=schedule, micro_batches=micro_batches, micro_batch_size=size, sequences=work.batch)
     with Ranks(stages, "cuda") as ranks:
-        facts = ranks.ask(Build(workload=work), TIMEOUT_S)
+        facts = build(ranks, work, Cut())
         primed = ranks.ask(plan, TIMEOUT_S)
         steps = ranks.ask(Step(), TIMEOUT_S)
     return facts, primed, steps
@@ -101,7 +102,7 @@ def check_step(facts, primed, steps):
     assert [step["loss"] is None for step in steps] == [True] * (len(steps) - 1) + [False]
     assert steps[-1]["loss"] == pytest.approx(math.log(workload(1).vocab), rel=0.2)
     for fact, use, step in zip(facts, primed, steps, strict=True):
-        assert use["peak_memory_bytes"] > fact["static_bytes"] > 0
+        assert use["peak_memory_bytes"] > fact.static_bytes > 0
         assert step["end_s"] > step["start_s"]
 
 

@@ -57,7 +57,7 @@ def test_every_command_is_answered_by_every_rank(ranks):
     for (real,), (on_paper,) in zip(built, described, strict=True):
         assert real["layers"] == on_paper["layers"] == 2
         assert real["static_bytes"] == pytest.approx(on_paper["static_bytes"], rel=0.01)
-    absent, (row,) = ranks.ask(TimeStage(stage=1, micro_batch_sizes=(4,), budget_s=0.1), TIMEOUT_S)
+    absent, (row,) = ranks.ask(TimeStage(stage=1, micro_batch_sizes=(4,)), TIMEOUT_S)
     assert absent is None
     assert row["t_f"] > 0 < row["t_bw"]
     assert row["t_b"] is row["t_w"] is None
@@ -82,7 +82,7 @@ def test_a_cut_lays_several_stages_on_each_rank(ranks, folded, placed):
     assert first == block + (WORK.vocab + WORK.seq_len) * width
     assert last == block + WORK.vocab * width + 2 * width
     for stage, rank in enumerate(placed):
-        timed = ranks.ask(TimeStage(stage=stage, micro_batch_sizes=(2,), budget_s=0.01, split=True), TIMEOUT_S)
+        timed = ranks.ask(TimeStage(stage=stage, micro_batch_sizes=(2,), split=True), TIMEOUT_S)
         assert [answer is not None for answer in timed] == [rank == 0, rank == 1]
         (row,) = timed[rank]
         assert min(row["t_f"], row["t_bw"], row["t_w"]) > 0

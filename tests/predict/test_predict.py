@@ -149,3 +149,10 @@ def test_a_sweep_says_what_the_profile_left_out():
 def test_a_sweep_refuses_more_micro_batches_than_sequences():
     with pytest.raises(UsageError, match="m = 9 is more than the batch of 8"):
         sweep(profile(2), {"batch": 8, "micro_batches": "9"})
+
+
+def test_what_had_no_room_while_profiled_does_not_fit():
+    rows = [{"micro_batch_size": 1, "t_f": 0.1, "t_bw": 0.2}]
+    profile = Profile.model_validate({"stages": [{"time_s": rows}] * 2, "no_room_for": 8})
+    candidates = candidates_for((2, 4, 8), ("1F1B",), (1,), 2, 2, 32)[0]
+    assert [predict(profile, candidate, None).fits for candidate in candidates] == [False, False, None]

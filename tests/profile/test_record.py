@@ -127,6 +127,20 @@ def test_a_kept_profile_without_the_split_backward_does_not_serve_schedules_that
     assert cached_profile(path, (4,), split=False) is not None
 
 
+def test_sizes_that_had_no_room_while_profiled_are_not_asked_for_again(tmp_path):
+    path = profile_path(tmp_path, WORK, Environment(device="cuda"), 1)
+    keep_profile(path, Profile.model_validate(LEAST | {"no_room_for": 8}))
+    assert cached_profile(path, (4, 8, 16), split=False) is not None
+    assert cached_profile(path, (2, 4), split=False) is None
+
+
+def test_a_few_pages_of_memory_more_or_less_are_the_same_machine():
+    def at(memory):
+        return fingerprint(WORK, Environment(device="cpu", memory_bytes=memory))
+
+    assert at(24 * 2**30) == at(24 * 2**30 - 4096) != at(23 * 2**30)
+
+
 def test_every_number_of_stages_per_rank_has_a_profile_of_its_own(tmp_path):
     here = Environment(device="cpu")
     assert len({profile_path(tmp_path, WORK, here, v) for v in (1, 2, 3)}) == 3
