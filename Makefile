@@ -30,7 +30,7 @@ check: $(DEV)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict autotune
 
-bench: $(DEV)  ## the model against published figures, waiting ranks, real runs; and its speed
+bench: $(DEV)  ## model and search against published figures, waiting ranks, real runs
 	$(BIN)/python -m tests.bench
 
 test-gpu: $(DEV)  ## only the tests that need a GPU

@@ -30,6 +30,7 @@ from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
 from autotune.search.study import Study
 
+UNSTEADY = 0.08  # relative standard deviation between rounds of profiling that is worth a warning
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
@@ -91,6 +92,7 @@ class Findings:
                 sampler=config.sampler,
                 trials=0,
                 real_steps=0,
+                profiling_s=self.job.profiling_s,
                 wall_s=0.0,
                 stopped_because=stopped_because or "still running",
                 objective=goal.objective,
@@ -99,8 +101,10 @@ class Findings:
         return SearchReport(
             sampler=config.sampler,
             trials=search.trials,
-            earlier_trials=sum(m.from_earlier_run for m in search.measured.values()),
+            earlier_trials=search.earlier_trials,
             real_steps=search.real_steps,
+            profiling_s=self.job.profiling_s,
+            steps_s=self.job.ranks.busy_s - self.job.profiling_s,
             wall_s=search.elapsed_s,
             stopped_because=stopped_because or search.stopped_because or "still running",
             objective=goal.objective,
@@ -218,8 +222,10 @@ def profile_and_search(job: Job) -> Report:
     """``tune`` from the profile on."""
     try:
         pairs = [obtain_profile(job, virtual_stages) for virtual_stages in job.cuts]
+        job.profiling_s = job.ranks.busy_s
         profiles = [profile for profile, _ in pairs]
         write_profiles(job, profiles)
+        say_if_unsteady(job, profiles)
         of_cut = dict(zip(job.cuts, profiles, strict=True))
         predictions = [predict(of_cut[c.virtual_stages], c, job.memory_limit) for c in job.candidates]
         is_earlier = all(earlier for _, earlier in pairs)
@@ -229,6 +235,16 @@ def profile_and_search(job: Job) -> Report:
         raise Interrupted("interrupted before the profile was complete; nothing was written") from None
     finally:
         job.ranks.stop()
+
+
+def say_if_unsteady(job: Job, profiles: list[Profile]) -> None:
+    """Warns where the rounds of profiling differed by more than noise."""
+    drift = max(profile.drift for profile in profiles)
+    if drift > UNSTEADY:
+        job.warn(
+            f"the machine drifted while it was profiled: the same passes took {drift:.0%} more or less from round to"
+            " round, so predictions are less sure; --fresh profiles again"
+        )
 
 
 def write_profiles(job: Job, profiles: list[Profile]) -> None:
@@ -267,6 +283,11 @@ def search_and_report(job: Job, found: Findings) -> Report:
     compare_with_profile(job, found, search)
     report = found.report(search, "complete" if search.measured else "partial")
     write_record(out, report)
+    if search.measured and search.pick() is None:
+        raise MemoryLimitError(
+            f"every candidate that ran needs more than {show_bytes(job.memory_limit or 0)} per rank; use more --stages,"
+            f" more --micro-batches or a higher --memory-limit (what was measured is in {out})"
+        )
     if not search.measured:
         failures = [outcome for outcome in search.outcomes.values() if isinstance(outcome, Failure)]
         raise DeviceError(f"every candidate failed; the first: {failures[0].message}" if failures else "nothing ran")

@@ -102,7 +102,8 @@ class Drift(Record):
 
 class SearchReport(Record):
     """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
-    taken over.
+    taken over. Of the wall time of the run the ranks spent ``profiling_s`` measuring stages and links, and ``steps_s``
+    in real steps.
 
     ``confidence``: the probability that the sweet spot's throughput is within ``tolerance`` of the best of all
     candidates. ``final``: how the final ended. ``pareto_front``: the leanest first.
@@ -112,6 +113,8 @@ class SearchReport(Record):
     trials: NonNegativeInt
     earlier_trials: NonNegativeInt = 0
     real_steps: NonNegativeInt
+    profiling_s: NonNegativeFloat = 0.0
+    steps_s: NonNegativeFloat = 0.0
     wall_s: float
     stopped_because: str
     objective: Objective = "throughput"

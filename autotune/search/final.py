@@ -4,37 +4,36 @@ import random
 from math import hypot
 from typing import TYPE_CHECKING
 
+from autotune.search.choose import leanness
+from autotune.search.pace import judge, measure_again
+from autotune.search.prospects import expected_loss
 from autotune.search.space import show
 
 if TYPE_CHECKING:
     from autotune.search.search import Search
 
-ROUNDS, FINALISTS = 3, 3
+ROUNDS, FINALISTS = 2, 3
 SURE = 0.95  # confidence that ends the final
-ACCEPTED = 1 / 3  # of the tolerance: known to that, a tie is a tie
+ACCEPTED = 1 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
 
 
 def contenders(search: "Search") -> list[int]:
-    """The pick, the fastest, and whoever could be faster than the pick by more than the tolerance; at most three."""
-    standings, winner = search.standings(), search.pick()
+    """The pick, and whoever could be faster than that by more than the tolerance, at most three; for the least memory
+    also whoever is leaner and could be fast enough."""
+    standings, winner, goal = search.standings(), search.pick(), search.goal
     if winner is None:
         return []
-    mine = standings[winner]
+    mine, best = standings[winner], max(standings.values(), key=lambda one: one.rate)
 
     def chance(index: int) -> float:
-        """How many sigmas the candidate is beyond the tolerance above the pick; grows with its chance to be so."""
+        """How many sigmas the candidate is beyond what it takes to win; grows with its chance to win."""
         one = standings[index]
-        return (one.rate / mine.rate - 1 - search.goal.tolerance) / hypot(one.sigma, mine.sigma)
+        if goal.objective == "memory" and leanness(one) < leanness(mine):
+            return (one.rate / best.rate - 1 + goal.tolerance) / hypot(one.sigma, best.sigma)
+        return (one.rate / mine.rate - 1 - goal.tolerance) / hypot(one.sigma, mine.sigma)
 
     others = sorted((index for index in standings if index != winner and chance(index) > -2), key=chance, reverse=True)
     return [winner, *others[: FINALISTS - 1]]
-
-
-def is_accepted(search: "Search", finalists: list[int]) -> bool:
-    """Whether the differences to the pick are known so well that further rounds would not change what follows."""
-    standings = search.standings()
-    spreads = [hypot(standings[finalists[0]].sigma, standings[index].sigma) for index in finalists[1:]]
-    return max(spreads) <= search.goal.tolerance * ACCEPTED
 
 
 def hold_final(search: "Search") -> None:
@@ -43,16 +42,18 @@ def hold_final(search: "Search") -> None:
     In each round every finalist is visited once. Its visits are compared within the round, so that drift between rounds
     does no harm; it is noted all the same. An earlier run's final stands while no further candidate has run.
     """
-    held = search.study.final()
-    if held is not None and held[1] == len(search.measured):
-        search.final = held[0]
+    if search.pick() is None:
+        return
+    between = sorted(search.standings())
+    if held := search.study.final(between, search.goal):
+        search.final = held
         return
     shuffle = random.Random(search.seed)
     for number in range(ROUNDS + 1):
         finalists = contenders(search)
         if ended := why_over(search, finalists, number):
             search.final = ended
-            search.study.keep_final(ended, len(search.measured))
+            search.study.keep_final(ended, between, search.goal)
             return
         if search.is_out_of_time:
             search.final = "left open when the budget was used up"
@@ -64,10 +65,14 @@ def hold_final(search: "Search") -> None:
 def why_over(search: "Search", finalists: list[int], rounds: int) -> str:
     """Why no further round is needed, or nothing."""
     after = f" after {rounds} rounds" if rounds else " by the trials"
-    if len(finalists) < 2 or search.confidence(is_of_measured=True) >= SURE:
+    standings = search.standings()
+    leaner = [index for index in finalists if leanness(standings[index]) < leanness(standings[finalists[0]])]
+    is_fast_enough = search.confidence(is_of_measured=True) >= SURE
+    if len(finalists) < 2 or (is_fast_enough and not (leaner and search.goal.objective == "memory")):
         return f"the winner is separated{after}"
-    if is_accepted(search, finalists):
-        return f"the tie is accepted{after}"
+    loss = expected_loss(finalists[0], standings)
+    if search.goal.objective == "throughput" and loss <= search.goal.tolerance * ACCEPTED:
+        return f"the tie is accepted{after}: the pick is expected to lose {loss:.1%}"
     return f"the tie is accepted: not separated{after}" if rounds == ROUNDS else ""
 
 
@@ -75,10 +80,11 @@ def play_round(search: "Search", order: list[int], number: int) -> None:
     """Visits each finalist once; then the round as a whole tells the machine's pace."""
     visits = []
     for index in order:
+        if search.is_out_of_time:
+            break
         search.on_progress(f"final, round {number + 1}: {show(search.candidates[index])}")
-        visit = search.visit_again(index)
+        visit = measure_again(search, index)
         if visit is not None:
             visits.append(visit)
     if visits:
-        search.note_pace(visits, visits[0].number)
-        search.learn()
+        judge(search, visits, visits[0].number)

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.predict.record import Candidate, Revision
 from autotune.predict.revise import QUANTILE
@@ -105,12 +106,21 @@ def predicted_standing(index: int, candidate: Candidate, revision: Revision, pea
 
 
 def confidence(pick: int, standings: Mapping[int, Standing], tolerance: float) -> float:
-    """The probability that the throughput of ``pick`` is within ``tolerance`` of the highest of all ``standings``.
+    """The probability that the throughput of ``pick`` is within ``tolerance`` of the highest of all ``standings``."""
+    return float(np.mean(_losses(pick, standings) <= -np.log1p(-tolerance)))
 
-    Drawn from independent normal distributions of the logarithms, always with the same random numbers.
-    """
+
+def expected_loss(pick: int, standings: Mapping[int, Standing]) -> float:
+    """The share of the highest throughput that ``pick`` is expected to lose: what knowing all exactly would gain."""
+    return float(np.mean(1 - np.exp(-_losses(pick, standings))))
+
+
+def _losses(pick: int, standings: Mapping[int, Standing]) -> NDArray[np.float64]:
+    """Logarithms of the highest throughput over the pick's: float64[DRAWS], drawn from independent normal
+    distributions of the logarithms, always with the same random numbers."""
     order = [pick, *(index for index in standings if index != pick)]
     centre = np.log([standings[index].rate for index in order])
     spread = np.array([standings[index].sigma for index in order])
     draws = centre + spread * np.random.default_rng(0).standard_normal((DRAWS, len(order)))
-    return float(np.mean(draws[:, 0] >= draws.max(axis=1) + np.log1p(-tolerance)))
+    losses: NDArray[np.float64] = draws.max(axis=1) - draws[:, 0]
+    return losses

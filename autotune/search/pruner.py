@@ -1,4 +1,4 @@
-"""When a trial has shown enough: a candidate that is worse beyond doubt ends after two steps."""
+"""When a trial has shown enough: a candidate that is worse beyond doubt ends after one step or two."""
 
 from math import log, sqrt
 
@@ -25,20 +25,25 @@ class WorseBeyondDoubtPruner(BasePruner):
     with the step; the steps of a candidate are repetitions.
     """
 
-    def __init__(self, tolerance: float = TIE, min_steps: int = 2) -> None:
-        self.tolerance, self.min_steps = tolerance, min_steps
+    def __init__(self, tolerance: float = TIE) -> None:
+        self.tolerance = tolerance
 
     def prune(self, study: "optuna.study.Study", trial: FrozenTrial) -> bool:
         mine = list(trial.intermediate_values.values())
         others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        finished = [one for one in others if one.state == TrialState.COMPLETE and one.intermediate_values]
-        if len(mine) < self.min_steps or not finished:
+        finished = [one for one in others if one.state == TrialState.COMPLETE and fits(one) and one.intermediate_values]
+        if not mine or not finished:
             return False
         best = max(finished, key=lambda other: other.value or 0.0)
         theirs = list(best.intermediate_values.values())
         noise = step_noise([mine, *(list(one.intermediate_values.values()) for one in others)])
         sigma = sqrt(noise.sigma**2 * (1 / len(mine) + 1 / len(theirs)) + 2 * VISIT_NOISE**2)
         return mean_log(theirs) - mean_log(mine) + log(1 - self.tolerance) > noise.bound(DOUBT) * sigma
+
+
+def fits(trial: FrozenTrial) -> bool:
+    """Whether it keeps within the memory limit."""
+    return all(value <= 0 for value in trial.constraints.values())
 
 
 def mean_log(values: list[float]) -> float:

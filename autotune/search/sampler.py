@@ -26,10 +26,15 @@ Distributions = dict[str, BaseDistribution]
 
 
 class WholeCandidateSampler(BaseSampler):
-    """Proposes all dimensions of a trial at once, as ``propose`` says; always a candidate that was not tried yet."""
+    """Proposes all dimensions of a trial at once, as ``propose`` says; always a candidate that was not tried yet.
+
+    ``wanted``: the candidate of the next trial, where the search has decided that already. Optuna's own way, to enqueue
+    it, would leave a waiting trial behind where the process dies before it is begun.
+    """
 
     def __init__(self, space: Space) -> None:
         self.space = space
+        self.wanted: Candidate | None = None
 
     def propose(self, study: "Study", trial: FrozenTrial) -> Candidate:
         """The candidate to try."""
@@ -39,10 +44,7 @@ class WholeCandidateSampler(BaseSampler):
         return dict(self.space.distributions)
 
     def sample_relative(self, study: "Study", trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
-        enqueued = trial.system_attrs.get("fixed_params")  # Optuna asks all the same, and GridSampler then raises
-        if enqueued is not None:
-            return dict(enqueued)
-        return params_of(self.propose(study, trial)) if search_space else {}
+        return params_of(self.wanted or self.propose(study, trial)) if search_space else {}
 
     def sample_independent(
         self, study: "Study", trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -10,8 +10,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import hypot, log, sqrt
-from statistics import median
+from math import log, sqrt
 
 from autotune.config import SamplerName
 from autotune.pipeline.outcome import Failure, Measurement
@@ -19,16 +18,16 @@ from autotune.predict.record import Candidate, Prediction, Revision
 from autotune.predict.revise import revise
 from autotune.search.choose import pick
 from autotune.search.final import hold_final
+from autotune.search.pace import check_pace, doubt
 from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
 from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.study import Study
-from autotune.search.visits import NOTICEABLE, Visit, Visits, step_noise
+from autotune.search.visits import NOTICEABLE, Visits, step_noise
 
-LEAST_STEPS, STEPS = 2, 5  # timed steps of a trial: as many as it takes to know it to half the tolerance
-AGAIN_STEPS = 2  # timed steps of every later visit, unless they are uneven
+LEAST_STEPS, STEPS = 2, 5  # timed steps of a trial: as many as it takes to know it well
+WELL = 0.75  # of the tolerance; the final does the rest where it matters
 UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit
-SURPRISE = 2.5  # sigmas between a trial and its prediction that send us back to the reference
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Measurement | Failure]
 """(candidate, its prediction, timed steps, keep going?) -> what a real run of it ends as."""
@@ -66,6 +65,7 @@ class Search:
     ruled_out: dict[int, str] = field(default_factory=dict)
     visits: Visits = field(default_factory=Visits)
     trials: int = 0
+    earlier_trials: int = 0
     real_steps: int = 0
     checks: int = 0
     cleared: list[float] = field(default_factory=list)
@@ -94,13 +94,13 @@ class Search:
         return [index for index in self.allowed if index not in self.outcomes and index not in self.ruled_out]
 
     def standings(self) -> dict[int, Standing]:
-        """Where each candidate stands that ran, at the machine's usual pace."""
+        """Where each candidate stands that ran, may be tried and fits, at the machine's usual pace."""
         return {
             index: Standing(
                 index, self.candidates[index].sequences / estimate.step_time_s, estimate.sigma, self.peak(index)
             )
             for index, estimate in self.visits.estimates().items()
-            if index in self.measured
+            if index in self.allowed and index in self.measured and (self.over_limit(index) or 0) <= 0
         }
 
     def predicted_standings(self) -> dict[int, Standing]:
@@ -135,31 +135,35 @@ class Search:
         """Takes over what an earlier run measured, then runs trials until nothing can win, then the final."""
         self.resume()
         self.study.use(make_sampler(self.sampler, self.study.space, self.seed, self.outlook), self.goal.gain)
+        if self.visits.unjudged is not None:
+            doubt(self, self.visits.unjudged)
         earlier = self.reference()
         while self.goes_on():
             if earlier is not None:
-                self.check_pace(earlier)  # another day, another pace
+                check_pace(self, earlier)  # another day, another pace
                 earlier = None
             self.try_candidate(self.naive() if self.measured else None)
         hold_final(self)
 
     def resume(self) -> None:
         """Takes over the outcomes and visits of earlier runs of this study."""
+        self.revisions = dict(enumerate(revise(self.predictions, {})))
         self.outcomes = self.study.finished(self.memory_limit)
+        self.earlier_trials = len(self.outcomes)
         self.visits = self.study.visits()
         for index, outcome in list(self.outcomes.items()):
             if isinstance(outcome, Failure):
                 self.rule_out(index, outcome)
             else:
                 self.merge(index)
-        self.revisions = dict(enumerate(revise(self.predictions, {})))
         self.learn()
 
     def goes_on(self) -> bool:
         """Whether another trial is worth its steps; if not, ``stopped_because`` says why."""
         outlook = self.outlook()
         if not outlook.open:
-            self.stopped_because = "every candidate was measured"
+            is_done = all(index in self.measured for index in self.allowed)
+            self.stopped_because = "every candidate was measured" if is_done else "no candidate is left to try"
         elif self.limits.trials is not None and self.trials >= self.limits.trials:
             self.stopped_because = f"the limit of {self.limits.trials} trials"
         elif self.is_out_of_time:
@@ -170,7 +174,7 @@ class Search:
             self.stopped_because = "no other candidate can be leaner and fast enough, given the errors seen"
         else:
             self.stopped_because = (
-                f"no other candidate can beat the best by more than {self.goal.gain:.0%}, given the errors seen"
+                f"no other candidate can beat the best by more than {100 * self.goal.gain:.2g} %, given the errors seen"
             )
         return False
 
@@ -192,43 +196,46 @@ class Search:
         """One trial, of the candidate ``wanted`` or of whichever the sampler proposes."""
         index, trial = self.study.begin(self.candidates[wanted] if wanted is not None else None)
         candidate, pace = self.candidates[index], self.visits.pace
+        is_hopeless = bool(self.measured) and not self.outlook().could_win(index)
         times: list[float] = []
         is_pruned = False
 
         def keep_going(number: int, seconds: float) -> bool:
             nonlocal is_pruned
             times.append(seconds)
-            trial.report(candidate.sequences / seconds * pace / self.visits.usual_pace, number)
+            trial.report(candidate.sequences / seconds * pace, number)
             self.on_progress(f"{show(candidate)}: step {number + 1}, {seconds:.3f} s")
+            if number == STEPS - 1 or self.is_out_of_time:
+                return False
             if self.limits.exhaustive or not self.is_even(times):
                 return True
-            is_pruned = trial.should_prune()
+            # One step, which something else may have disturbed, is enough where the model says the same.
+            is_pruned = (len(times) >= LEAST_STEPS or is_hopeless) and trial.should_prune()
             return not is_pruned and not self.is_known_well(times)
 
         self.trials += 1
         self.on_progress(f"{show(candidate)}: first step, untimed")
         outcome = self.measure(candidate, self.predictions[index], STEPS, keep_going)
         self.real_steps += 1 + len(times)
-        over = self.over_limit(index, outcome)
         if isinstance(outcome, Failure):
             self.outcomes[index] = outcome
-            self.study.finish(trial, outcome, -1, 0.0, over, self.memory_limit)
+            self.study.finish(trial, outcome, -1, 0.0, self.over_limit(index), self.memory_limit)
             self.rule_out(index, outcome)
         else:
             self.outcomes[index] = outcome = outcome.model_copy(update={"pruned": is_pruned})
             visit = self.visits.add(index, outcome.step_times_s)
-            rate = outcome.throughput_seq_s * pace / self.visits.usual_pace
-            self.study.finish(trial, outcome, visit.number, rate, over, self.memory_limit)
-            self.doubt(visit)
+            rate = outcome.throughput_seq_s * pace
+            self.study.finish(trial, outcome, visit.number, rate, self.over_limit(index), self.memory_limit)
+            doubt(self, visit)
         self.learn()
         self.on_outcome(self)
 
     def is_known_well(self, times: list[float]) -> bool:
-        """Whether these steps tell the candidate's throughput to half of what is worth a trial."""
+        """Whether these steps tell the candidate's throughput well enough for a decision about further trials."""
         if len(times) < LEAST_STEPS:
             return False
         noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
-        return noise.sigma / sqrt(len(times)) <= self.goal.gain / 2
+        return noise.sigma / sqrt(len(times)) <= self.goal.gain * WELL
 
     def is_even(self, times: list[float]) -> bool:
         """Whether the steps of a visit are alike but for noise; if not, something else ran during some of them."""
@@ -239,84 +246,6 @@ class Search:
         """The best candidate that ran, ``but`` for one: the machine's pace is told by visiting it again."""
         standings = self.standings()
         return max(standings.keys() - {but}, key=lambda index: standings[index].rate, default=None)
-
-    def doubt(self, visit: Visit) -> None:
-        """After a trial: where it is far from what the model says relative to the reference, or takes the lead, the
-        reference is visited again beside it. Then either the machine's pace has changed, or it is the candidate."""
-        reference = self.reference(but=visit.index)
-        if reference is None:
-            return
-        mine, other = self.predictions[visit.index], self.predictions[reference]
-        before = self.visits.estimate(reference).step_time_s * self.visits.pace / self.visits.usual_pace
-        seen = median(visit.step_times_s) / before
-        gap = log(seen * other.step_time_s / mine.step_time_s)
-        lead = -log(seen * self.candidates[reference].sequences / self.candidates[visit.index].sequences)
-        if abs(gap) > SURPRISE * self.misfit(mine, other) or lead > NOTICEABLE:
-            is_steady = self.check_pace(reference, visit, gap)
-            self.cleared += [gap] if is_steady else []
-
-    def misfit(self, one: Prediction, other: Prediction) -> float:
-        """Relative standard deviation of two step times' ratio around the predicted one; no less than what turned out
-        to be the candidates' own when the reference was visited again."""
-        overhead = one.uncertainty.overhead - other.uncertainty.overhead
-        expected = hypot(one.uncertainty.own, other.uncertainty.own, overhead, self.visits.noise.sigma)
-        return max(expected, sqrt(sum(gap * gap for gap in self.cleared) / max(1, len(self.cleared))))
-
-    def check_pace(self, reference: int, doubtful: Visit | None = None, gap: float = 0.0) -> bool:
-        """Visits the reference again; returns whether the machine's pace is as before.
-
-        Where it has changed, it had done so before a ``doubtful`` trial if that explains by what this was off, ``gap``.
-        """
-        self.on_progress(f"the machine's pace: {show(self.candidates[reference])} again")
-        visit = self.visit_again(reference)
-        self.checks += 1
-        if visit is None:
-            return True
-        before = self.visits.estimate(reference, before=visit.number).step_time_s
-        shift = log(median(visit.step_times_s) / before * self.visits.usual_pace / self.visits.pace)
-        start = doubtful.number if doubtful is not None and abs(gap - shift) < abs(gap) else visit.number
-        is_steady = self.note_pace([visit], start)
-        self.learn()
-        return is_steady
-
-    def visit_again(self, index: int) -> Visit | None:
-        """A later visit to a candidate that ran: its steps are kept beside those of the trial. None if it failed."""
-        times: list[float] = []
-
-        def keep_going(number: int, seconds: float) -> bool:
-            times.append(seconds)
-            return len(times) < AGAIN_STEPS or not self.is_even(times)
-
-        outcome = self.measure(self.candidates[index], self.predictions[index], STEPS, keep_going)
-        self.real_steps += 1 + len(times)
-        if isinstance(outcome, Failure):
-            self.on_warning(
-                f"{show(self.candidates[index])} ran before, but failed when visited again: {outcome.message}"
-            )
-            return None
-        visit = self.visits.add(index, outcome.step_times_s)
-        self.study.keep_visit(visit)
-        self.merge(index)
-        return visit
-
-    def note_pace(self, visits: list[Visit], start: int) -> bool:
-        """Compares ``visits`` with earlier ones to the same candidates; a changed pace is kept, and said.
-
-        Returns whether it has not changed.
-        """
-        change = self.visits.change_since([visit.number for visit in visits], start)
-        if change is None:
-            return True
-        before = self.visits.pace
-        self.visits.changes.append(change)
-        self.study.keep_change(change)
-        for index in self.measured:
-            self.merge(index)
-        self.on_warning(
-            f"the machine drifted: steps of the same candidate take {change.pace / before:.2f} times as long as before;"
-            " candidates are compared with what was measured beside them"
-        )
-        return False
 
     def merge(self, index: int) -> None:
         """Makes the candidate's measurement one of all its steps at the pace at which most of them were timed."""
@@ -331,9 +260,9 @@ class Search:
         kept["from_earlier_run"] = all(visit.is_earlier for visit in visits)
         self.outcomes[index] = Measurement.of(times, self.candidates[index].sequences, seq_len, **kept)
 
-    def over_limit(self, index: int, outcome: Measurement | Failure) -> int | None:
+    def over_limit(self, index: int) -> int | None:
         """Bytes that the candidate needs beyond the memory limit, measured or predicted; at least 1 if it ran out."""
-        prediction = self.predictions[index]
+        prediction, outcome = self.predictions[index], self.outcomes.get(index)
         needed = prediction.device_memory_bytes or prediction.peak_memory_bytes
         if isinstance(outcome, Measurement):
             needed = outcome.device_memory_bytes or outcome.peak_memory_bytes or needed

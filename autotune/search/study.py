@@ -6,31 +6,35 @@
       user attributes   identity                 what the figures depend on, as a user would say it
                         visit 0007               a visit after the trials: the reference again, or the final
                         pace from visit 0007     the machine's pace changed
-                        final                    how the final ended
+                        judged                   the last visit of a trial for which that was decided
+                        final                    how the final ended, and between whom
       trial             micro_batches, schedule, virtual_stages; each timed step as an intermediate value
       its constraint    memory over the limit (GiB); above 0: does not fit, or ran out of memory
       its attributes    visit, measurement or failure, memory_limit_bytes
 
-Values are sequences per second at the machine's usual pace. SQLite commits each of them, so a process may be killed at
-any moment: a trial is finished once its measurement is there.
+Values are sequences per second at the pace that the machine had at first. SQLite commits each of them, so a process may
+be killed at any moment: a trial is finished once its measurement is there, which is written last.
 """
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
+from autotune.search.prospects import Goal
 from autotune.search.pruner import WorseBeyondDoubtPruner
-from autotune.search.space import DIMENSIONS, Key, Space, params_of
+from autotune.search.space import DIMENSIONS, Key, Space, params_of, show
 from autotune.search.visits import PaceChange, Visit, Visits
+
+if TYPE_CHECKING:
+    from autotune.search.sampler import WholeCandidateSampler
 
 CONSTRAINT = "memory over the limit (GiB)"
 METRIC = "throughput (sequences/s)"
@@ -66,7 +70,7 @@ class Study:
             self._name_it(identity or {})
             self._recover()
         except Exception as error:
-            first_line = str(error).splitlines()[0]
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"cannot open the study {path}: {first_line}; remove it or give --state-dir") from None
 
     def _name_it(self, identity: Identity) -> None:
@@ -80,18 +84,15 @@ class Study:
 
     def _recover(self) -> None:
         """Ends the trials that an earlier run was killed in; one whose measurement is there is finished."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            stored = trial.user_attrs.get("measurement")
-            if stored is None:
-                self._study.tell(trial.number, state=TrialState.FAIL)
-            elif stored["pruned"]:
-                self._study.tell(trial.number, state=TrialState.PRUNED)
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if "measurement" in trial.user_attrs:
+                self._study.tell(trial.number, trial.user_attrs["rate"])
             else:
-                self._study.tell(trial.number, stored["throughput_seq_s"])
+                self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def use(self, sampler: BaseSampler, tolerance: float) -> None:
+    def use(self, sampler: "WholeCandidateSampler", tolerance: float) -> None:
         """Sets who proposes candidates, and within what of the best they are worth their steps."""
-        self._study.sampler = sampler
+        self._study.sampler = self._sampler = sampler
         self._study.pruner = WorseBeyondDoubtPruner(tolerance)
 
     def _trials(self) -> Iterator[tuple[int, FrozenTrial]]:
@@ -105,9 +106,11 @@ class Study:
     def finished(self, memory_limit: int | None = None) -> dict[int, Measurement | Failure]:
         """The outcome of every candidate that an earlier run of this study finished.
 
-        What ran out of memory under a lower limit than now does not count.
+        What ran out of memory under a lower limit than now does not count; nor does a rank that died or hung, which may
+        not have been the candidate's fault, before it has happened twice.
         """
         found: dict[int, Measurement | Failure] = {}
+        deaths: dict[int, int] = {}
         for index, trial in self._trials():
             stored = trial.user_attrs
             if "measurement" in stored:
@@ -116,7 +119,9 @@ class Study:
             elif "failure" in stored:
                 failure = Failure.model_validate_json(json.dumps(stored["failure"]))
                 limit = stored.get("memory_limit_bytes")
-                if failure.kind != "out_of_memory" or not limit or not memory_limit or memory_limit <= limit:
+                deaths[index] = deaths.get(index, 0) + (failure.kind in ("crash", "hang"))
+                is_over = not limit or not memory_limit or memory_limit <= limit
+                if is_over if failure.kind == "out_of_memory" else deaths[index] != 1:
                     found[index] = failure
         return found
 
@@ -124,9 +129,12 @@ class Study:
         """Every visit of earlier runs, and the changes of pace that these found."""
         found = Visits()
         for index, trial in self._trials():
-            if "visit" in trial.user_attrs:
+            if "measurement" in trial.user_attrs:
                 times = tuple(trial.user_attrs["measurement"]["step_times_s"])
                 found.all.append(Visit(trial.user_attrs["visit"], index, times, is_earlier=True))
+        last = max(found.all, key=lambda visit: visit.number, default=None)
+        if last is not None and last.number > self._study.user_attrs.get("judged", -1):
+            found.unjudged = last
         keys = [params_of(candidate) for candidate in self.candidates]
         numbers = [trial.user_attrs.get("visit", -1) for trial in self._study.get_trials(deepcopy=False)]
         for attribute, value in self._study.user_attrs.items():
@@ -144,8 +152,7 @@ class Study:
 
     def begin(self, candidate: Candidate | None) -> tuple[int, "optuna.trial.Trial"]:
         """A new trial, of exactly this candidate or of the one that the sampler proposes; with its index."""
-        if candidate is not None:
-            self._study.enqueue_trial(params_of(candidate))
+        self._sampler.wanted = candidate
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self._study.ask(self.space.distributions)
@@ -163,13 +170,14 @@ class Study:
         over_limit: int | None,
         memory_limit: int | None,
     ) -> None:
-        """Stores the outcome: complete, pruned or failed.
+        """Stores the outcome.
 
-        ``over_limit``: bytes that the candidate needs beyond the limit. What ran out of memory is pruned with its
-        constraint violated, since Optuna's samplers learn nothing from trials that failed.
+        A trial that the pruner ended is complete: steps are repetitions, so two of them are a measurement too, and
+        Optuna's Gaussian process learns from complete trials only. What ran out of memory is pruned, with its
+        constraint violated; TPE learns from that, and from trials that failed nobody does. ``over_limit``: bytes that
+        the candidate needs beyond the limit, None where it is not known.
         """
-        if over_limit is not None:
-            trial.set_constraint(CONSTRAINT, over_limit / 2**30)
+        trial.set_constraint(CONSTRAINT, (over_limit or 0) / 2**30)
         trial.set_user_attr("memory_limit_bytes", memory_limit)
         if isinstance(outcome, Failure):
             trial.set_user_attr("failure", outcome.model_dump(mode="json"))
@@ -177,11 +185,9 @@ class Study:
             self._study.tell(trial, state=TrialState.PRUNED if ran_out else TrialState.FAIL)
             return
         trial.set_user_attr("visit", visit)
+        trial.set_user_attr("rate", rate)
         trial.set_user_attr("measurement", outcome.model_dump(mode="json"))
-        if outcome.pruned:
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, rate)
+        self._study.tell(trial, rate)
 
     def keep_visit(self, visit: Visit) -> None:
         """Stores a visit that is no trial: Optuna's finished trials do not change."""
@@ -192,14 +198,23 @@ class Study:
         """Stores a change of the machine's pace."""
         self._study.set_user_attr(f"pace from visit {change.visit:04d}", change.pace)
 
-    def keep_final(self, words: str, after_trials: int) -> None:
-        """Stores how the final ended, and among how many candidates that ran."""
-        self._study.set_user_attr("final", {"ended": words, "after_trials": after_trials})
+    def keep_judged(self, visit: Visit) -> None:
+        """Stores that the pace of the machine was decided up to the visit of this trial."""
+        self._study.set_user_attr("judged", visit.number)
 
-    def final(self) -> tuple[str, int] | None:
-        """How the last final ended, and among how many candidates; None before the first."""
-        stored = self._study.user_attrs.get("final")
-        return (stored["ended"], stored["after_trials"]) if stored else None
+    def keep_final(self, words: str, between: Iterable[int], goal: Goal) -> None:
+        """Stores how the final ended, between which candidates that ran, and for what."""
+        self._study.set_user_attr("final", {"ended": words, **self._contest(between, goal)})
+
+    def final(self, between: Iterable[int], goal: Goal) -> str | None:
+        """How the final between these candidates ended; None before it was held."""
+        stored = dict(self._study.user_attrs.get("final", {}))
+        ended: str | None = stored.pop("ended", None)
+        return ended if stored == self._contest(between, goal) else None
+
+    def _contest(self, between: Iterable[int], goal: Goal) -> dict[str, Any]:
+        names = sorted(show(self.candidates[index]) for index in between)
+        return {"between": names, "objective": goal.objective, "tolerance": goal.tolerance}
 
 
 def differences(storage: Any, identity: Identity) -> dict[str, list[str]]:

@@ -88,6 +88,7 @@ class Visits:
     all: list[Visit] = field(default_factory=list)
     changes: list[PaceChange] = field(default_factory=list)
     next_number: int = 0
+    unjudged: Visit | None = None  # an earlier run ended before it could tell whether the pace had changed by then
 
     def add(self, index: int, step_times_s: tuple[float, ...]) -> Visit:
         """The visit that has just ended."""

@@ -8,6 +8,10 @@ PARTS = {
     "speed": "what a simulated action costs, against a plain loop and against torch's own dry run",
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
     "real": "predictions against real runs on this machine",
+    "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
+    "overhead": "what of a run is neither profiling nor a pipeline step",
+    "kill": "kill -9 of the controller at random moments",
+    "disturbed": "a busy core during a third of the run",
 }
 
 

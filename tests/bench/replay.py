@@ -21,7 +21,7 @@ from autotune.predict.record import Candidate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 
-STEPS, ROUNDS = 2, 2
+STEPS, ROUNDS = 1, 3
 MESSAGE_BYTES = 256 * 1024
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autotune.predict.revise import QUANTILE
-from autotune.search.prospects import Goal, Outlook, Standing, confidence
+from autotune.search.prospects import Goal, Outlook, Standing, confidence, expected_loss
 
 
 def outlook(measured, unmeasured, goal=None):
@@ -56,5 +56,8 @@ def test_the_confidence_is_the_chance_to_be_within_the_tolerance():
     assert confidence(0, apart, 0.01) == 1.0
     assert confidence(1, apart, 0.01) == 0.0
     twins = alone | {1: Standing(1, 1.0, 0.01, 1)}
+    # The higher of two equal ones is expected to lie 0.01·sqrt 2 / sqrt(2 pi) above a pick of either.
+    assert expected_loss(0, twins) == pytest.approx(0.01 * np.sqrt(2) / np.sqrt(2 * np.pi), rel=0.05)
+    assert expected_loss(0, alone) == 0.0
     # Two equal candidates differ by a normal of sigma 0.01·sqrt 2: below ln(1/0.99) with probability 0.76.
     assert confidence(0, twins, 0.01) == pytest.approx(0.76, abs=0.02)

@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from autotune.search.pruner import DOUBT, WorseBeyondDoubtPruner
+from autotune.search.search import LEAST_STEPS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -17,12 +18,12 @@ def finished(study, rates):
     study.tell(trial, sum(rates) / len(rates))
 
 
-def would_prune(study, rates):
-    """After which step the trial is ended, or None."""
+def would_prune(study, rates, least=1):
+    """After which step the trial is ended, or None. ``least``: the search asks only after so many."""
     trial = study.ask()
     for number, rate in enumerate(rates):
         trial.report(rate, number)
-        if trial.should_prune():
+        if number + 1 >= least and trial.should_prune():
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return number + 1
     study.tell(trial, sum(rates) / len(rates))
@@ -35,8 +36,8 @@ def study_with(rates, tolerance=0.01):
     return study
 
 
-@pytest.mark.parametrize(("rate", "after"), [(0.5, 2), (0.9, 2), (0.999, None), (1.0, None), (1.5, None)])
-def test_the_clearly_worse_ends_after_two_steps(rate, after):
+@pytest.mark.parametrize(("rate", "after"), [(0.5, 1), (0.9, 1), (0.999, None), (1.0, None), (1.5, None)])
+def test_the_clearly_worse_ends_at_once(rate, after):
     assert would_prune(study_with([1.0, 1.002, 0.999, 1.001]), [rate, rate * 1.001, rate * 0.999]) == after
 
 
@@ -48,7 +49,7 @@ def test_nothing_is_pruned_before_there_is_a_best():
 def test_noise_asks_for_more_steps():
     wild = study_with([1.0, 1.25, 0.8, 1.1, 0.9])
     assert would_prune(wild, [0.9, 0.95, 0.85]) is None
-    assert would_prune(study_with([1.0, 1.001, 0.999, 1.0, 1.0]), [0.9, 0.9]) == 2
+    assert would_prune(study_with([1.0, 1.001, 0.999, 1.0, 1.0]), [0.9, 0.9]) == 1
 
 
 def test_an_equal_candidate_is_rarely_pruned():
@@ -58,5 +59,5 @@ def test_an_equal_candidate_is_rarely_pruned():
         study = study_with([draw.lognormvariate(0.0, 0.03) for _ in range(5)])
         for _ in range(3):  # the noise is pooled over all trials
             finished(study, [0.5 * draw.lognormvariate(0.0, 0.03) for _ in range(5)])
-        pruned += would_prune(study, [0.99 * draw.lognormvariate(0.0, 0.03) for _ in range(2)]) is not None
+        pruned += would_prune(study, [0.99 * draw.lognormvariate(0.0, 0.03) for _ in range(2)], LEAST_STEPS) is not None
     assert pruned <= 300 * 3 * DOUBT

@@ -24,7 +24,7 @@ def test_a_true_model_needs_few_trials(tmp_path):
     found = search(tmp_path, machine)
     assert found.trials < len(CANDIDATES)
     assert found.real_steps < 0.5 * len(CANDIDATES) * 6
-    assert "no other candidate can beat the best by more than 1%" in found.stopped_because
+    assert "no other candidate can beat the best by more than 1 %" in found.stopped_because
     assert picked(found) == BEST
     assert found.confidence() > 0.9
 
@@ -41,9 +41,9 @@ def test_a_machine_at_another_pace_than_the_profiles_changes_nothing(tmp_path):
     assert found.trials < len(CANDIDATES)
 
 
-def test_a_clearly_worse_candidate_is_pruned_after_two_steps(tmp_path):
+def test_a_clearly_worse_candidate_is_pruned_after_a_step(tmp_path):
     naive = search(tmp_path, Machine()).measured[0]
-    assert (naive.pruned, len(naive.step_times_s)) == (True, 2)
+    assert (naive.pruned, len(naive.step_times_s)) == (True, 1)
 
 
 def test_every_outcome_is_saved_at_once(tmp_path):
@@ -91,8 +91,8 @@ def test_tied_candidates_meet_in_a_final_in_random_order(tmp_path):
     machine = Machine(factor=lambda m: equal[m], noise=0.01)
     found = search(tmp_path, machine, exhaustive=True)
     final = machine.asked[len(CANDIDATES) + found.checks :]
-    assert len(final) == 9  # three rounds of three finalists
-    assert all(len(set(final[at : at + 3])) == 3 for at in (0, 3, 6))
+    assert len(final) in (3, 6)  # rounds of three finalists
+    assert all(len(set(final[at : at + 3])) == 3 for at in range(0, len(final), 3))
     assert "the tie is accepted" in found.final
 
 
@@ -122,3 +122,30 @@ def test_a_steady_machine_is_not_said_to_drift(tmp_path):
     for seed in range(5):
         found = search(tmp_path / str(seed), Machine(noise=0.01, seed=seed), exhaustive=True)
         assert found.warned == []
+
+
+def test_what_does_not_fit_never_wins(tmp_path):
+    """As after --explore-limit, or when an earlier run of the study had no limit: the fastest needs too much."""
+    fast = search(tmp_path / "free", Machine())
+    limit = fast.standings()[fast.pick()].peak - 1
+    found = search(tmp_path / "limited", Machine(), memory_limit=limit, exhaustive=True)
+    assert fast.pick() in found.measured
+    assert found.standings()[found.pick()].peak <= limit
+    assert fast.pick() not in found.standings()
+    resumed = search(tmp_path / "free", Machine(), memory_limit=limit, allowed=[4, 5, 6])
+    assert resumed.pick() in (4, 5, 6)
+
+
+def test_a_promising_candidate_whose_trial_was_disturbed_is_visited_again(tmp_path):
+    """The first steps of the true best run while something else does; only those."""
+    search(tmp_path, Machine(), allowed=[4])
+    machine = Machine()
+    machine.factor = lambda m: 1.4 if m == BEST and machine.asked.count(BEST) == 1 else 1.0
+    found = search(tmp_path, machine)
+    assert machine.asked.count(BEST) >= 2
+    assert len(found.visits.of(COUNTS.index(BEST))) == machine.asked.count(BEST)
+
+
+def test_no_candidate_left_is_not_called_measured(tmp_path):
+    found = search(tmp_path, Machine(fails=(64,)), exhaustive=True)
+    assert found.stopped_because == "no candidate is left to try"

@@ -6,7 +6,7 @@ import pytest
 from autotune.errors import InputError
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.search.study import CONSTRAINT, METRIC, Study
-from tests.search.machine import BEST, CANDIDATES, Machine, make_search, search
+from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 
 HERE = {"workload": {"layers": 48}, "environment": {"torch_version": "2.13.0"}}
 
@@ -121,3 +121,61 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
     (tmp_path / "state" / "study.db").write_text("not SQLite")
     with pytest.raises(InputError, match=r"cannot open the study .*study\.db"):
         search(tmp_path, Machine())
+
+
+def test_a_kill_between_two_writes_costs_one_trial_and_no_more(tmp_path):
+    """What finish writes before the measurement, and nothing after it."""
+    first = make_search(tmp_path, Machine(), trials=1)
+    first.run()
+    begun = first.study.begin(CANDIDATES[0])[1]
+    begun.set_user_attr("visit", 7)
+    begun.set_user_attr("rate", 1.0)
+    machine = Machine()
+    found = search(tmp_path, machine)
+    assert 1 in machine.asked
+    assert len({visit.number for visit in found.visits.all}) == len(found.visits.all)
+    assert all(trial.state.is_finished() for trial in stored(tmp_path).get_trials())
+
+
+def test_a_kill_before_the_trial_is_told_loses_nothing(tmp_path):
+    first = make_search(tmp_path, Machine(), trials=1)
+    first.run()
+    begun = first.study.begin(CANDIDATES[0])[1]
+    slow = Measurement.of((200.0, 200.0), CANDIDATES[0].sequences, 1)
+    for name, value in (("visit", 1), ("rate", 0.3), ("measurement", slow.model_dump(mode="json"))):
+        begun.set_user_attr(name, value)
+    machine = Machine()
+    found = search(tmp_path, machine)
+    assert 0 in found.measured
+    assert 1 not in machine.asked
+
+
+def test_a_rank_that_died_once_is_tried_again_in_the_next_run_and_not_in_the_one_after(tmp_path):
+    class Deadly(Machine):
+        def __call__(self, candidate, prediction, steps, keep_going):
+            self.asked.append(candidate.micro_batches)
+            return Failure(kind="crash", rank=0, message="killed by signal 9")
+
+    asked = []
+    for _ in range(3):
+        machine = Deadly()
+        search(tmp_path, machine, allowed=[3])
+        asked.append(machine.asked)
+    assert asked == [[BEST], [BEST], []]
+
+
+def test_a_change_of_pace_that_was_not_yet_found_is_found_after_the_stop(tmp_path):
+    """Killed right after the trial of the true best, which ran while the machine was slow."""
+    slow = Machine(noise=0.002, pace=lambda step: 1.0 if step <= 3 else 1.4)
+    first = make_search(tmp_path, slow, trials=1)
+    first.run()
+    index, begun = first.study.begin(CANDIDATES[4])
+    times = tuple(1.4 * PREDICTIONS[4].step_time_s for _ in range(3))
+    outcome = Measurement.of(times, CANDIDATES[4].sequences, 1, peak_memory_bytes=(1, 1, 1, 1))
+    first.study.finish(begun, outcome, 1, 1.0, None, None)
+    after = Machine(noise=0.002, pace=lambda step: 1.4)
+    found = search(tmp_path, after)
+    assert index == 4
+    assert max(found.visits.paces) == pytest.approx(1.4, rel=0.03)
+    ratio = found.visits.estimate(4).step_time_s / found.visits.estimate(3).step_time_s
+    assert ratio == pytest.approx(PREDICTIONS[4].step_time_s / PREDICTIONS[3].step_time_s, rel=0.03)

@@ -1,0 +1,72 @@
+"""Workloads that really differ, for benchmarks of the search: real models on these cores, and recorded A100s."""
+
+import csv
+from pathlib import Path
+
+from autotune.pipeline.commands import StageTime
+from autotune.profile.record import Environment, MessageSize, Profile, StageMemory, StageProfile
+from autotune.records import write_record
+from tests.published import zero_bubble
+
+BATCH = 48  # ten divisors
+SMALL = {"layers": 12, "hidden": 64, "seq_len": 32, "vocab": 512, "batch": BATCH}
+
+REAL: dict[str, dict[str, object]] = {
+    "2 ranks": SMALL | {"stages": 2},
+    "4 ranks": SMALL | {"stages": 4},
+    "large hidden": SMALL | {"stages": 2, "layers": 4, "hidden": 256, "batch": 24},
+    "long sequences": SMALL | {"stages": 4, "layers": 4, "hidden": 32, "seq_len": 256},
+    "short sequences": SMALL | {"stages": 2, "seq_len": 4},
+    "costly last stage": SMALL | {"stages": 4, "layers": 8, "vocab": 8192, "batch": 24},
+    "cheap last stage": SMALL | {"stages": 2, "layers": 15, "vocab": 16},
+    "latency-bound": SMALL | {"stages": 4, "hidden": 16, "seq_len": 8, "vocab": 32},
+    "memory-limited": SMALL | {"stages": 2, "hidden": 128, "schedule": "GPipe", "memory_limit": "48MiB"},
+}
+ALL_SCHEDULES: dict[str, dict[str, object]] = {
+    "2 ranks, all schedules": SMALL | {"stages": 2, "schedule": "all", "batch": 24},
+    "4 ranks, all schedules": SMALL | {"stages": 4, "schedule": "all", "batch": 24},
+}
+REPLAYED: dict[str, dict[str, object]] = {
+    "4 A100 replayed": {"ranks": 4, "batch": 24},
+    "8 A100 replayed": {"ranks": 8, "batch": 48},
+}
+
+
+def efficiency() -> dict[int, float]:
+    """Teraflops of one A100 by micro-batch size, as digitised from Narayanan et al. 2021, Figure 7."""
+    with open(Path(zero_bubble.__file__).with_name("megatron_throughput.csv"), newline="") as file:
+        return {int(row["microbatch_size"]): float(row["teraflops_per_gpu"]) for row in csv.DictReader(file)}
+
+
+def a100_profile(ranks: int, batch: int) -> Profile:
+    """The zero-bubble paper's 1.5B model; its times at b = 6 on 8 ranks, carried to other b by Megatron's curve."""
+    known = zero_bubble.stage_times()["1.5B", 24]
+    scale = 8 / ranks
+    rates = efficiency()
+    at_six = rates[4] + (rates[8] - rates[4]) / 2
+    rows = []
+    for size, rate in rates.items():
+        factor = scale * size / 6 * at_six / rate
+        rows.append(
+            StageTime(micro_batch_size=size, t_f=known.t_f * factor, t_b=known.t_b * factor, t_w=known.t_w * factor)
+        )
+    stage = StageProfile(
+        time_s=tuple(rows), memory=(StageMemory(micro_batch_size=1, activation_bytes=round(0.7e9 * scale)),)
+    )
+    message = MessageSize(micro_batch_size=1, bytes=1024 * 2304 * 2)  # the paper's sequence and hidden size, bf16
+    return Profile(
+        environment=Environment(device="cuda", devices=("NVIDIA A100-SXM4-80GB",) * ranks),
+        stages=(stage,) * ranks,
+        message_bytes=(message,),
+        workload={"batch": batch, "seq_len": 1024, "layers": 24},  # type: ignore[arg-type]
+    )
+
+
+def flags_of(name: str, folder: Path) -> dict[str, object]:
+    """The flags of ``autotune run`` for a workload; files it needs are written to ``folder``."""
+    places: dict[str, object] = {"state_dir": folder / "state", "out": folder / "report.json"}
+    if name not in REPLAYED:
+        return (REAL | ALL_SCHEDULES)[name] | {"device": "cpu"} | places
+    path = folder / "recorded.json"
+    write_record(path, a100_profile(**REPLAYED[name]))  # type: ignore[arg-type]
+    return {"device": "replay", "profile": path} | places
