@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ROUNDS, FINALISTS = 2, 3
 SURE = 0.95  # confidence that ends the final
-ACCEPTED = 1 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
+ACCEPTED = 2 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
 
 
 def contenders(search: "Search") -> list[int]:

@@ -10,7 +10,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import log, sqrt
+from math import hypot, log, sqrt
+from statistics import median
 
 from autotune.config import SamplerName
 from autotune.pipeline.outcome import Failure, Measurement
@@ -27,6 +28,7 @@ from autotune.search.visits import NOTICEABLE, Visits, step_noise
 
 LEAST_STEPS, STEPS = 2, 5  # timed steps of a trial: as many as it takes to know it well
 WELL = 0.75  # of the tolerance; the final does the rest where it matters
+BEHIND = 1.0  # sigmas below the best beyond which further steps go to others
 UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Measurement | Failure]
@@ -211,7 +213,7 @@ class Search:
                 return True
             # One step, which something else may have disturbed, is enough where the model says the same.
             is_pruned = (len(times) >= LEAST_STEPS or is_hopeless) and trial.should_prune()
-            return not is_pruned and not self.is_known_well(times)
+            return not is_pruned and not self.is_known_well(times) and not self.is_behind(index, times)
 
         self.trials += 1
         self.on_progress(f"{show(candidate)}: first step, untimed")
@@ -236,6 +238,17 @@ class Search:
             return False
         noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
         return noise.sigma / sqrt(len(times)) <= self.goal.gain * WELL
+
+    def is_behind(self, index: int, times: list[float]) -> bool:
+        """Whether these steps make it unlikely that the candidate beats the best by more than is worth a trial."""
+        best = max(
+            (one.rate * self.visits.usual_pace / self.visits.pace for one in self.standings().values()), default=0.0
+        )
+        if len(times) < LEAST_STEPS or not best:
+            return False
+        noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
+        ahead = log(self.candidates[index].sequences / median(times) / best) - self.goal.gain
+        return ahead < -BEHIND * hypot(noise.sigma / sqrt(len(times)), self.visits.visit_noise())
 
     def is_even(self, times: list[float]) -> bool:
         """Whether the steps of a visit are alike but for noise; if not, something else ran during some of them."""

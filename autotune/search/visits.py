@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import exp, hypot, log
-from statistics import NormalDist, median
+from statistics import NormalDist, mean, median
 
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
-VISIT_NOISE = 0.003  # relative; between visits to the same candidate on a steady machine
+VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate before any was repeated; its weight
 PACE_MISFIT = 0.2  # of a change of pace in logarithms: candidates do not slow down all alike
 SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
 
@@ -129,14 +129,31 @@ class Visits:
         """Of a step."""
         return step_noise(visit.step_times_s for visit in self.all)
 
+    def visit_noise(self, before: int | None = None) -> float:
+        """Relative standard deviation between visits to the same candidate at one pace, beyond that of their steps; of
+        visits ``before`` a number only."""
+        groups: dict[tuple[int, float], list[Visit]] = {}
+        for visit in self.all:
+            if before is None or visit.number < before:
+                groups.setdefault((visit.index, self.pace_at(visit.number)), []).append(visit)
+        squares, freedom, steps = 0.0, 0, self.noise.sigma**2
+        for visits in groups.values():
+            logs = [log(median(visit.step_times_s)) for visit in visits]
+            expected = mean(steps / len(visit.step_times_s) for visit in visits)
+            squares += sum((one - mean(logs)) ** 2 for one in logs) - (len(logs) - 1) * expected
+            freedom += len(logs) - 1
+        variance = (VISIT_WEIGHT * VISIT_NOISE**2 + max(0.0, squares)) / (VISIT_WEIGHT + freedom)
+        return float(variance**0.5)
+
     def estimate(self, index: int, before: int | None = None) -> Estimate:
         """The candidate's step from its visits, those ``before`` a number only; each weighs by what it leaves open."""
-        sigma, usual, total, weights = self.noise.sigma, self.usual_pace, 0.0, 0.0
+        sigma, between, usual = self.noise.sigma, self.visit_noise(before), self.usual_pace
+        total = weights = 0.0
         for visit in self.of(index):
             if before is not None and visit.number >= before:
                 continue
             off = log(self.pace_at(visit.number) / usual)
-            variance = VISIT_NOISE**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
+            variance = between**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
             total += (log(median(visit.step_times_s)) - off) / variance
             weights += 1 / variance
         return Estimate(exp(total / weights), weights**-0.5)
@@ -151,13 +168,13 @@ class Visits:
         Returns the change as beginning with visit ``start``, or None while the difference is within the noise. A pace
         that the machine had before, within the noise, is that pace again.
         """
-        found, variances = [], []
+        found, variances, between = [], [], self.visit_noise(before=min(numbers))
         for visit in self.all:
             if visit.number in numbers:
                 before = self.estimate(visit.index, before=min(numbers))
                 found.append(log(median(visit.step_times_s) / before.step_time_s * self.usual_pace))
                 steps = len(visit.step_times_s)
-                variances.append(hypot(before.sigma, VISIT_NOISE, self.noise.sigma / steps**0.5) ** 2)
+                variances.append(hypot(before.sigma, between, self.noise.sigma / steps**0.5) ** 2)
         pace, sigma = sum(found) / len(found), sum(variances) ** 0.5 / len(found)
         within = max(NOTICEABLE, SIGNIFICANT * sigma)
         if abs(pace - log(self.pace)) < within:

@@ -16,7 +16,7 @@ from autotune.report.record import Report
 from autotune.tune import tune
 from tests.bench.workloads import flags_of
 
-ROUNDS, STEPS = 3, 2
+ROUNDS, STEPS = 4, 2
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,18 @@ def test_what_was_timed_at_another_pace_is_scaled_and_weighs_less():
     assert visits.estimate(1).step_time_s == pytest.approx(2.0, rel=0.01)
 
 
+def test_visits_that_differ_more_than_their_steps_say_so():
+    """Steps agree within a visit, visits do not: what one visit says is known no better than visits differ."""
+    calm, uneven = Visits(), Visits()
+    draw = random.Random(0)
+    for _ in range(12):
+        calm.add(0, noisy(1.0, 0.004, 3, draw.random()))
+        uneven.add(0, noisy(draw.lognormvariate(0.0, 0.03), 0.004, 3, draw.random()))
+    assert calm.visit_noise() < 0.004
+    assert uneven.visit_noise() == pytest.approx(0.03, rel=0.4)
+    assert uneven.estimate(0).sigma > 3 * calm.estimate(0).sigma
+
+
 def test_raw_steps_of_two_paces_are_never_averaged():
     visits = Visits()
     visits.add(0, (1.0, 1.0, 1.0))
