@@ -71,11 +71,11 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
     return search.real_steps
 
 
-def compare(name: str, truth: Truth, folder: Path) -> dict[str, float]:
+def compare(truth: Truth, folder: Path) -> dict[str, float]:
     """Prints what each sampler needs on one workload, and returns how many times the steps of the cost model."""
     needed = {
         sampler: mean(steps_needed(truth, sampler, seed, folder) for seed in range(SEEDS)) for sampler in SAMPLERS
     }
     shown = "  ".join(f"{sampler} {steps:5.1f}" for sampler, steps in needed.items())
-    print(f"{name:23}{len(truth.visits):3} candidates  steps to within 2 %: {shown}", flush=True)
+    print(f"{'':18} steps to within 2 %: {shown}", flush=True)
     return {sampler: steps / needed["cost-model"] for sampler, steps in needed.items()}
