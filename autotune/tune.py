@@ -161,6 +161,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         goal=goal_of(job.config),
         sampler=job.config.sampler,
         memory_limit=job.memory_limit,
+        unevenness=max(profile.drift for profile in found.profiles) / 2,  # profiling shows it by single passes
         seed=job.config.seed,
     )
 

@@ -46,8 +46,12 @@ class Limits:
 
 @dataclass
 class Search:
-    """The state of a search. ``outcomes`` maps the index of a candidate to what its real run ended as, ``revisions`` to
-    the last prediction made before that; ``ruled_out`` says why a candidate is not tried after what others showed."""
+    """The state of a search.
+
+    ``unevenness``: relative standard deviation of the same work between moments, as profiling found it. ``outcomes``
+    maps the index of a candidate to what its real run ended as, ``revisions`` to the last prediction made before that;
+    ``ruled_out`` says why a candidate is not tried after what others showed.
+    """
 
     candidates: list[Candidate]
     predictions: list[Prediction]
@@ -61,6 +65,7 @@ class Search:
     goal: Goal = field(default_factory=Goal)
     sampler: SamplerName = "cost-model"
     memory_limit: int | None = None
+    unevenness: float = 0.0
     seed: int = 0
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
     revisions: dict[int, Revision] = field(default_factory=dict)
@@ -153,6 +158,7 @@ class Search:
         self.outcomes = self.study.finished(self.memory_limit)
         self.earlier_trials = len(self.outcomes)
         self.visits = self.study.visits()
+        self.visits.prior = max(self.visits.prior, self.unevenness)
         for index, outcome in list(self.outcomes.items()):
             if isinstance(outcome, Failure):
                 self.rule_out(index, outcome)

@@ -18,7 +18,7 @@ from math import exp, hypot, log
 from statistics import NormalDist, mean, median
 
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
-VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate before any was repeated; its weight
+VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
 PACE_MISFIT = 0.2  # of a change of pace in logarithms: candidates do not slow down all alike
 SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
 
@@ -88,6 +88,7 @@ class Visits:
     all: list[Visit] = field(default_factory=list)
     changes: list[PaceChange] = field(default_factory=list)
     next_number: int = 0
+    prior: float = VISIT_NOISE  # what visits to one candidate are taken to differ by before any was repeated
     unjudged: Visit | None = None  # an earlier run ended before it could tell whether the pace had changed by then
 
     def add(self, index: int, step_times_s: tuple[float, ...]) -> Visit:
@@ -142,7 +143,7 @@ class Visits:
             expected = mean(steps / len(visit.step_times_s) for visit in visits)
             squares += sum((one - mean(logs)) ** 2 for one in logs) - (len(logs) - 1) * expected
             freedom += len(logs) - 1
-        variance = (VISIT_WEIGHT * VISIT_NOISE**2 + max(0.0, squares)) / (VISIT_WEIGHT + freedom)
+        variance = (VISIT_WEIGHT * self.prior**2 + max(0.0, squares)) / (VISIT_WEIGHT + freedom)
         return float(variance**0.5)
 
     def estimate(self, index: int, before: int | None = None) -> Estimate:

@@ -12,8 +12,8 @@ from tests.bench.workloads import A100, ALL_SCHEDULES, MEASURED, REAL, is_replay
 
 
 class Row(NamedTuple):
-    """One workload: regret beyond the measurement's own; shares of the exhaustive search's real steps, and of its device
-    time with profiling counted (None in a replay, whose stages were profiled elsewhere)."""
+    """One workload: regret beyond the measurement's own; shares of the exhaustive search's real steps, and of its
+    device time with profiling counted (None in a replay, whose stages were profiled elsewhere)."""
 
     regret: float
     steps: float

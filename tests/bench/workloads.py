@@ -28,7 +28,7 @@ MEASURED: dict[str, dict[str, object]] = {
     "costly last stage": USUAL | {"stages": 4, "layers": 8, "vocab": 8192},
     "cheap last stage": USUAL | {"stages": 2, "layers": 15, "vocab": 16},
     "latency-bound": USUAL | {"stages": 4, "layers": 32, "hidden": 16, "seq_len": 4, "vocab": 32, "batch": 60},
-    "memory-limited": USUAL | {"stages": 2, "hidden": 128, "schedule": "GPipe", "memory_limit": "48MiB"},
+    "memory-limited": USUAL | {"stages": 2, "hidden": 128, "schedule": "GPipe", "memory_limit": "100.3MiB"},
 }
 """Profiled on these cores, then replayed: real ranks and messages, waiting instead of computing, for the computing of
 these shared machines is noisier than candidates differ."""
