@@ -21,7 +21,7 @@ from autotune.profile.record import ROUNDS, Profile, StageProfile
 
 # Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
 # disturb each other in ways that no profile holds; ranks with a device of their own hardly do.
-SHARED_COMMON, SHARED_MISFIT = 0.05, 0.03
+SHARED_COMMON, SHARED_MISFIT = 0.07, 0.04
 OWN_COMMON, OWN_MISFIT = 0.015, 0.01
 OVERHEAD = 0.5  # the runtime's cost per action may be off by half
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from autotune.workload.partition import stage_ranks
 
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
 CALIBRATION_STEPS = 2  # per round
+LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S = 600.0
 FRAGMENTATION = 1.1  # assumed of a caching allocator: stages alone do not show it, real runs tell what they took
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -56,17 +58,22 @@ class Measurer:
         except RankFailure as error:
             raise DeviceError(f"profiling failed on rank {error.failure.rank}: {error.failure.message}") from None
 
-    def stage_times(self) -> list[list[StageTime]]:
+    def stage_times(self, sizes: tuple[int, ...]) -> list[list[StageTime]]:
         """Times each stage while all others are idle."""
         rows, found = TypeAdapter(list[StageTime]), []
         for stage, rank in enumerate(self.stage_ranks):
-            command = TimeStage(stage=stage, micro_batch_sizes=self.sizes, split=self.split)
+            command = TimeStage(stage=stage, micro_batch_sizes=sizes, split=self.split)
             found.append(rows.validate_python(self.ask(command)[rank]))
         return found
 
-    def round(self, is_shared: bool) -> "Round":
-        """One round of all that drifts; ``is_shared``: ranks share cores."""
-        return Round(self.stage_times(), self.calibrations(is_shared))
+    def round(self, number: int, is_shared: bool) -> "Round":
+        """One round of all that drifts; ``is_shared``: ranks share cores.
+
+        Every other round leaves out the few large sizes that take most of the time, and vary least.
+        """
+        small = tuple(size for size in self.sizes if LARGE * size <= self.sizes[-1])
+        sizes = small if number % 2 and small else self.sizes
+        return Round(self.stage_times(sizes), self.calibrations(is_shared))
 
     def stage_memory(self) -> list[list[StageMemory]]:
         """Of every size that all stages have room for; only these are measured further."""
@@ -104,7 +111,7 @@ class Measurer:
         bandwidth = largest / (full - empty) if full > empty else None
         return Link(**{"from": source, "to": target}, latency_s=empty / 2, bandwidth_bytes_s=bandwidth)
 
-    def calibration(self, size: int, count: int, wait: Waits | None) -> Calibration:
+    def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
         """A pipelined run of ``count`` micro-batches of ``size``.
 
         ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
@@ -120,7 +127,7 @@ class Measurer:
         )
         self.primed = [Primed.model_validate(answer) for answer in self.ask(plan)]
         walls: list[float] = []
-        for _ in range(CALIBRATION_STEPS):
+        for _ in range(steps):
             step = [StepTimes.model_validate(answer) for answer in self.ask(Step())]
             walls.append(max(rank.end_s for rank in step) - min(rank.start_s for rank in step))
         return Calibration(
@@ -137,9 +144,10 @@ class Measurer:
         ranks, smallest = len(self.everyone), self.sizes[0]
         if not is_shared:
             return [self.calibration(smallest, 2 * ranks, waiting(self.message_bytes(smallest)))]
-        middle = self.sizes[len(self.sizes) // 2]
-        counts = {middle: ranks} | {smallest: 2 * ranks}  # a longer run where it costs little
-        return [self.calibration(size, counts[size], None) for size in sorted(counts)]
+        found, middle = [self.calibration(smallest, 2 * ranks, None)], self.sizes[len(self.sizes) // 2]
+        if middle > smallest:
+            found.append(self.calibration(middle, ranks, None, steps=1))  # longer steps, that vary less
+        return found
 
 
 def waiting(message_bytes: int) -> Waits:
@@ -171,13 +179,10 @@ def measure_profile(
     rounds = []
     for number in range(ROUNDS):
         notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
-        rounds.append(measurer.round(cores is not None))
+        rounds.append(measurer.round(number, cores is not None))
     notify("measuring optimizers", 0.9)
     optimizers = measurer.optimizers()
-    times = [
-        [StageTime.merged(rows) for rows in zip(*stage, strict=True)]
-        for stage in zip(*(r.times for r in rounds), strict=True)
-    ]
+    times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment,
@@ -202,13 +207,20 @@ class Round(NamedTuple):
     calibrations: list[Calibration]
 
 
+def merged(rows: list[StageTime]) -> list[StageTime]:
+    """One row for each micro-batch size, ascending."""
+    sizes = sorted({row.micro_batch_size for row in rows})
+    return [StageTime.merged([row for row in rows if row.micro_batch_size == size]) for size in sizes]
+
+
 def drift_of(rounds: list[Round], times: list[list[StageTime]]) -> float:
     """Relative standard deviation between rounds of the same passes: of the mean over all stages and sizes."""
+    usual = [{row.micro_batch_size: row.t_f + row.backward for row in rows} for rows in times]
     paces = [
         mean(
-            (row.t_f + row.backward) / (merged.t_f + merged.backward)
-            for rows, all_rows in zip(one.times, times, strict=True)
-            for row, merged in zip(rows, all_rows, strict=True)
+            (row.t_f + row.backward) / known[row.micro_batch_size]
+            for rows, known in zip(one.times, usual, strict=True)
+            for row in rows
         )
         for one in rounds
     ]

@@ -1,28 +1,35 @@
 """Prediction against measurement on this machine: two and four ranks, three schedules, every divisor of 64.
 
-Profile and measurements alternate: each round is one `autotune run --exhaustive --fresh`, as a user would make it, with
-profiles of its own. Machines drift, so a candidate's error is the median of its rounds.
+Profile and measurements alternate: each round measures fresh profiles, then visits every candidate once, in random
+order. Machines drift, so a candidate's error is the median of its rounds.
 """
 
-import subprocess
-import sys
+import random
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
 from statistics import linear_regression, median
 
-from autotune.report.record import CandidateReport, Report, read_report
+from autotune.config import load_config
+from autotune.job import Events, obtain_profile, prepare_job
+from autotune.pipeline.commands import Prepare
+from autotune.pipeline.measure import measure_candidate
+from autotune.pipeline.outcome import Measurement
+from autotune.predict.predict import predict
+from autotune.predict.revise import revise
+from tests.bench.truth import cut_of
 
-ROUNDS = 3
+ROUNDS, STEPS = 4, 2
 SCHEDULES = "GPipe,1F1B,Interleaved1F1B"
 Key = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One candidate in one round, seconds of a step; peak memory error of each rank."""
+    """One candidate in one round, seconds of a step; whether the first prediction's interval holds the measurement, and
+    that of the last, which knows the candidates visited before; peak memory error of each rank."""
 
     key: Key
     predicted: float
@@ -37,29 +44,35 @@ class Pair:
         return self.predicted / self.measured - 1
 
 
-def one_round(stages: int, folder: Path) -> Report:
-    """Runs the default workload on ``stages`` ranks, confirming every candidate."""
-    flags = ["--stages", str(stages), "--schedule", SCHEDULES, "--exhaustive", "--fresh", "--quiet"]
-    subprocess.run([sys.executable, "-m", "autotune", "run", *flags], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return read_report(folder / "report.json")
-
-
-def pair(row: CandidateReport) -> Pair:
-    """Takes from the report's row what is compared."""
-    first, last, real = row.prediction, row.last_prediction, row.measurement
-    assert real is not None
-    assert last is not None
-    assert first.peak_memory_bytes is not None
-    assert real.peak_memory_bytes is not None
-    peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
-    return Pair(
-        key=(row.micro_batches, row.schedule),
-        predicted=first.step_time_s,
-        measured=real.step_time_s,
-        is_covered=first.step_time_low_s <= real.step_time_s <= first.step_time_high_s,
-        is_covered_again=last.step_time_low_s <= real.step_time_s <= last.step_time_high_s,
-        memory_errors=tuple(mine / theirs - 1 for mine, theirs in peaks),
-    )
+def one_round(stages: int, folder: Path, shuffle: random.Random) -> Iterator[Pair]:
+    """Fresh profiles of the default workload on ``stages`` ranks, then a visit to every candidate."""
+    flags = {"stages": stages, "schedule": SCHEDULES, "fresh": True, "device": "cpu", "state_dir": folder}
+    job = prepare_job(load_config(None, flags), Events())
+    try:
+        profiles = {cut: obtain_profile(job, cut)[0] for cut in job.cuts}
+        predictions = [predict(profiles[c.virtual_stages], c, None) for c in job.candidates]
+        measured: dict[int, float] = {}
+        order = shuffle.sample(range(len(predictions)), len(predictions))
+        for index in sorted(order, key=lambda index: cut_of(job.candidates[index])):
+            candidate, first = job.candidates[index], predictions[index]
+            last = revise(predictions, measured)[index]
+            plan = Prepare(**candidate.model_dump())
+            real = measure_candidate(job.ranks, job.workload, plan, first.step_time_s, STEPS, lambda *_: True)
+            assert isinstance(real, Measurement), real
+            assert first.peak_memory_bytes is not None
+            assert real.peak_memory_bytes is not None
+            measured[index] = real.step_time_s
+            peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
+            yield Pair(
+                key=(candidate.micro_batches, candidate.schedule),
+                predicted=first.step_time_s,
+                measured=real.step_time_s,
+                is_covered=first.step_time_low_s <= real.step_time_s <= first.step_time_high_s,
+                is_covered_again=last.step_time_low_s <= real.step_time_s <= last.step_time_high_s,
+                memory_errors=tuple(mine / theirs - 1 for mine, theirs in peaks),
+            )
+    finally:
+        job.ranks.stop()
 
 
 def print_pairs(pairs: list[Pair]) -> dict[Key, float]:
@@ -103,13 +116,13 @@ def print_summary(pairs: list[Pair], errors: dict[Key, float]) -> None:
 def main() -> None:
     """Runs the rounds of two and of four ranks in turn."""
     found: dict[int, list[Pair]] = {2: [], 4: []}
+    shuffle = random.Random(0)
     for _ in range(ROUNDS):
         for stages, pairs in found.items():
             with tempfile.TemporaryDirectory() as folder:
-                report = one_round(stages, Path(folder))
-                pairs.extend(pair(row) for row in report.candidates)
+                pairs.extend(one_round(stages, Path(folder), shuffle))
     for stages, pairs in found.items():
-        print(f"\nreal: {stages} ranks on {report.environment.cores} cores, {ROUNDS} rounds, predicted/measured")
+        print(f"\nreal: {stages} ranks, {ROUNDS} rounds, predicted/measured")
         print_summary(pairs, print_pairs(pairs))
 
 

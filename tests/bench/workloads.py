@@ -38,7 +38,7 @@ A100: dict[str, dict[str, int]] = {"4 A100": {"ranks": 4, "batch": 24}, "8 A100"
 
 SEVERAL = "LoopedBFS,Interleaved1F1B,InterleavedZeroBubble,ZBVZeroBubble,DualPipeV"
 ALL_SCHEDULES: dict[str, dict[str, object]] = {
-    "2 ranks, all seven": USUAL | {"stages": 2, "schedule": "all", "batch": 12},
+    "2 ranks, all seven": USUAL | {"stages": 2, "schedule": "all"},
     "4 ranks, five": USUAL | {"stages": 4, "schedule": SEVERAL, "batch": 12, "replayed": True},
 }
 """The first computes; the second is profiled with two stages per rank, and replayed."""
