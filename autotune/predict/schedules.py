@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from autotune.config import V_SHAPED
 from autotune.predict.legality import why_illegal
 from autotune.predict.orders import BACKWARD, BUILDERS, FORWARD, KINDS, WEIGHT_GRADIENT, Order
 
 Kind = Literal["F", "B", "I", "W"]
-V_SHAPED = ("ZBVZeroBubble", "DualPipeV")
 ACTION = re.compile(r"(\d*)([FBIW])(\d+)")
 
 
