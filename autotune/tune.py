@@ -14,6 +14,7 @@ from autotune.job import Events, Job, obtain_profile, prepare_job, writable
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
 from autotune.pipeline.outcome import Failure, Measurement
+from autotune.pipeline.ranks import load_torch
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.profile.cache import fingerprint
@@ -28,9 +29,9 @@ from autotune.search.lock import locked
 from autotune.search.prospects import TIE, Goal
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
-from autotune.search.study import Study
+from autotune.search.study import Study, load_storage
 
-UNSTEADY = 0.08  # relative standard deviation between rounds of profiling that is worth a warning
+UNSTEADY = 0.05  # relative standard deviation between rounds of profiling that is worth a warning
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
@@ -209,6 +210,8 @@ def tune(config: Config, events: Events) -> Report:
     """
     writable(config.out)
     check_sampler(config.sampler)
+    load_torch()  # takes seconds, which the controller has its own libraries to load in
+    load_storage()
     job = prepare_job(config, events)
     with locked(lock_path(job)):
         return profile_and_search(job)

@@ -11,6 +11,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Self
@@ -53,7 +54,7 @@ class Ranks:
     def start(self) -> None:
         """Starts fresh ranks; any that still run are ended first."""
         self.stop()
-        CONTEXT.set_forkserver_preload(["autotune.pipeline.worker"])
+        load_torch()
         self._folder = Path(tempfile.mkdtemp(prefix="autotune-"))  # mode 0700: the rendezvous is the user's alone
         for rank in range(self.ranks):
             ours, theirs = CONTEXT.Pipe()
@@ -168,10 +169,16 @@ def run_rank(rank: int, ranks: int, device: str, folder: str, connection: Connec
     serve(rank, ranks, device, folder, connection)
 
 
+def load_torch() -> None:
+    """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
+    CONTEXT.set_forkserver_preload(["autotune.pipeline.preload"])
+    forkserver.ensure_running()
+
+
 def survey() -> dict[str, Any]:
     """What torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    load_torch()
     ours, theirs = CONTEXT.Pipe()
-    CONTEXT.set_forkserver_preload(["autotune.pipeline.worker"])
     process = CONTEXT.Process(target=run_survey, args=(theirs,), daemon=True)
     process.start()
     theirs.close()

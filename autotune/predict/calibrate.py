@@ -11,6 +11,7 @@ import numpy as np
 from autotune.pipeline.commands import StageTime
 from autotune.predict.predict import optimizer_seconds, stage_costs
 from autotune.predict.schedules import build_schedule
+from autotune.predict.simulate import optimizer_tail
 from autotune.predict.wavefront import step_time
 from autotune.profile.record import Calibration, Profile, Shared, StageProfile
 
@@ -74,7 +75,8 @@ def run_seconds(profile: Profile, run: Calibration) -> float:
     model = profile if run.wait_s is None else waiting_profile(profile, run.wait_s)
     schedule = build_schedule(run.schedule, profile.ranks, run.micro_batches, profile.virtual_stages)
     totals = step_time(schedule, stage_costs(model, run.micro_batch_size, schedule))
-    return totals.makespan + max(optimizer_seconds(model, schedule)) + profile.step_overhead_s
+    tail = optimizer_tail(totals.rank_ends, optimizer_seconds(model, schedule))
+    return totals.makespan + tail + profile.step_overhead_s
 
 
 def waiting_profile(profile: Profile, wait_s: float) -> Profile:

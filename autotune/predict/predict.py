@@ -14,7 +14,7 @@ from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertaint
 from autotune.predict.revise import interval, total_sigma
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
-from autotune.predict.simulate import Costs
+from autotune.predict.simulate import Costs, optimizer_tail
 from autotune.predict.split import split_step
 from autotune.predict.wavefront import step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
@@ -155,7 +155,7 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
     totals = step_time(schedule, costs)
     optimizer_s = optimizer_seconds(profile, schedule)
-    step = totals.makespan + max(optimizer_s) + profile.step_overhead_s
+    step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
     unsure = uncertainty(profile, candidate, step)

@@ -108,6 +108,11 @@ class Timeline:
         return float(self.ends.max(initial=0.0))
 
     @cached_property
+    def rank_ends(self) -> Seconds:
+        """float64[p]: when each rank has ended its last action."""
+        return np.array([self.end(rank)[-1] for rank in range(self.schedule.ranks)])
+
+    @cached_property
     def busy(self) -> Seconds:
         """float64[p]: seconds that each rank computes, slowed down by the others where they share cores."""
         return np.array([(self.end(rank) - self.start(rank)).sum() for rank in range(self.schedule.ranks)])
@@ -140,6 +145,12 @@ class Timeline:
             else:
                 path.append(producer)
         return path[::-1]
+
+
+def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
+    """Seconds of the step after the last action of any rank. A rank takes its optimizer step, ``optimizer_s[r]``, as
+    soon as its own actions are done: one that is done early may have ended that too by then."""
+    return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
 
 
 def travel_seconds(program: Program, costs: Costs) -> Seconds:

@@ -19,7 +19,7 @@ import numpy as np
 from autotune.predict.orders import BACKWARD, FORWARD
 from autotune.predict.receives import BLOCKING, Receives
 from autotune.predict.schedules import Schedule
-from autotune.predict.simulate import Costs, Seconds, Timeline
+from autotune.predict.simulate import Costs, Seconds, Timeline, optimizer_tail
 from autotune.predict.wavefront import StepTime, step_time
 
 
@@ -32,7 +32,7 @@ class StepSplit:
     ``granularity``    what this micro-batch size (and a split backward) takes longer than the best pace
     ``slowdown``       what ranks that share cores take longer because of each other
     ``communication``  idle that free links would save
-    ``imbalance``      idle that equal stages would save; and waiting for the slowest rank's optimizer
+    ``imbalance``      idle that equal stages would save; and waiting for the last rank's optimizer
     ``bubble``         idle that remains with free links and equal stages
     ``optimizer``      the rank's own optimizer step
     ``overhead``       what the runtime takes for each action, and for each step
@@ -76,7 +76,7 @@ def split_step(
     step_overhead_s: float = 0.0,
     receives: Receives = "torch",
 ) -> StepSplit:
-    """Divides a step of ``step.makespan`` + slowest optimizer + ``step_overhead_s`` seconds.
+    """Divides a step of ``step.makespan`` + ``optimizer_tail`` + ``step_overhead_s`` seconds.
 
     ``step`` is what ``step_time`` or ``simulate`` make of ``costs``, whose actions each include ``message_overhead_s``.
     ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
@@ -88,7 +88,8 @@ def split_step(
     compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, message_overhead_s)
     done = compute + granularity + overhead
     busy = done if costs.slowdown is None else step.busy
-    idle = np.maximum(0.0, step.makespan - busy)
+    after = optimizer_tail(step.rank_ends, optimizer_s) - optimizer  # below 0: of its idle time before the last action
+    idle = np.maximum(0.0, step.makespan - busy + np.minimum(0.0, after))
     pace = np.minimum(1.0, np.divide(busy, done, out=np.ones_like(done), where=done > 0))
     share = sequences / (schedule.micro_batches * micro_batch_size)
     communication, imbalance, bubble = _idle(schedule, costs, step.makespan, idle, receives)
@@ -98,7 +99,7 @@ def split_step(
         granularity=pace * granularity,
         slowdown=np.maximum(0.0, busy - done),
         communication=communication,
-        imbalance=imbalance + (optimizer.max() - optimizer),
+        imbalance=imbalance + np.maximum(0.0, after),
         bubble=bubble,
         optimizer=optimizer,
         overhead=pace * overhead + step_overhead_s,

@@ -27,15 +27,15 @@ from autotune.predict.simulate import Costs, Seconds, simulate
 
 @dataclass(frozen=True, eq=False)
 class StepTime:
-    """What remains of a Timeline when only the totals count. ``ends``, ``busy``: float64[p], seconds per rank."""
+    """What remains of a Timeline when only the totals count, under the same names; float64[p], seconds per rank."""
 
-    ends: Seconds
+    rank_ends: Seconds
     busy: Seconds
 
     @property
     def makespan(self) -> float:
         """Seconds from the first start to the last end of any rank."""
-        return float(self.ends.max(initial=0.0))
+        return float(self.rank_ends.max(initial=0.0))
 
     @property
     def bubble_fraction(self) -> float:
@@ -48,7 +48,7 @@ def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") ->
     columns = COLUMNS.get(schedule.name)
     if columns is None or costs.slowdown is not None:
         timeline = simulate(schedule, costs, receives)
-        return StepTime(np.array([timeline.end(rank)[-1] for rank in range(schedule.ranks)]), timeline.busy)
+        return StepTime(timeline.rank_ends, timeline.busy)
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     busy = schedule.micro_batches * (costs.work()[FORWARD] + costs.work()[BACKWARD])

@@ -10,7 +10,7 @@ from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
 from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import optimizer_seconds, stage_costs
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
-from autotune.predict.simulate import Costs, Timeline, simulate
+from autotune.predict.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.profile.record import Profile, read_profile
 from autotune.records import read_json
 from autotune.report.record import CandidateReport, Report, read_report
@@ -198,7 +198,7 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
         timeline,
         unit_times=False,
         micro_batch_size=size,
-        optimizer_s=max(optimizer_seconds(profile, schedule)),
+        optimizer_s=optimizer_tail(timeline.rank_ends, optimizer_seconds(profile, schedule)),
         overhead_s=profile.step_overhead_s,
         notes=notes,
     )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from autotune.pipeline.outcome import Failure
 from autotune.predict.record import Prediction
 from autotune.search.space import show
-from autotune.search.visits import NOTICEABLE, Visit
+from autotune.search.visits import NOTICEABLE, STEPS, Visit
 
 if TYPE_CHECKING:
     from autotune.search.search import Search
 
-STEPS, AGAIN_STEPS = 5, 2  # timed steps of a later visit: two, and more while they are uneven
+AGAIN_STEPS = 2  # timed steps of a later visit; more while they are uneven
 SURPRISE = 2.5  # sigmas between a trial and its prediction that send us back to the reference
 
 

@@ -24,9 +24,9 @@ from autotune.search.prospects import Goal, Outlook, Standing, confidence, predi
 from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.study import Study
-from autotune.search.visits import NOTICEABLE, Visits, step_noise
+from autotune.search.visits import NOTICEABLE, STEPS, Visits, step_noise
 
-LEAST_STEPS, STEPS = 2, 5  # timed steps of a trial: as many as it takes to know it well
+LEAST_STEPS = 2  # timed steps of a trial; as many more as it takes to know it well
 WELL = 0.75  # of the tolerance; the final does the rest where it matters
 BEHIND = 1.0  # sigmas below the best beyond which further steps go to others
 UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit

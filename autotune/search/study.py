@@ -42,6 +42,11 @@ Identity = Mapping[str, Mapping[str, Any]]
 """What figures depend on: {"workload": {...}, "environment": {...}, "search": {...}}."""
 
 
+def load_storage() -> None:
+    """Loads the libraries that a study is kept with, which Optuna would do when one is opened."""
+    optuna.storages.RDBStorage("sqlite:///:memory:")
+
+
 class Study:
     """Trials of one workload on one machine; every finished candidate is kept with its raw samples."""
 

@@ -17,6 +17,7 @@ from itertools import chain
 from math import exp, hypot, log
 from statistics import NormalDist, mean, median
 
+STEPS = 5  # timed steps of a visit at most
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
 PACE_MISFIT = 0.2  # of a change of pace in logarithms: candidates do not slow down all alike

@@ -1,7 +1,7 @@
 """Prediction against measurement on this machine: two and four ranks, three schedules, every divisor of 64.
 
-Profile and measurements alternate: each round measures fresh profiles, then visits every candidate once, in random
-order. Machines drift, so a candidate's error is the median of its rounds.
+Profiles and measurements alternate: each round visits every candidate once, in random order, and measures a fresh
+profile before every few. Machines drift, so a candidate's error is the median of its rounds.
 """
 
 import random
@@ -13,15 +13,16 @@ from pathlib import Path
 from statistics import linear_regression, median
 
 from autotune.config import load_config
-from autotune.job import Events, obtain_profile, prepare_job
+from autotune.job import Events, Job, obtain_profile, prepare_job
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
 from autotune.pipeline.outcome import Measurement
 from autotune.predict.predict import predict
+from autotune.predict.record import Candidate
 from autotune.predict.revise import revise
-from tests.bench.truth import cut_of
 
-ROUNDS, STEPS = 4, 2
+ROUNDS, STEPS = 6, 2
+GROUP = 5  # candidates visited with one profile
 SCHEDULES = "GPipe,1F1B,Interleaved1F1B"
 Key = tuple[int, str]
 
@@ -29,7 +30,7 @@ Key = tuple[int, str]
 @dataclass(frozen=True)
 class Pair:
     """One candidate in one round, seconds of a step; whether the first prediction's interval holds the measurement, and
-    that of the last, which knows the candidates visited before; peak memory error of each rank."""
+    that of the last, which knows those visited before of its group; peak memory error of each rank."""
 
     key: Key
     predicted: float
@@ -45,34 +46,42 @@ class Pair:
 
 
 def one_round(stages: int, folder: Path, shuffle: random.Random) -> Iterator[Pair]:
-    """Fresh profiles of the default workload on ``stages`` ranks, then a visit to every candidate."""
+    """A visit to every candidate of the default workload on ``stages`` ranks, in random order within each number of
+    stages per rank; each group of a few has a profile measured just before."""
     flags = {"stages": stages, "schedule": SCHEDULES, "fresh": True, "device": "cpu", "state_dir": folder}
     job = prepare_job(load_config(None, flags), Events())
     try:
-        profiles = {cut: obtain_profile(job, cut)[0] for cut in job.cuts}
-        predictions = [predict(profiles[c.virtual_stages], c, None) for c in job.candidates]
-        measured: dict[int, float] = {}
-        order = shuffle.sample(range(len(predictions)), len(predictions))
-        for index in sorted(order, key=lambda index: cut_of(job.candidates[index])):
-            candidate, first = job.candidates[index], predictions[index]
-            last = revise(predictions, measured)[index]
-            plan = Prepare(**candidate.model_dump())
-            real = measure_candidate(job.ranks, job.workload, plan, first.step_time_s, STEPS, lambda *_: True)
-            assert isinstance(real, Measurement), real
-            assert first.peak_memory_bytes is not None
-            assert real.peak_memory_bytes is not None
-            measured[index] = real.step_time_s
-            peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
-            yield Pair(
-                key=(candidate.micro_batches, candidate.schedule),
-                predicted=first.step_time_s,
-                measured=real.step_time_s,
-                is_covered=first.step_time_low_s <= real.step_time_s <= first.step_time_high_s,
-                is_covered_again=last.step_time_low_s <= real.step_time_s <= last.step_time_high_s,
-                memory_errors=tuple(mine / theirs - 1 for mine, theirs in peaks),
-            )
+        for cut in job.cuts:
+            of_cut = [candidate for candidate in job.candidates if candidate.virtual_stages == cut]
+            order = shuffle.sample(of_cut, len(of_cut))
+            for start in range(0, len(order), GROUP):
+                yield from visits(job, cut, order[start : start + GROUP])
     finally:
         job.ranks.stop()
+
+
+def visits(job: Job, cut: int, group: list[Candidate]) -> Iterator[Pair]:
+    """A fresh profile, then a visit to each candidate of the group."""
+    profile, _ = obtain_profile(job, cut)
+    predictions = [predict(profile, candidate, None) for candidate in group]
+    measured: dict[int, float] = {}
+    for index, (candidate, first) in enumerate(zip(group, predictions, strict=True)):
+        last = revise(predictions, measured)[index]
+        plan = Prepare(**candidate.model_dump())
+        real = measure_candidate(job.ranks, job.workload, plan, first.step_time_s, STEPS, lambda *_: True)
+        assert isinstance(real, Measurement), real
+        assert first.peak_memory_bytes is not None
+        assert real.peak_memory_bytes is not None
+        measured[index] = real.step_time_s
+        peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
+        yield Pair(
+            key=(candidate.micro_batches, candidate.schedule),
+            predicted=first.step_time_s,
+            measured=real.step_time_s,
+            is_covered=first.step_time_low_s <= real.step_time_s <= first.step_time_high_s,
+            is_covered_again=last.step_time_low_s <= real.step_time_s <= last.step_time_high_s,
+            memory_errors=tuple(mine / theirs - 1 for mine, theirs in peaks),
+        )
 
 
 def print_pairs(pairs: list[Pair]) -> dict[Key, float]:

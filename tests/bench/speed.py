@@ -119,7 +119,7 @@ def check_the_plain_loop() -> None:
         schedule, costs = build_schedule("1F1B", p, m), unequal_stages(p)
         timeline = simulate(schedule, costs)
         ends = [timeline.end(rank)[-1] for rank in range(p)]
-        assert ends == plain_loop(p, m, costs) == step_time(schedule, costs).ends.tolist()
+        assert ends == plain_loop(p, m, costs) == step_time(schedule, costs).rank_ends.tolist()
 
 
 def against_a_plain_loop() -> None:
@@ -130,7 +130,7 @@ def against_a_plain_loop() -> None:
     ends: dict[str, list[float]] = {}
 
     def ours() -> None:
-        ends["ours"] = step_time(schedule, costs).ends.tolist()
+        ends["ours"] = step_time(schedule, costs).rank_ends.tolist()
 
     def loop() -> None:
         ends["loop"] = plain_loop(p, m, costs)

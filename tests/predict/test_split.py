@@ -92,15 +92,17 @@ def test_two_ranks_on_one_core_slow_each_other():
 
 
 def test_overheads_and_optimizers_have_their_own_parts():
-    """0.25 s of each of 2 x 3 actions; 1 s for each step; the first rank's optimizer waits 2 s for the second's."""
+    """0.25 s of each of 2 x 3 actions; 1 s for each step; the second rank's optimizer takes 5 s, but that rank is done
+    with its actions at 7, so that the first one, done at 8, waits for 1 s only after its own 3 s."""
     schedule = build_schedule("GPipe", 2, 3)
     given = {"best_s": [1.5, 1.5], "optimizer_s": [3, 5], "message_overhead_s": 0.25, "step_overhead_s": 1.0}
     split = split_of(schedule, costs_of([1, 1], [1, 1]), **given)
     assert split.compute.tolist() == [4.5, 4.5]
     assert split.overhead.tolist() == [2.5, 2.5]
     assert split.optimizer.tolist() == [3, 5]
-    assert split.imbalance.tolist() == [2, 0]
-    assert split.total.tolist() == [8 + 5 + 1] * 2
+    assert split.imbalance.tolist() == [1, 0]
+    assert split.bubble.tolist() == [2, 1]
+    assert split.total.tolist() == [7 + 5 + 1] * 2
 
 
 def test_the_level_of_water_in_a_basin():
@@ -169,7 +171,7 @@ def test_the_parts_are_not_negative_and_add_up_to_the_step(case):
     schedule, costs, given = case
     timeline = simulate(schedule, costs, given["receives"])
     split = split_step(schedule, costs, timeline, **given)
-    step = timeline.makespan + max(given["optimizer_s"]) + given["step_overhead_s"]
+    step = max(timeline.rank_ends + given["optimizer_s"]) + given["step_overhead_s"]
     for part in fields(StepSplit):
         seconds = getattr(split, part.name)
         assert seconds.shape == (schedule.ranks,)

@@ -47,7 +47,7 @@ def test_wavefront_equals_the_simulation(name, ranks, receives):
     for micro_batches in (1, 2, 3, 8, 21):
         schedule, costs = build_schedule(name, ranks, micro_batches), unequal_stages(ranks, micro_batches)
         fast, timeline = (function(schedule, costs, receives) for function in (step_time, simulate))
-        assert fast.ends.tolist() == [timeline.end(rank)[-1] for rank in range(ranks)]
+        assert fast.rank_ends.tolist() == [timeline.end(rank)[-1] for rank in range(ranks)]
         assert fast.makespan == timeline.makespan
         assert fast.busy == pytest.approx(timeline.busy, rel=1e-12)
         assert fast.bubble_fraction == pytest.approx(timeline.bubble_fraction, rel=1e-9, abs=1e-12)
