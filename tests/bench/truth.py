@@ -1,9 +1,15 @@
-"""The truth about a workload: every candidate measured in turns, in random order, round by round."""
+"""The truth about a workload: every candidate measured in turns, in random order, round by round.
+
+These machines drift by more than candidates differ. What drifts from round to round cancels, for every round's times
+are taken relative to its own pace, the geometric mean over all candidates; against the rest only more rounds help.
+"""
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
 from autotune.job import Events, Job, prepare_job
@@ -14,30 +20,42 @@ from autotune.predict.record import Candidate
 from autotune.profile.replay import waits_for
 from autotune.report.record import Report
 from autotune.tune import tune
-from tests.bench.workloads import flags_of
+from tests.bench.workloads import flags_of, is_replayed
 
-ROUNDS, STEPS = 4, 2
+COMPUTING_ROUNDS, REPLAY_ROUNDS, STEPS = 8, 4, 2
 
 
 @dataclass(frozen=True)
 class Truth:
     """``visits[index][round]``: the timed steps of each candidate that may be tried, by round; ``report``: of a
-    search that was made just before. ``steps``: what measuring all of them took, untimed first steps included."""
+    search that was made just before."""
 
     report: Report
     candidates: list[Candidate]
     visits: dict[int, list[tuple[float, ...]]]
-    steps: int
 
-    def rate(self, index: int, rounds: slice = slice(None)) -> float:
-        """Sequences per second: by the median of the rounds, each the median of its steps."""
-        return self.candidates[index].sequences / median(median(steps) for steps in self.visits[index][rounds])
+    @cached_property
+    def times(self) -> dict[int, list[float]]:
+        """Seconds of a step of each candidate by round, at the mean pace of all rounds."""
+        seen = {index: [median(steps) for steps in visits] for index, visits in self.visits.items()}
+        paces = [geometric_mean(times) for times in zip(*seen.values(), strict=True)]
+        usual = geometric_mean(paces)
+        return {
+            index: [time * usual / pace for time, pace in zip(times, paces, strict=True)]
+            for index, times in seen.items()
+        }
 
-    def best(self, rounds: slice = slice(None)) -> int:
+    def rate(self, index: int, rounds: Collection[int] | None = None) -> float:
+        """Sequences per second, by the median of the rounds."""
+        return self.candidates[index].sequences / median(
+            time for number, time in enumerate(self.times[index]) if rounds is None or number in rounds
+        )
+
+    def best(self, rounds: Collection[int] | None = None) -> int:
         """The fastest."""
         return max(self.visits, key=lambda index: self.rate(index, rounds))
 
-    def regret(self, index: int, rounds: slice = slice(None)) -> float:
+    def regret(self, index: int, rounds: Collection[int] | None = None) -> float:
         """Share of the best throughput that a pick loses."""
         return 1 - self.rate(index, rounds) / self.rate(self.best(rounds), rounds)
 
@@ -45,16 +63,7 @@ class Truth:
     def own_regret(self) -> float:
         """What the exhaustive measurement itself loses: the mean regret of each round's best, by the other rounds."""
         rounds = range(len(next(iter(self.visits.values()))))
-        others = [[other for other in rounds if other != one] for one in rounds]
-        losses = []
-        for one, rest in zip(rounds, others, strict=True):
-            pick = self.best(slice(one, one + 1))
-            rates = {
-                index: self.candidates[index].sequences / median(median(steps[other]) for other in rest)
-                for index, steps in self.visits.items()
-            }
-            losses.append(1 - rates[pick] / max(rates.values()))
-        return sum(losses) / len(losses)
+        return mean(self.regret(self.best([one]), [other for other in rounds if other != one]) for one in rounds)
 
     @property
     def exhaustive_steps(self) -> int:
@@ -74,17 +83,16 @@ def find_truth(name: str, folder: Path) -> Truth:
     job = prepare_job(config, Events())
     allowed = [index for index, row in enumerate(report.candidates) if row.excluded is None]
     visits: dict[int, list[tuple[float, ...]]] = {index: [] for index in allowed}
-    shuffle = random.Random(0)
+    shuffle, rounds = random.Random(0), REPLAY_ROUNDS if is_replayed(name) else COMPUTING_ROUNDS
     try:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             # By cut, for the model must be built anew when it changes; within that in random order.
             order = sorted(shuffle.sample(allowed, len(allowed)), key=lambda index: cut_of(job.candidates[index]))
             for index in order:
                 visits[index].append(visit(job, report, index))
     finally:
         job.ranks.stop()
-    steps = len(allowed) * ROUNDS * (1 + STEPS)
-    return Truth(report, job.candidates, visits, steps)
+    return Truth(report, job.candidates, visits)
 
 
 def cut_of(candidate: Candidate) -> str:
