@@ -12,9 +12,9 @@ from autotune.search.space import show
 if TYPE_CHECKING:
     from autotune.search.search import Search
 
-ROUNDS, FINALISTS = 2, 3
+ROUNDS, MOST_ROUNDS, FINALISTS = 2, 5, 3
 SURE = 0.95  # confidence that ends the final
-ACCEPTED = 2 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
+ACCEPTED, ACCEPTED_AT_LAST = 2 / 3, 3 / 2  # of the tolerance: a tie whose expected loss is less, before and after ROUNDS
 
 
 def contenders(search: "Search") -> list[int]:
@@ -37,7 +37,8 @@ def contenders(search: "Search") -> list[int]:
 
 
 def hold_final(search: "Search") -> None:
-    """Rounds until the pick is sure, the tie is accepted, or the rounds or the budget are used up.
+    """Rounds until the pick is sure, the tie is accepted, or the rounds or the budget are used up: a few, and more only
+    where the machine is so uneven that the pick would be a guess.
 
     In each round every finalist is visited once. Its visits are compared within the round, so that drift between rounds
     does no harm; it is noted all the same. An earlier run's final stands while no further candidate has run.
@@ -49,7 +50,7 @@ def hold_final(search: "Search") -> None:
         search.final = held
         return
     shuffle = random.Random(search.seed)
-    for number in range(ROUNDS + 1):
+    for number in range(MOST_ROUNDS + 1):
         finalists = contenders(search)
         if ended := why_over(search, finalists, number):
             search.final = ended
@@ -71,9 +72,11 @@ def why_over(search: "Search", finalists: list[int], rounds: int) -> str:
     if len(finalists) < 2 or (is_fast_enough and not (leaner and search.goal.objective == "memory")):
         return f"the winner is separated{after}"
     loss = expected_loss(finalists[0], standings)
-    if search.goal.objective == "throughput" and loss <= search.goal.tolerance * ACCEPTED:
+    accepted = search.goal.tolerance * (ACCEPTED if rounds < ROUNDS else ACCEPTED_AT_LAST)
+    if search.goal.objective == "throughput" and loss <= accepted:
         return f"the tie is accepted{after}: the pick is expected to lose {loss:.1%}"
-    return f"the tie is accepted: not separated{after}" if rounds == ROUNDS else ""
+    last = MOST_ROUNDS if search.goal.objective == "throughput" else ROUNDS
+    return f"the tie is accepted: not separated{after}" if rounds == last else ""
 
 
 def play_round(search: "Search", order: list[int], number: int) -> None:
