@@ -278,6 +278,40 @@ def show(
     print_json(report) if json_output else print_report(report, console())
 
 
+@app.command(name="export", epilog="Example: autotune export report.json --to megatron-lm --data-parallel 8")
+def export_command(
+    path: Annotated[Path, typer.Argument(metavar="REPORT", help="A report.json of an earlier run.")],
+    to: Annotated[
+        str,
+        Flag(
+            help="megatron-lm, megatron-bridge, nemo, deepspeed, torchtitan, nanotron, accelerate, colossalai, torch,"
+            " shell or key-value."
+        ),
+    ],
+    data_parallel: Annotated[int, Flag(min=1, help="Replicas of the pipeline; they multiply the batch.")] = 1,
+    target_version: Annotated[str | None, Flag(help="The launcher's version, such as 0.3 or main.")] = None,
+    candidate: Annotated[
+        int | None, Flag(help="Another candidate than the sweet spot, by its index in the report.")
+    ] = None,
+    merge: Annotated[
+        Path | None, Flag(help="A config file of the launcher; print it with only these keys changed.")
+    ] = None,
+    out: Annotated[Path | None, Flag(help="Write to this file, which may be the one merged [default: stdout].")] = None,
+    quiet: Annotated[bool, Flag("--quiet", help="No notes on stderr.")] = False,
+) -> None:
+    """Print the launcher's own flags or config file for the sweet spot of a report."""
+    from autotune.records import write_text
+    from autotune.report.export.export import export
+    from autotune.report.record import read_report
+
+    made = export(
+        read_report(path), to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge
+    )
+    write_text(out, made.text) if out else sys.stdout.write(made.text)
+    if not quiet:
+        sys.stderr.writelines(f"autotune: {note}\n" for note in made.notes)
+
+
 @app.command(epilog="Example: autotune schema report > report.schema.json")
 def schema(
     what: Annotated[str, typer.Argument(metavar="{config,profile,report}", help="Which file's schema.")],

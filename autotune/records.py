@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,14 +59,20 @@ def read_record(path: Path, record: type[R], kind: str) -> R:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes strict JSON to a temporary file beside ``path`` and renames it, so a reader never sees half a file."""
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    """Writes strict JSON."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a temporary file beside ``path`` and renames it, so a reader never sees half a file."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; give another path with --out") from None
     try:
         with os.fdopen(handle, "w") as file:
+            if path.exists():
+                os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -22,7 +22,9 @@ def lines(text):
     return [line for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["profile"], ["predict"], ["show"], ["schema"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["profile"], ["predict"], ["show"], ["export"], ["schema"], ["doctor"]]
+)
 def test_every_command_has_help(command, tmp_path):
     done = autotune(*command, "--help", cwd=tmp_path)
     assert done.returncode == 0

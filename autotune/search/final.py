@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 ROUNDS, MOST_ROUNDS, FINALISTS = 2, 5, 3
 SURE = 0.95  # confidence that ends the final
-ACCEPTED, ACCEPTED_AT_LAST = 2 / 3, 3 / 2  # of the tolerance: a tie whose expected loss is less, before and after ROUNDS
+ACCEPTED = 2 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
+ACCEPTED_AT_LAST = 3 / 2  # after ROUNDS
 
 
 def contenders(search: "Search") -> list[int]:

@@ -1,0 +1,66 @@
+"""A candidate of a report in a launcher's own words, or why that launcher cannot run it and which one it can."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from autotune.errors import UsageError
+from autotune.report.export.plan import by_throughput, chosen, plan_of
+from autotune.report.export.render import merged, render
+from autotune.report.export.targets import TARGETS, Target
+from autotune.report.record import Report
+
+
+class Exported(NamedTuple):
+    """``text`` for the launcher; ``notes`` for whoever starts it."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def export(
+    report: Report,
+    to: str,
+    *,
+    candidate: int | None = None,
+    data_parallel: int = 1,
+    version: str | None = None,
+    merge: Path | None = None,
+) -> Exported:
+    """The sweet spot, or another ``candidate``, for the launcher ``to``.
+
+    ``data_parallel``: replicas of the pipeline, which multiply the batch. ``version``: of the launcher. ``merge``: an
+    existing config file, which comes back with only our keys changed. Raises UsageError for what the launcher cannot
+    do, InputError for a report without a sweet spot and for a file that cannot be read.
+    """
+    if to not in TARGETS:
+        raise UsageError(f"--to: {to!r} is not known; use one of {', '.join(TARGETS)}")
+    target, index = TARGETS[to], chosen(report, candidate)
+    if version is not None and not target.default_version:
+        raise UsageError(f"--target-version: {target.title} is told the same in {target.versions}; leave it out")
+    plan = plan_of(report, index, data_parallel)
+    if reason := target.refusal(plan):
+        raise UsageError(f"{target.title} {reason} ({plan}); {nearest(report, target, data_parallel)}")
+    settings = target.settings_of(plan, version)
+    notes = [
+        f"{plan}: {plan.micro_batch_size} sequences x {plan.micro_batches} micro-batches x {data_parallel} replicas"
+        f" = {plan.global_batch} sequences per step"
+    ]
+    notes += [f"for {target.title} {target.versions}".rstrip()] if target.versions else []
+    notes += [target.in_code(plan)] if target.in_code(plan) else []
+    if merge is None:
+        text = target.script(plan) if target.script else render(settings, target.form, target.call)
+        return Exported(text, tuple(notes))
+    if merge.suffix not in target.files:
+        takes = f"a file that ends in {' or '.join(target.files)}" if target.files else "no config file"
+        raise UsageError(f"--merge: {target.title} takes {takes} (given: {merge})")
+    return Exported(merged(merge, settings), tuple(notes))
+
+
+def nearest(report: Report, target: Target, data_parallel: int) -> str:
+    """In words, the fastest candidate of the report that the launcher can run."""
+    for index in by_throughput(report):
+        plan = plan_of(report, index, data_parallel)
+        if target.refusal(plan) is None:
+            how = "measured" if report.candidates[index].measurement else "predicted"
+            return f"the fastest that it can run is {plan} ({how}): --candidate {index}"
+    return "no candidate of this report can be run by it"

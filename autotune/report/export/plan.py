@@ -1,0 +1,88 @@
+"""What is told to a launcher: one candidate of a report, with the number of data-parallel replicas."""
+
+from dataclasses import dataclass
+
+from autotune.config import ScheduleName, WorkloadFacts
+from autotune.errors import InputError, UsageError
+from autotune.report.record import CandidateReport, Report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A candidate as a launcher needs it.
+
+    Every launcher holds ``global_batch`` = micro-batch size x m x data-parallel replicas sequences per step.
+    """
+
+    micro_batches: int
+    micro_batch_size: int
+    schedule: ScheduleName
+    stages: int
+    virtual_stages: int
+    padding: int
+    data_parallel: int
+    workload: WorkloadFacts
+
+    @property
+    def replica_batch(self) -> int:
+        """Sequences per step of one data-parallel replica."""
+        return self.micro_batches * self.micro_batch_size
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences per step of all replicas."""
+        return self.replica_batch * self.data_parallel
+
+    @property
+    def other_schedule(self) -> ScheduleName:
+        """1F1B where GPipe only stood in for it: torch's 1F1B refuses m < stages, that of most launchers does not."""
+        return "1F1B" if self.schedule == "GPipe" and self.micro_batches < self.stages else self.schedule
+
+    def __str__(self) -> str:
+        several = f", {self.virtual_stages} stages per rank" if self.virtual_stages > 1 else ""
+        return f"m = {self.micro_batches} of {self.schedule}{several}"
+
+
+def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
+    """The plan of a candidate by its index in the report."""
+    row = report.candidates[candidate]
+    return Plan(
+        micro_batches=row.micro_batches,
+        micro_batch_size=row.micro_batch_size,
+        schedule=row.schedule,
+        stages=report.profile.ranks,
+        virtual_stages=row.virtual_stages,
+        padding=row.padding,
+        data_parallel=data_parallel,
+        workload=report.workload,
+    )
+
+
+def chosen(report: Report, candidate: int | None) -> int:
+    """The index to export: ``candidate``, or the sweet spot. Raises UsageError or InputError where there is none."""
+    if candidate is not None:
+        if not 0 <= candidate < len(report.candidates):
+            raise UsageError(f"--candidate: the report has 0 to {len(report.candidates) - 1} (given: {candidate})")
+        return candidate
+    if report.sweet_spot is None:
+        raise InputError(
+            f"the report is {report.status} and names no sweet spot; run autotune run to its end, or give --candidate"
+        )
+    return report.sweet_spot.candidate
+
+
+def by_throughput(report: Report) -> list[int]:
+    """The candidates that ran or could run, the fastest first: by what was measured, else by the last prediction."""
+
+    def could_run(row: CandidateReport) -> bool:
+        return row.failure is None and row.excluded is None and row.prediction.fits is not False
+
+    def rate(index: int) -> float:
+        row = report.candidates[index]
+        if row.measurement is not None:
+            return row.measurement.throughput_seq_s
+        step = (row.last_prediction or row.prediction).step_time_s
+        return (row.micro_batches * row.micro_batch_size - row.padding) / step
+
+    rows = [index for index, row in enumerate(report.candidates) if could_run(row)]
+    return sorted(rows, key=rate, reverse=True)

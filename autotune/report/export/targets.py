@@ -1,0 +1,282 @@
+"""Each launcher: which of its keys say what, what it cannot do, and the versions whose sources say so."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from packaging.version import InvalidVersion, Version
+
+from autotune.config import ScheduleName
+from autotune.errors import UsageError
+from autotune.report.export.plan import Plan
+from autotune.report.export.script import torch_limit, torch_script
+
+Settings = dict[str, Any]
+"""The launcher's own keys, dotted where they are nested."""
+Form = Literal["flags", "overrides", "json", "yaml", "python", "shell"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One launcher.
+
+    ``schedules``: its word for each of torch's schedules that it has. ``settings(plan, word, version)``: its keys.
+    ``limit(plan)``: why it cannot run the plan, or None. ``files``: suffixes of config files that hold these keys.
+    ``in_code``: what its user must still write, in words. ``call``: what the arguments are given to, in Python.
+    ``script``: writes a whole program instead.
+    """
+
+    name: str
+    title: str
+    versions: str
+    form: Form
+    schedules: Mapping[str, str]
+    settings: Callable[[Plan, str, str], Settings]
+    limit: Callable[[Plan], str | None] = lambda plan: None
+    files: tuple[str, ...] = ()
+    in_code: Callable[[Plan], str] = lambda plan: ""
+    call: str = ""
+    script: Callable[[Plan], str] | None = None
+    default_version: str = ""
+
+    def refusal(self, plan: Plan) -> str | None:
+        """Why the launcher cannot run the plan, or None."""
+        if plan.padding:
+            rows = plan.replica_batch
+            return f"does not pad: m x micro-batch size = {rows}, for {rows - plan.padding} sequences"
+        if self.word(plan) is None:
+            return f"has no {plan.schedule}, only {', '.join(self.schedules)}"
+        return self.limit(plan)
+
+    def word(self, plan: Plan) -> str | None:
+        """The launcher's own name of the plan's schedule."""
+        return self.schedules.get(plan.schedule) or self.schedules.get(plan.other_schedule)
+
+    def settings_of(self, plan: Plan, version: str | None) -> Settings:
+        """The launcher's keys for a plan that it does not refuse."""
+        return self.settings(plan, self.word(plan) or "", version or self.default_version)
+
+
+def even_layers(plan: Plan) -> str | None:
+    """Megatron's own cut gives every stage as many layers."""
+    layers, stages = plan.workload.layers, plan.stages * plan.virtual_stages
+    if layers is not None and layers % stages:
+        return f"cuts {layers} layers into {stages} equal stages only by hand (--decoder-first-pipeline-num-layers)"
+    return None
+
+
+def megatron_limit(plan: Plan) -> str | None:
+    """Interleaved: groups of p micro-batches, and the last group may not be smaller than p."""
+    if plan.schedule == "Interleaved1F1B" and plan.micro_batches % plan.stages:
+        return f"interleaves only where m is a multiple of the {plan.stages} ranks"
+    return even_layers(plan)
+
+
+def megatron_lm(plan: Plan, _: str, __: str) -> Settings:
+    """Flags; m follows from the global batch."""
+    several = {"num-virtual-stages-per-pipeline-rank": plan.virtual_stages} if plan.virtual_stages > 1 else {}
+    return {
+        "pipeline-model-parallel-size": plan.stages,
+        **several,
+        "micro-batch-size": plan.micro_batch_size,
+        "global-batch-size": plan.global_batch,
+    }
+
+
+def megatron_keys(model: str, data: str) -> Callable[[Plan, str, str], Settings]:
+    """Megatron-Bridge and NeMo: the same facts under ``model`` and ``data``; null turns interleaving off."""
+
+    def settings(plan: Plan, _: str, __: str) -> Settings:
+        return {
+            f"{model}.pipeline_model_parallel_size": plan.stages,
+            f"{model}.virtual_pipeline_model_parallel_size": plan.virtual_stages if plan.virtual_stages > 1 else None,
+            f"{data}.micro_batch_size": plan.micro_batch_size,
+            f"{data}.global_batch_size": plan.global_batch,
+        }
+
+    return settings
+
+
+def deepspeed(plan: Plan, _: str, __: str) -> Settings:
+    """JSON; m is the number of accumulation steps."""
+    return {
+        "train_batch_size": plan.global_batch,
+        "train_micro_batch_size_per_gpu": plan.micro_batch_size,
+        "gradient_accumulation_steps": plan.micro_batches,
+    }
+
+
+def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
+    """Up to 0.3 the size of a micro-batch and sequences, later the number of micro-batches and tokens. Where a rank has
+    one stage the number of its layers stays torchtitan's own."""
+    settings: Settings = {
+        "parallelism.pipeline_parallel_degree": plan.stages,
+        "parallelism.pipeline_parallel_schedule": schedule,
+        "parallelism.pipeline_parallel_layers_per_stage": torchtitan_layers(plan) if plan.virtual_stages > 1 else None,
+    }
+    if not counts_micro_batches(version):
+        return settings | {
+            "parallelism.pipeline_parallel_microbatch_size": plan.micro_batch_size,
+            "training.local_batch_size": plan.replica_batch,
+            "training.global_batch_size": plan.global_batch,
+        }
+    settings["parallelism.num_pp_microbatches"] = plan.micro_batches
+    if plan.workload.seq_len is not None:
+        settings["training.num_tokens_per_microbatch_per_dp_rank"] = plan.micro_batch_size * plan.workload.seq_len
+        settings["training.num_tokens_per_train_step"] = plan.global_batch * plan.workload.seq_len
+    return settings
+
+
+def counts_micro_batches(version: str) -> bool:
+    """Whether that torchtitan is told the number of micro-batches; raises UsageError for what is no version."""
+    if version == "main":
+        return True
+    try:
+        return Version(version).release[:2] > (0, 3)
+    except InvalidVersion:
+        raise UsageError(f"--target-version: give a version such as 0.3, or main (given: {version!r})") from None
+
+
+def torchtitan_layers(plan: Plan) -> int:
+    """Layers per stage from which torchtitan arrives at our stages: it counts the embedding and the head as a layer
+    each, and rounds the number of stages up. 0 where no number of layers does."""
+    layers, stages = (plan.workload.layers or 0) + 2, plan.stages * plan.virtual_stages
+    each = -(-layers // stages)
+    return each if -(-layers // each) == stages else 0
+
+
+def torchtitan_limit(plan: Plan) -> str | None:
+    """With several stages per rank their number follows from the layers of one."""
+    if plan.virtual_stages == 1:
+        return None
+    if plan.workload.layers is None:
+        return "is told the layers of a stage, and the report does not know how many layers there are"
+    if not torchtitan_layers(plan):
+        return f"cannot cut {plan.workload.layers} layers into {plan.stages * plan.virtual_stages} stages"
+    return None
+
+
+def nanotron(plan: Plan, engine: str, _: str) -> Settings:
+    """YAML; the engine is always set, for nanotron's own default is all forwards before all backwards."""
+    return {
+        "parallelism.dp": plan.data_parallel,
+        "parallelism.pp": plan.stages,
+        "parallelism.pp_engine": engine,
+        "tokens.batch_accumulation_per_replica": plan.micro_batches,
+        "tokens.micro_batch_size": plan.micro_batch_size,
+    }
+
+
+def accelerate(plan: Plan, _: str, __: str) -> Settings:
+    """Flags of ``accelerate launch`` for its Megatron plugin."""
+    return {
+        "use_megatron_lm": True,
+        "megatron_lm_pp_degree": plan.stages,
+        "megatron_lm_num_micro_batches": plan.micro_batches,
+    }
+
+
+def colossal(plan: Plan, style: str, _: str) -> Settings:
+    """Arguments of ``HybridParallelPlugin``."""
+    several = {"num_model_chunks": plan.virtual_stages} if plan.virtual_stages > 1 else {}
+    return {"tp_size": 1, "pp_size": plan.stages, "pp_style": style, "num_microbatches": plan.micro_batches, **several}
+
+
+def colossal_limit(plan: Plan) -> str | None:
+    """What its schedules assert."""
+    if plan.schedule == "Interleaved1F1B" and plan.micro_batches % plan.stages:
+        return f"interleaves only where m is a multiple of the {plan.stages} ranks"
+    return f"needs m of at least {plan.stages}, one per stage" if plan.micro_batches < plan.stages else None
+
+
+def plain(plan: Plan, schedule: str, _: str) -> Settings:
+    """The facts themselves, for scripts."""
+    return {
+        "micro_batches": plan.micro_batches,
+        "micro_batch_size": plan.micro_batch_size,
+        "replica_batch": plan.replica_batch,
+        "global_batch": plan.global_batch,
+        "data_parallel": plan.data_parallel,
+        "stages": plan.stages,
+        "virtual_stages": plan.virtual_stages,
+        "schedule": schedule,
+    }
+
+
+ONE_F_ONE_B = {"1F1B": "1F1B"}
+MEGATRON = ONE_F_ONE_B | {"Interleaved1F1B": "interleaved"}
+TORCH = {name: name for name in get_args(ScheduleName)}
+MID_2026 = "as of mid 2026"  # when its sources were read
+YAML = (".yaml", ".yml")
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("megatron-lm", "Megatron-LM", MID_2026, "flags", MEGATRON, megatron_lm, megatron_limit),
+        Target(
+            "megatron-bridge",
+            "Megatron-Bridge",
+            MID_2026,
+            "overrides",
+            MEGATRON,
+            megatron_keys("model", "train"),
+            megatron_limit,
+            YAML,
+        ),
+        Target(
+            "nemo",
+            "NeMo",
+            "2, " + MID_2026,
+            "overrides",
+            MEGATRON,
+            megatron_keys("trainer.strategy", "data"),
+            megatron_limit,
+            YAML,
+        ),
+        Target(
+            "deepspeed",
+            "DeepSpeed",
+            MID_2026,
+            "json",
+            ONE_F_ONE_B,
+            deepspeed,
+            files=(".json",),
+            in_code=lambda plan: f"the stages are set in code: PipelineModule(..., num_stages={plan.stages})",
+        ),
+        Target(
+            "torchtitan",
+            "torchtitan",
+            "0.2, 0.3 and main since August 2026",
+            "flags",
+            TORCH,
+            torchtitan,
+            torchtitan_limit,
+            (".toml",),
+            default_version="0.3",
+        ),
+        Target("nanotron", "nanotron", MID_2026, "yaml", {"1F1B": "1f1b", "GPipe": "afab"}, nanotron, files=YAML),
+        Target(
+            "accelerate",
+            "accelerate",
+            MID_2026,
+            "flags",
+            ONE_F_ONE_B,
+            accelerate,
+            even_layers,
+            in_code=lambda plan: f"the micro-batch size is the data loader's: batch_size={plan.micro_batch_size}",
+        ),
+        Target(
+            "colossalai",
+            "Colossal-AI",
+            MID_2026,
+            "python",
+            {"1F1B": "1f1b", "Interleaved1F1B": "interleaved"},
+            colossal,
+            colossal_limit,
+            call="HybridParallelPlugin",
+        ),
+        Target("torch", "torch", "2.13", "python", TORCH, plain, torch_limit, script=torch_script),
+        Target("shell", "shell variables", "", "shell", TORCH, plain),
+        Target("key-value", "key=value", "", "overrides", TORCH, plain),
+    )
+}
