@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import linear_regression, median, quantiles
 
 from autotune.config import load_config
 from autotune.job import Events, Job, obtain_profile, prepare_job
@@ -22,6 +22,7 @@ from autotune.predict.record import Candidate
 from autotune.predict.revise import revise
 
 ROUNDS, STEPS = 6, 2
+DRAWS = 500
 GROUP = 5  # candidates visited with one profile
 SCHEDULES = "GPipe,1F1B,Interleaved1F1B"
 Key = tuple[int, str]
@@ -102,13 +103,29 @@ def trend(errors: Iterable[tuple[int, float]]) -> float:
     return linear_regression(*zip(*pairs, strict=True)).slope
 
 
+def trend_interval(pairs: list[Pair]) -> tuple[float, float]:
+    """Where the trend lies in 90 % of cases when the rounds are drawn again, with replacement (bootstrap)."""
+    rounds: dict[Key, list[float]] = {}
+    for one in pairs:
+        rounds.setdefault(one.key, []).append(one.error)
+    draw, slopes = random.Random(0), []
+    for _ in range(DRAWS):
+        numbers = draw.choices(range(ROUNDS), k=ROUNDS)
+        slopes.append(trend((key[0], median(errors[n] for n in numbers)) for key, errors in rounds.items()))
+    twentieths = quantiles(slopes, n=20)
+    return twentieths[0], twentieths[-1]
+
+
 def print_summary(pairs: list[Pair], errors: dict[Key, float]) -> None:
     """The figures with their goals."""
     sizes = [abs(error) for error in errors.values()]
-    slope = trend((m, error) for (m, _), error in errors.items())
+    slope, (low, high) = trend((m, error) for (m, _), error in errors.items()), trend_interval(pairs)
     memory = [error for one in pairs for error in one.memory_errors]
     print(f"step time: median |error| {median(sizes):.1%} (goal 5 %), worst {max(sizes):.1%} (goal 15 %)")
-    print(f"trend: {slope:+.2%} per doubling of m (goal within 1 %)")
+    print(
+        f"trend: {slope:+.2%} per doubling of m (goal within 1 %); resampling the rounds, 90 % lie between {low:+.2%}"
+        f" and {high:+.2%}"
+    )
     for what, hits in (
         ("first", [one.is_covered for one in pairs]),
         ("last", [one.is_covered_again for one in pairs]),
