@@ -8,7 +8,7 @@ from autotune.report.export.plan import Plan
 TEMPLATE = Template(
     '''"""$plan: a pipeline-parallel training loop as autotune measured it.
 
-torchrun --nproc-per-node $stages pipeline.py
+torchrun --standalone --nproc-per-node $stages pipeline.py
 
 The model is the GPT that autotune builds, and the data is random: put your own into main().
 """

@@ -17,8 +17,7 @@ SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batc
 def test_the_script_trains_under_torchrun(schedule, virtual_stages, tmp_path):
     report = make_report((4, schedule), counts=(4,), ranks=2, virtual_stages=virtual_stages, **SIZES)
     (tmp_path / "pipeline.py").write_text(export(report, "torch").text)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", "0", "pipeline.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "pipeline.py"]
     local = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=local)
     assert done.returncode == 0, done.stderr[-2000:]
