@@ -1,12 +1,14 @@
 """``autotune export`` and ``autotune.load`` as a user has them."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from autotune.records import write_record
+from autotune.report.export.targets import TARGETS
 from tests.report.export.reports import make_report
 
 
@@ -27,6 +29,13 @@ def test_stdout_holds_what_the_launcher_reads_and_stderr_what_its_user_reads(her
     assert done.stdout == "--pipeline-model-parallel-size 4 --micro-batch-size 8 --global-batch-size 128\n"
     assert "m = 8 of 1F1B: 8 sequences x 8 micro-batches x 2 replicas = 128 sequences per step" in done.stderr
     assert run(here, "--to", "megatron-lm", "--quiet").stderr == ""
+
+
+def test_help_names_every_launcher():
+    command = [sys.executable, "-m", "autotune", "export", "--help"]
+    done = subprocess.run(command, env=os.environ | {"COLUMNS": "400"}, capture_output=True, text=True, timeout=60)
+    named = done.stdout.replace(".", " ").replace(",", " ").split()
+    assert set(TARGETS) <= set(named)
 
 
 def test_a_config_file_is_changed_in_place_and_keeps_its_mode(here):

@@ -1,6 +1,6 @@
 """What the server loads that ranks are forked from; importing this module does it.
 
-Loading torch makes millions of objects and hardly any garbage: a fifth of the time would go into looking for it. In the
+Loading torch makes many objects and hardly any garbage: a fifth of the time would go into looking for it. In the
 ranks, what was loaded is never looked at again.
 """
 

@@ -110,7 +110,7 @@ class Timeline:
     @cached_property
     def rank_ends(self) -> Seconds:
         """float64[p]: when each rank has ended its last action."""
-        return np.array([self.end(rank)[-1] for rank in range(self.schedule.ranks)])
+        return self.ends[self.program.first[1:] - 1]
 
     @cached_property
     def busy(self) -> Seconds:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,7 @@ def render(settings: Settings, form: Form, call: str = "") -> str:
     if form == "python":
         arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         return f"{call}({arguments})\n"
-    document: dict[str, Any] = {}
-    set_keys(document, settings)
-    return json.dumps(document, indent=2) + "\n" if form == "json" else yaml_text(document)
+    return merged_json("{}", settings) if form == "json" else merged_yaml("", settings)
 
 
 def flags(settings: Settings) -> str:
@@ -41,7 +39,7 @@ def shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def lines(parts: Any) -> str:
+def lines(parts: Iterable[str]) -> str:
     """Each on a line of its own."""
     return "".join(f"{part}\n" for part in parts)
 
@@ -119,8 +117,3 @@ def merged_yaml(text: str, settings: Settings) -> str:
     out = StringIO()
     yaml.dump(document, out)
     return out.getvalue()
-
-
-def yaml_text(document: dict[str, Any]) -> str:
-    """A new YAML document."""
-    return merged_yaml("", document)

@@ -65,11 +65,16 @@ def even_layers(plan: Plan) -> str | None:
     return None
 
 
-def megatron_limit(plan: Plan) -> str | None:
-    """Interleaved: groups of p micro-batches, and the last group may not be smaller than p."""
+def whole_groups(plan: Plan) -> str | None:
+    """Interleaved: the micro-batches go in groups of p, and no group may be smaller."""
     if plan.schedule == "Interleaved1F1B" and plan.micro_batches % plan.stages:
         return f"interleaves only where m is a multiple of the {plan.stages} ranks"
-    return even_layers(plan)
+    return None
+
+
+def megatron_limit(plan: Plan) -> str | None:
+    """What Megatron's schedules and its own cut of the layers ask for."""
+    return whole_groups(plan) or even_layers(plan)
 
 
 def megatron_lm(plan: Plan, _: str, __: str) -> Settings:
@@ -184,9 +189,8 @@ def colossal(plan: Plan, style: str, _: str) -> Settings:
 
 def colossal_limit(plan: Plan) -> str | None:
     """What its schedules assert."""
-    if plan.schedule == "Interleaved1F1B" and plan.micro_batches % plan.stages:
-        return f"interleaves only where m is a multiple of the {plan.stages} ranks"
-    return f"needs m of at least {plan.stages}, one per stage" if plan.micro_batches < plan.stages else None
+    too_few = f"needs m of at least {plan.stages}, one per stage" if plan.micro_batches < plan.stages else None
+    return whole_groups(plan) or too_few
 
 
 def plain(plan: Plan, schedule: str, _: str) -> Settings:
