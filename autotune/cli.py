@@ -9,6 +9,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autotune import __version__
+from autotune.flags import (
+    Batch,
+    Budget,
+    ConfigFile,
+    Device,
+    Exhaustive,
+    ExploreLimit,
+    Flag,
+    Fresh,
+    Heads,
+    Hidden,
+    Json,
+    Layers,
+    MemoryLimit,
+    MicroBatches,
+    MicroBatchSize,
+    MinMicroBatchSize,
+    NormFlag,
+    ObjectiveFlag,
+    OptimizerFlag,
+    Out,
+    PrecisionFlag,
+    Quiet,
+    RecordedProfile,
+    Sampler,
+    ScheduleFlag,
+    Seed,
+    SeqLen,
+    Stages,
+    StateDir,
+    Tolerance,
+    Trials,
+    VerifyEnvironment,
+    VirtualStages,
+    Vocab,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,62 +59,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-WORKLOAD = "Workload"
-CANDIDATES = "Candidates"
-Flag = typer.Option
 
-ConfigFile = Annotated[
-    Path | None, Flag("--config", help="TOML file, or one that ships with autotune: cpu, a100, ci. Flags win over it.")
-]
-Layers = Annotated[int | None, Flag(help="Transformer blocks [default: 48].", rich_help_panel=WORKLOAD)]
-Stages = Annotated[int | None, Flag(help="Pipeline stages, one device each [default: 4].", rich_help_panel=WORKLOAD)]
-Hidden = Annotated[int | None, Flag(help="Width of the model [default: by device].", rich_help_panel=WORKLOAD)]
-Heads = Annotated[int | None, Flag(help="Attention heads [default: by device].", rich_help_panel=WORKLOAD)]
-SeqLen = Annotated[int | None, Flag(help="Tokens per sequence [default: by device].", rich_help_panel=WORKLOAD)]
-Vocab = Annotated[int | None, Flag(help="Vocabulary [default: by device].", rich_help_panel=WORKLOAD)]
-Batch = Annotated[int | None, Flag(help="Sequences per step [default: 64].", rich_help_panel=WORKLOAD)]
-PrecisionFlag = Annotated[str | None, Flag("--precision", help="fp32, bf16 or fp16.", rich_help_panel=WORKLOAD)]
-OptimizerFlag = Annotated[str | None, Flag("--optimizer", help="adamw, sgd or none.", rich_help_panel=WORKLOAD)]
-NormFlag = Annotated[str | None, Flag("--norm", help="layer, or batch for BatchNorm.", rich_help_panel=WORKLOAD)]
-MicroBatches = Annotated[
-    str | None,
-    Flag(help="Candidates, such as 1,2,4,8 [default: the divisors of the batch].", rich_help_panel=CANDIDATES),
-]
-MicroBatchSize = Annotated[int | None, Flag(help="Fix b; the batch then grows with m.", rich_help_panel=CANDIDATES)]
-MinMicroBatchSize = Annotated[
-    int | None, Flag(help="Fewest samples for batch statistics [default: 8].", rich_help_panel=CANDIDATES)
-]
-ScheduleFlag = Annotated[
-    str | None,
-    Flag("--schedule", help="1F1B, GPipe, Interleaved1F1B …, with commas, or all.", rich_help_panel=CANDIDATES),
-]
-VirtualStages = Annotated[
-    str | None,
-    Flag(help="Stages per rank where the schedule leaves the choice [default: 2].", rich_help_panel=CANDIDATES),
-]
-RecordedProfile = Annotated[Path | None, Flag("--profile", help="The recorded profile for --device replay.")]
-Device = Annotated[str | None, Flag(help="auto, cpu, cuda or replay [default: auto].")]
-MemoryLimit = Annotated[str | None, Flag(help="Bytes per rank, such as 8GiB [default: what the device has].")]
-Budget = Annotated[str | None, Flag(help="Seconds for trials, such as 120s [default: no limit].")]
-Exhaustive = Annotated[bool | None, Flag("--exhaustive", help="Confirm every candidate that fits; prune none.")]
-Trials = Annotated[int | None, Flag(help="Most candidates to confirm by real runs.")]
-Sampler = Annotated[
-    str | None, Flag(help="Who proposes candidates: cost-model, tpe, gp, random or grid [default: cost-model].")
-]
-ObjectiveFlag = Annotated[
-    str | None,
-    Flag("--objective", help="throughput, or memory: the leanest that is fast enough [default: throughput]."),
-]
-Tolerance = Annotated[
-    str | None, Flag(help="Throughputs this close are alike, such as 5% [default: 1%; 5% with --objective memory].")
-]
-ExploreLimit = Annotated[bool | None, Flag("--explore-limit", help="Try also what is predicted not to fit in memory.")]
-Out = Annotated[Path | None, Flag(help="Where the result is written.")]
-StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
-Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")]
-Seed = Annotated[int | None, Flag(help="Seed of weights, data and order [default: 0].")]
-Json = Annotated[bool, Flag("--json", help="Print JSON on stdout instead of the table.")]
-Quiet = Annotated[bool, Flag("--quiet", help="No progress on stderr.")]
+OF_RUN = ("dry_run", "json_output", "quiet")  # flags that are no keys of a config file
 
 
 def console(stderr: bool = False) -> "Console":
@@ -143,20 +125,30 @@ def run(
     state_dir: StateDir = None,
     fresh: Fresh = None,
     seed: Seed = None,
+    dry_run: Annotated[bool, Flag("--dry-run", help="Only say what the run would cost; nothing is run.")] = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Profile, predict, confirm by real runs; print the table, write report.json and profile.json."""
-    flags = {name: value for name, value in locals().items() if name not in ("config", "json_output", "quiet")}
+    flags = {name: value for name, value in locals().items() if name not in ("config", *OF_RUN)}
     from autotune.config import load_config
+    from autotune.forecast import forecast
     from autotune.job import Events
+    from autotune.report.cost import forecast_lines
     from autotune.report.progress import Progress
     from autotune.report.table import print_report
     from autotune.tune import tune
 
     settings = load_config(config, flags)
     with Progress(console(stderr=True), quiet) as shown:
-        report = tune(settings, Events(shown.header, shown.warn, shown.progress))
+        events = Events(shown.header, shown.warn, shown.progress)
+        if dry_run:
+            found = forecast(settings, events)
+        else:
+            report = tune(settings, events)
+    if dry_run:
+        print_json(found) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(found))
+        return
     print_json(report) if json_output else print_report(report, console())
 
 
@@ -297,19 +289,73 @@ def export_command(
         Path | None, Flag(help="A config file of the launcher; print it with only these keys changed.")
     ] = None,
     out: Annotated[Path | None, Flag(help="Write to this file, which may be the one merged [default: stdout].")] = None,
+    verify: VerifyEnvironment = False,
     quiet: Annotated[bool, Flag("--quiet", help="No notes on stderr.")] = False,
 ) -> None:
     """Print the launcher's own flags or config file for the sweet spot of a report."""
     from autotune.records import write_text
     from autotune.report.export.export import export
+    from autotune.report.fingerprint import verify_environment
     from autotune.report.record import read_report
 
-    made = export(
-        read_report(path), to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge
-    )
+    report = read_report(path)
+    if verify:
+        verify_environment(report)
+    made = export(report, to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge)
     write_text(out, made.text) if out else sys.stdout.write(made.text)
     if not quiet:
         sys.stderr.writelines(f"autotune: {note}\n" for note in made.notes)
+
+
+@app.command(epilog="Example: autotune ramp report.json --rampup-batch-size 16 16 300000 --train-samples 5000000")
+def ramp(
+    path: Annotated[Path, typer.Argument(metavar="PROFILE|REPORT", help="Where stage times come from.")],
+    rampup_batch_size: Annotated[
+        tuple[int, int, int], Flag(metavar="START STEP SAMPLES", help="First batch, its steps, samples of the ramp.")
+    ],
+    train_samples: Annotated[int, Flag(help="Samples of the whole training.")],
+    global_batch_size: Annotated[int | None, Flag(help="The full batch [default: the profile's x replicas].")] = None,
+    data_parallel: Annotated[int, Flag(help="Replicas of the pipeline; they share each batch.")] = 1,
+    schedule: Annotated[str | None, Flag(help="1F1B, GPipe, Interleaved1F1B ... [default: 1F1B].")] = None,
+    memory_limit: MemoryLimit = None,
+    json_output: Json = False,
+) -> None:
+    """Predict m in each phase of Megatron's batch ramp, and which micro-batch size serves all phases best."""
+    from autotune.predict.ramp import Ramp
+    from autotune.report.ramp import plan_of, print_ramp, ramp_document
+
+    asked = Ramp(*rampup_batch_size, global_batch_size or 0, train_samples, data_parallel)
+    plan = plan_of(path, asked, schedule, memory_limit)
+    print_json(ramp_document(plan)) if json_output else print_ramp(plan, console())
+
+
+@app.command(epilog="Example: autotune check report.json --baseline baseline.json --max-regression 3%")
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="The new report, or several of one kind.")],
+    baseline: Annotated[list[Path], Flag(help="The report to compare with; may be repeated.")],
+    max_regression: Annotated[str, Flag(help="How much worse a figure may be.")] = "3%",
+    verify: VerifyEnvironment = False,
+    markdown_file: Annotated[Path | None, Flag("--markdown", help="Write the table here too, as Markdown.")] = None,
+    junit_file: Annotated[Path | None, Flag("--junit", help="Write the verdicts here too, as JUnit XML.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Compare a report with a baseline; exit 6 where something has become worse."""
+    from autotune.records import write_text
+    from autotune.report.check.judge import check, parse_regression
+    from autotune.report.check.show import junit, markdown, print_check, say_regression
+    from autotune.report.fingerprint import verify_environment
+    from autotune.report.record import read_report
+
+    allowed = parse_regression(max_regression)
+    new = [read_report(path) for path in paths]
+    for report in new if verify else ():
+        verify_environment(report)
+    found = check(new, [read_report(path) for path in baseline], allowed)
+    for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
+        if path is not None:
+            write_text(path, text)
+    print_json(found) if json_output else print_check(found, console())
+    say_regression(found)
 
 
 @app.command(epilog="Example: autotune schema report > report.schema.json")

@@ -7,6 +7,7 @@
     |-- InputError           exit 3   a config, profile, report or model is at fault
     |-- DeviceError          exit 4   devices or ranks failed
     |-- MemoryLimitError     exit 5   no candidate fits in memory
+    |-- Regression           exit 6   check found that something has become worse
     `-- Interrupted          exit 130 Ctrl-C; what was measured is on disk
 
 A candidate that fails is not an exception: it is a ``Failure`` record in the report. Messages are one line that gives
@@ -44,6 +45,12 @@ class MemoryLimitError(AutotuneError):
     """No candidate fits in memory."""
 
     exit_code = 5
+
+
+class Regression(AutotuneError):
+    """``check`` found that something has become worse."""
+
+    exit_code = 6
 
 
 class Interrupted(AutotuneError):

@@ -21,12 +21,14 @@ from autotune.profile.cache import fingerprint
 from autotune.profile.record import Profile
 from autotune.profile.replay import waits_for
 from autotune.records import write_record
+from autotune.report.fingerprint import fingerprint as report_fingerprint
 from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
 from autotune.report.units import show_bytes
 from autotune.report.verdict import drift, pace, pareto_points, sweet_spot
 from autotune.search.choose import why_not
 from autotune.search.lock import locked
 from autotune.search.prospects import TIE, Goal
+from autotune.search.rehearsal import exhaustive_seconds
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
 from autotune.search.study import Study, load_storage
@@ -73,6 +75,7 @@ class Findings:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             autotune_version=__version__,
             status=status,  # type: ignore[arg-type]
+            fingerprint=report_fingerprint(self.job.environment, self.job.facts, __version__),
             environment=self.job.environment,
             workload=self.job.facts,
             memory_limit_bytes=self.job.memory_limit,
@@ -106,6 +109,8 @@ class Findings:
             real_steps=search.real_steps,
             profiling_s=self.job.profiling_s,
             steps_s=self.job.ranks.busy_s - self.job.profiling_s,
+            device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
+            exhaustive_device_s=self._exhaustive_s(search) * self.job.ranks.ranks,
             wall_s=search.elapsed_s,
             stopped_because=stopped_because or search.stopped_because or "still running",
             objective=goal.objective,
@@ -115,6 +120,13 @@ class Findings:
             drift=drift(search),
             pareto_front=pareto_points(search),
         )
+
+    def _exhaustive_s(self, search: Search) -> float:
+        """Seconds that ranks would have worked to confirm every candidate that fits."""
+        known = search.visits.estimates()
+        steps = {index: search.revisions[index].step_time_s for index in search.allowed}
+        steps |= {index: known[index].step_time_s for index in search.allowed if index in known}
+        return self.job.profiling_s + exhaustive_seconds(list(steps.values()))
 
     def _candidate(self, index: int, search: Search | None, winner: int | None) -> CandidateReport:
         outcome = search.outcomes.get(index) if search else None

@@ -23,7 +23,8 @@ def lines(text):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["profile"], ["predict"], ["show"], ["export"], ["schema"], ["doctor"]]
+    "command",
+    [[], ["run"], ["profile"], ["predict"], ["show"], ["export"], ["check"], ["ramp"], ["schema"], ["doctor"]],
 )
 def test_every_command_has_help(command, tmp_path):
     done = autotune(*command, "--help", cwd=tmp_path)

@@ -20,6 +20,8 @@ LAYERS = [
     "report",
     "job",
     "tune",
+    "forecast",
+    "flags",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}

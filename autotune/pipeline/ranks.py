@@ -11,6 +11,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -177,23 +178,45 @@ def load_torch() -> None:
 
 def survey() -> dict[str, Any]:
     """What torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    answer: dict[str, Any] = in_torch(run_survey)
+    return answer
+
+
+def matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Floating-point operations per second that one of ``ranks`` reaches in a large matrix product, timed here."""
+    return float(in_torch(run_matrix_rate, device, ranks, precision))
+
+
+def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
+    """What ``work(*arguments)`` returns in a process that has torch loaded: a JSON value."""
     load_torch()
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=run_survey, args=(theirs,), daemon=True)
+    process = CONTEXT.Process(target=send_answer, args=(theirs, work, *arguments), daemon=True)
     process.start()
     theirs.close()
     try:
-        answer: dict[str, Any] = json.loads(ours.recv_bytes())
+        return json.loads(ours.recv_bytes())
     except EOFError:
         raise DeviceError("torch could not be loaded; run autotune doctor, or install torch again") from None
     finally:
         process.join()
         ours.close()
-    return answer
 
 
-def run_survey(connection: Connection) -> None:
+def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
+    """Runs in a process that has torch loaded."""
+    connection.send_bytes(json.dumps(work(*arguments)).encode())
+
+
+def run_survey() -> dict[str, Any]:
     """Runs in a process that has torch loaded."""
     from autotune.pipeline.survey import environment
 
-    connection.send_bytes(json.dumps(environment()).encode())
+    return environment()
+
+
+def run_matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.survey import matrix_rate
+
+    return matrix_rate(device, ranks, precision)

@@ -2,11 +2,15 @@
 
 import os
 import platform
+import re
 import socket
 import sys
+from statistics import median
 from typing import Any
 
 import torch
+
+from autotune.pipeline.device import open_device
 
 
 def environment() -> dict[str, Any]:
@@ -45,5 +49,28 @@ def gpus() -> dict[str, Any]:
         "devices": [device.name for device in devices],
         "memory_bytes": min(device.total_memory for device in devices),
         "cuda_version": torch.version.cuda,
+        "driver_version": driver_version(),
         "nccl_version": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
     }
+
+
+def driver_version() -> str | None:
+    """The version of NVIDIA's kernel driver, such as 550.54.15, from the driver itself; None where it does not tell."""
+    try:
+        with open("/proc/driver/nvidia/version") as file:
+            found = re.search(r"Kernel Module(?: for \w+)?\s+([\d.]+)", file.read())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def matrix_rate(kind: str, ranks: int, precision: str) -> float:
+    """Floating-point operations per second of a square matrix product on the device of one of ``ranks``.
+
+    2 n^3 operations; the median of a few products after an untimed one.
+    """
+    device, size = open_device(kind, 0, ranks), 4096 if kind == "cuda" else 512
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    matrix = torch.ones(size, size, dtype=types[precision], device=device.torch_device)
+    seconds = [device.seconds(lambda: matrix @ matrix) for _ in range(8)]
+    return 2 * size**3 / median(seconds[1:])

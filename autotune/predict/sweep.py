@@ -18,12 +18,16 @@ def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candid
     """
     known = {"layers": len(profile.stages), "stages": profile.ranks, "batch": profile.workload.batch}
     config = load_config(None, known | {name: value for name, value in flags.items() if value is not None})
-    limit = config.memory_limit or profile.environment.memory_bytes
-    if config.memory_limit is None and profile.environment.device == "cpu" and limit:
-        limit //= profile.ranks
+    limit = config.memory_limit or memory_per_rank(profile)
     found, notes = profile_candidates(profile, config, config.batch)
     rows = [(candidate, predict(profile, candidate, limit)) for candidate in found]
     return rows, missing(profile, found) + notes
+
+
+def memory_per_rank(profile: Profile) -> int | None:
+    """Bytes that a rank may use by the profile's own account: ranks on a CPU share the host's memory."""
+    memory = profile.environment.memory_bytes
+    return memory // profile.ranks if memory and profile.environment.device == "cpu" else memory
 
 
 def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[list[Candidate], list[str]]:

@@ -103,7 +103,8 @@ class Drift(Record):
 class SearchReport(Record):
     """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
     taken over. Of the wall time of the run the ranks spent ``profiling_s`` measuring stages and links, and ``steps_s``
-    in real steps.
+    in real steps; ``device_s`` is both together, times the ranks, and ``exhaustive_device_s`` what it would have been
+    with every candidate confirmed.
 
     ``confidence``: the probability that the sweet spot's throughput is within ``tolerance`` of the best of all
     candidates. ``final``: how the final ended. ``pareto_front``: the leanest first.
@@ -115,6 +116,8 @@ class SearchReport(Record):
     real_steps: NonNegativeInt
     profiling_s: NonNegativeFloat = 0.0
     steps_s: NonNegativeFloat = 0.0
+    device_s: NonNegativeFloat | None = None
+    exhaustive_device_s: NonNegativeFloat | None = None
     wall_s: float
     stopped_because: str
     objective: Objective = "throughput"
@@ -128,6 +131,7 @@ class SearchReport(Record):
 class Report(Record):
     """Everything one run found out. ``profile_from_earlier_run``: no stage was measured in this run.
 
+    ``fingerprint``: 16 hexadecimal digits, alike in reports whose figures may be compared (``report.fingerprint``).
     ``virtual_profiles``: of further numbers of stages per rank, where candidates have several.
     """
 
@@ -136,6 +140,7 @@ class Report(Record):
     created: str
     autotune_version: str
     status: Literal["complete", "partial", "infeasible"]
+    fingerprint: str | None = None
     environment: Environment
     workload: WorkloadFacts
     memory_limit_bytes: PositiveInt | None = None

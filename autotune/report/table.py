@@ -8,6 +8,7 @@ from rich.table import Table
 
 from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
+from autotune.report.cost import cost_words
 from autotune.report.record import CandidateReport, Report, candidate_report
 from autotune.report.units import show_bytes, show_seconds
 
@@ -113,7 +114,7 @@ def conclusion(report: Report) -> str:
         f"{around}"
         f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from earlier runs) and "
         f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
-        f"{sureness(report)}"
+        f"{sureness(report)}{cost_words(report)}"
     )
 
 

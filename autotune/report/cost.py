@@ -1,0 +1,69 @@
+"""What a run is likely to cost, and what it has cost beside confirming every candidate, in words."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from autotune.records import SCHEMA_VERSION, Record
+from autotune.report.record import Report
+
+Basis = Literal["recorded profile", "profile of an earlier run", "arithmetic"]
+
+
+class Forecast(Record):
+    """What a run is likely to cost. ``basis``: where its step times come from; by ``arithmetic`` they may be off by a
+    factor of two or three. Seconds are wall time; ``device_s`` counts every rank's device while ranks work.
+
+    ``exhaustive_device_s``: the same with every candidate confirmed.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    kind: Literal["autotune.forecast"] = "autotune.forecast"
+    basis: Basis
+    ranks: PositiveInt
+    candidates: PositiveInt
+    excluded: NonNegativeInt
+    trials: NonNegativeFloat
+    real_steps: NonNegativeFloat
+    starting_s: NonNegativeFloat
+    profiling_s: NonNegativeFloat
+    steps_s: NonNegativeFloat
+    device_s: NonNegativeFloat
+    exhaustive_device_s: NonNegativeFloat
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from start to report."""
+        return self.starting_s + self.profiling_s + self.steps_s
+
+
+def minutes(seconds: float) -> str:
+    """``12.3 min``, or ``8 s`` where that is less than a minute."""
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def forecast_lines(found: Forecast) -> Iterator[str]:
+    """The forecast as a few lines of text."""
+    left_out = f" ({found.excluded} more are excluded)" if found.excluded else ""
+    yield f"candidates  {found.candidates - found.excluded}{left_out}"
+    yield f"trials      about {found.trials:.0f}, with {found.real_steps:.0f} real steps"
+    yield (
+        f"wall time   about {minutes(found.wall_s)}: {minutes(found.starting_s)} to start,"
+        f" {minutes(found.profiling_s)} to profile, {minutes(found.steps_s)} of real steps"
+    )
+    yield (
+        f"devices     {minutes(found.device_s)} x device on {found.ranks} of them; confirming every candidate would"
+        f" take {minutes(found.exhaustive_device_s)}"
+    )
+    rough = " and a matrix product timed here, so it may be off by a factor of two or three"
+    yield f"basis       {found.basis}{rough if found.basis == 'arithmetic' else ''}; nothing was run"
+
+
+def cost_words(report: Report) -> str:
+    """What the devices did, beside what confirming every candidate would have taken; nothing where not known."""
+    spent, exhaustive = report.search.device_s, report.search.exhaustive_device_s
+    if not spent or not exhaustive:
+        return ""
+    everything = f"confirming every candidate would have taken {minutes(exhaustive)}"
+    return f"\nThe devices worked {minutes(spent)} in all; {everything}."

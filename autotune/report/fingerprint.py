@@ -1,0 +1,73 @@
+"""What the figures of a report depend on; reports that agree in all of it can be compared figure by figure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from autotune import __version__
+from autotune.config import WorkloadFacts
+from autotune.errors import InputError
+from autotune.pipeline.ranks import survey
+from autotune.profile.record import Environment
+from autotune.report.record import Report
+
+Facts = Mapping[str, Any]
+
+
+def machine_facts(environment: Environment) -> Facts:
+    """Devices and software. Not the host's name nor its memory: hosts of one kind are alike."""
+    python = environment.python_version
+    return {
+        "device": environment.device,
+        "devices": list(environment.devices),
+        "cores": environment.cores,
+        "driver": environment.driver_version,
+        "torch": environment.torch_version,
+        "CUDA": environment.cuda_version,
+        "NCCL": environment.nccl_version,
+        "python": ".".join(python.split(".")[:2]) if python else None,
+    }
+
+
+def workload_facts(workload: WorkloadFacts) -> Facts:
+    """Model, sequence length, batch. The seed is none of it."""
+    return workload.model_dump(mode="json", exclude={"seed"})
+
+
+def fingerprint(environment: Environment, workload: WorkloadFacts, version: str) -> str:
+    """16 hexadecimal digits; alike where everything that figures depend on is alike."""
+    facts = {"autotune": version, **machine_facts(environment), "workload": workload_facts(workload)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed(before: Facts, now: Facts) -> list[str]:
+    """``torch was 2.12.0, is 2.13.0`` for each fact that is not as it was."""
+    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
+
+
+def changes_of_workload(before: Report, now: Report) -> list[str]:
+    """What tells the training jobs apart, in words."""
+    return changed(workload_facts(before.workload), workload_facts(now.workload))
+
+
+def changes_of_machine(before: Report, now: Report) -> list[str]:
+    """What tells the machines and their software apart, in words."""
+    mine = {"autotune": now.autotune_version, **machine_facts(now.environment)}
+    return changed({"autotune": before.autotune_version, **machine_facts(before.environment)}, mine)
+
+
+def verify_environment(report: Report) -> None:
+    """Raises InputError where the report is of another machine, or of other software, than is here.
+
+    Loads torch in a process of its own. Of a replay only the software and the cores can be compared.
+    """
+    here = Environment.model_validate(survey())
+    there = machine_facts(report.environment)
+    if report.environment.device == "cpu" and here.device == "cuda":  # a run with --device cpu beside a GPU
+        here = here.model_copy(update={"device": "cpu", "devices": report.environment.devices})
+    facts = machine_facts(here)
+    if (report.environment.device or "").startswith("replay"):
+        facts = {name: value for name, value in facts.items() if name not in ("device", "devices", "driver")}
+    if differences := changed({"autotune": report.autotune_version, **there}, {"autotune": __version__, **facts}):
+        raise InputError(f"the report is not of this machine as it is now: {', '.join(differences)}; run it again here")
