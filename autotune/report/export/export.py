@@ -50,9 +50,8 @@ def export(
     if merge is None:
         text = target.script(plan) if target.script else render(settings, target.form, target.call)
         return Exported(text, tuple(notes))
-    if merge.suffix not in target.files:
-        takes = f"a file that ends in {' or '.join(target.files)}" if target.files else "no config file"
-        raise UsageError(f"--merge: {target.title} takes {takes} (given: {merge})")
+    if reason := target.file_refusal(merge.suffix, version):
+        raise UsageError(f"--merge: {reason} (given: {merge})")
     return Exported(merged(merge, settings), tuple(notes))
 
 

@@ -21,9 +21,9 @@ class Target:
     """One launcher.
 
     ``schedules``: its word for each of torch's schedules that it has. ``settings(plan, word, version)``: its keys.
-    ``limit(plan)``: why it cannot run the plan, or None. ``files``: suffixes of config files that hold these keys.
-    ``in_code``: what its user must still write, in words. ``call``: what the arguments are given to, in Python.
-    ``script``: writes a whole program instead.
+    ``limit(plan)``: why it cannot run the plan, or None. ``files``: suffixes of config files that hold these keys, and
+    ``files_until`` the last version that reads them, where newer ones do not. ``in_code``: what its user must still
+    write, in words. ``call``: what the arguments are given to, in Python. ``script``: writes a whole program instead.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Target:
     settings: Callable[[Plan, str, str], Settings]
     limit: Callable[[Plan], str | None] = lambda plan: None
     files: tuple[str, ...] = ()
+    files_until: str = ""
     in_code: Callable[[Plan], str] = lambda plan: ""
     call: str = ""
     script: Callable[[Plan], str] | None = None
@@ -47,6 +48,16 @@ class Target:
         if self.word(plan) is None:
             return f"has no {plan.schedule}, only {', '.join(self.schedules)}"
         return self.limit(plan)
+
+    def file_refusal(self, suffix: str, version: str | None) -> str | None:
+        """Why the launcher reads no config file with that suffix, or None."""
+        version = version or self.default_version
+        if self.files_until and is_after(version, self.files_until):
+            return f"{self.title} {version} takes no config file (--target-version {self.files_until} does)"
+        if suffix not in self.files:
+            takes = f"a file that ends in {' or '.join(self.files)}" if self.files else "no config file"
+            return f"{self.title} takes {takes}"
+        return None
 
     def word(self, plan: Plan) -> str | None:
         """The launcher's own name of the plan's schedule."""
@@ -119,7 +130,7 @@ def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
         "parallelism.pipeline_parallel_schedule": schedule,
         "parallelism.pipeline_parallel_layers_per_stage": torchtitan_layers(plan) if plan.virtual_stages > 1 else None,
     }
-    if not counts_micro_batches(version):
+    if not is_after(version, "0.3"):
         return settings | {
             "parallelism.pipeline_parallel_microbatch_size": plan.micro_batch_size,
             "training.local_batch_size": plan.replica_batch,
@@ -132,14 +143,14 @@ def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
     return settings
 
 
-def counts_micro_batches(version: str) -> bool:
-    """Whether that torchtitan is told the number of micro-batches; raises UsageError for what is no version."""
+def is_after(version: str, release: str) -> bool:
+    """Whether a launcher's version is later than a release such as 0.3; raises UsageError for what is no version."""
     if version == "main":
         return True
     try:
-        return Version(version).release[:2] > (0, 3)
+        return Version(version).release[:2] > Version(release).release
     except InvalidVersion:
-        raise UsageError(f"--target-version: give a version such as 0.3, or main (given: {version!r})") from None
+        raise UsageError(f"--target-version: give a version such as {release}, or main (given: {version!r})") from None
 
 
 def torchtitan_layers(plan: Plan) -> int:
@@ -256,6 +267,7 @@ TARGETS = {
             torchtitan,
             torchtitan_limit,
             (".toml",),
+            files_until="0.2",
             default_version="0.3",
         ),
         Target("nanotron", "nanotron", MID_2026, "yaml", {"1F1B": "1f1b", "GPipe": "afab"}, nanotron, files=YAML),

@@ -29,7 +29,7 @@ def test_json_keeps_order_and_other_keys(tmp_path):
 
 def test_toml_keeps_comments(tmp_path):
     text = '# mine\n[training]\nlocal_batch_size = 1  # old\nsteps = 10\n\n[parallelism]\nnote = "kept"  # why\n'
-    made = merge(tmp_path, "torchtitan", "job.toml", text)
+    made = merge(tmp_path, "torchtitan", "job.toml", text, version="0.2")
     assert made.startswith("# mine\n[training]\nlocal_batch_size = 64  # old\nsteps = 10\n")
     assert 'note = "kept"  # why\n' in made
     assert "pipeline_parallel_microbatch_size = 8\n" in made
@@ -37,7 +37,7 @@ def test_toml_keeps_comments(tmp_path):
 
 def test_toml_loses_a_key_that_would_ask_for_several_stages(tmp_path):
     text = "[parallelism]\npipeline_parallel_layers_per_stage = 3\npipeline_parallel_degree = 2\n"
-    assert "layers_per_stage" not in merge(tmp_path, "torchtitan", "job.toml", text)
+    assert "layers_per_stage" not in merge(tmp_path, "torchtitan", "job.toml", text, version="0.2")
 
 
 def test_yaml_keeps_comments_and_quotes(tmp_path):
@@ -65,8 +65,14 @@ def test_an_empty_yaml_file_gets_our_keys(tmp_path):
 )
 def test_a_file_that_is_something_else_is_refused_in_one_line(tmp_path, to, name, text, reason):
     with pytest.raises(InputError, match=reason) as caught:
-        merge(tmp_path, to, name, text)
+        merge(tmp_path, to, name, text, version="0.2" if to == "torchtitan" else None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [None, "0.3.0", "main"])
+def test_torchtitan_reads_a_file_only_up_to_0_2(tmp_path, version):
+    with pytest.raises(UsageError, match=r"takes no config file \(--target-version 0.2 does\)"):
+        merge(tmp_path, "torchtitan", "job.toml", "", version=version)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

@@ -21,6 +21,7 @@ def test_the_script_trains_under_torchrun(schedule, virtual_stages, tmp_path):
     local = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=local)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = re.fullmatch(r"([\d.]+) sequences/s\n", done.stdout)
+    found = re.fullmatch(r"loss (\S+), ([\d.]+) sequences/s\n", done.stdout)
     assert found, done.stdout
-    assert float(found[1]) > 0
+    assert float(found[1]) == pytest.approx(3.5, abs=0.5)  # about ln 32, the loss of a guess
+    assert float(found[2]) > 0
