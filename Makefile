@@ -5,6 +5,8 @@ BIN := .venv/bin
 RUNTIME := .venv/.installed
 DEV := .venv/.installed-dev
 PYTEST := $(BIN)/python -m pytest --timeout 300
+INTEROP_PYTHON := .venv-interop/bin/python
+INTEROP := .venv-interop/.installed
 
 # constraints.txt also holds for the build backend, which pip installs apart; newer versions of pip read the second name.
 export PIP_CONSTRAINT := constraints.txt
@@ -12,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench test-gpu clean
+.PHONY: help setup run test check bench test-gpu interop clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -36,8 +38,11 @@ bench: $(DEV)  ## model and search against published figures, waiting ranks, rea
 test-gpu: $(DEV)  ## only the tests that need a GPU
 	$(PYTEST) tests/gpu -rs
 
-clean:  ## remove .venv, caches and what runs have written here
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .autotune report.json report.html profile.json
+interop: $(INTEROP)  ## read what autotune export writes with the launchers' own code
+	$(INTEROP_PYTHON) -m pytest --timeout 300 -rs tests/interop
+
+clean:  ## remove .venv, .venv-interop, caches and what runs have written here
+	rm -rf .venv .venv-interop .pytest_cache .mypy_cache .ruff_cache .hypothesis .autotune report.json report.html profile.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and at its exact version, so that nothing else can make pip look for another build of it.
@@ -49,4 +54,13 @@ $(RUNTIME): pyproject.toml constraints.txt
 
 $(DEV): $(RUNTIME)
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+# Launchers pin versions that contradict each other and the runtime's, and some ask for gigabytes that only a GPU needs:
+# they have an environment of their own, in which each is installed with no more than its own reading of settings takes.
+$(INTEROP): pyproject.toml constraints.txt tests/interop/requirements.txt
+	$(PYTHON) -m venv .venv-interop
+	$(INTEROP_PYTHON) -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(INTEROP_PYTHON) -m pip install --quiet -e '.[dev]'
+	$(INTEROP_PYTHON) -m pip install --quiet --no-deps -r tests/interop/requirements.txt
 	touch $@
