@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 from autotune.cli import app
+from autotune.report.check.figures import QUANTITIES
 from autotune.report.check.judge import check
 from autotune.report.record import read_report
 
@@ -50,5 +51,7 @@ def test_the_benchmark_job_calls_what_there_is():
 
 def test_the_baseline_is_a_report_that_can_be_compared():
     baseline = read_report(BASELINE)
-    assert check([baseline], [baseline], 0.3).verdict == "ok"
+    found = check([baseline], [baseline], 0.3)
+    assert found.differences == ()
+    assert [row.worse_by for row in found.comparisons] == [0.0] * len(QUANTITIES)  # every figure is there
     assert baseline.environment.hostname is None
