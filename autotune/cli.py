@@ -348,8 +348,8 @@ def check(
 
     allowed = parse_regression(max_regression)
     new = [read_report(path) for path in paths]
-    for report in new if verify else ():
-        verify_environment(report)
+    if verify:
+        verify_environment(*new)
     found = check(new, [read_report(path) for path in baseline], allowed)
     for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
         if path is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,11 @@ def explain(error: ValidationError) -> str:
     given = "" if isinstance(first["input"], dict | list) else f" (given: {first['input']!r})"
     more = f"; and {len(rest)} more" if rest else ""
     return f"{path}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``torch was 2.12.0, is 2.13.0`` for each value that is not as it was."""
+    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
 
 
 def read_json(path: Path) -> Any:

@@ -99,10 +99,10 @@ def phases(ramp: Ramp) -> list[tuple[int, float]]:
 
 def plan_ramp(profile: Profile, ramp: Ramp, schedule: ScheduleName, memory_limit: int | None) -> RampPlan:
     """Predicts every phase with every micro-batch size that divides all of its batches, by the training's length."""
-    found, left_out = [], []
+    parts, found, left_out = phases(ramp), [], []
     for size in divisors(gcd(ramp.start, ramp.increment) // ramp.data_parallel):
         try:
-            found.append(plan_size(profile, phases(ramp), ramp.data_parallel, size, schedule, memory_limit))
+            found.append(plan_size(profile, parts, ramp.data_parallel, size, schedule, memory_limit))
         except UsageError as error:
             left_out.append(f"micro-batches of {size}: {error}")
     if not found:

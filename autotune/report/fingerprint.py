@@ -10,6 +10,7 @@ from autotune.config import WorkloadFacts
 from autotune.errors import InputError
 from autotune.pipeline.ranks import survey
 from autotune.profile.record import Environment
+from autotune.records import changed
 from autotune.report.record import Report
 
 Facts = Mapping[str, Any]
@@ -41,11 +42,6 @@ def fingerprint(environment: Environment, workload: WorkloadFacts, version: str)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed(before: Facts, now: Facts) -> list[str]:
-    """``torch was 2.12.0, is 2.13.0`` for each fact that is not as it was."""
-    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
-
-
 def changes_of_workload(before: Report, now: Report) -> list[str]:
     """What tells the training jobs apart, in words."""
     return changed(workload_facts(before.workload), workload_facts(now.workload))
@@ -57,17 +53,21 @@ def changes_of_machine(before: Report, now: Report) -> list[str]:
     return changed({"autotune": before.autotune_version, **machine_facts(before.environment)}, mine)
 
 
-def verify_environment(report: Report) -> None:
-    """Raises InputError where the report is of another machine, or of other software, than is here.
+def verify_environment(*reports: Report) -> None:
+    """Raises InputError where a report is of another machine, or of other software, than is here.
 
     Loads torch in a process of its own. Of a replay only the software and the cores can be compared.
     """
-    here = Environment.model_validate(survey())
-    there = machine_facts(report.environment)
-    if report.environment.device == "cpu" and here.device == "cuda":  # a run with --device cpu beside a GPU
-        here = here.model_copy(update={"device": "cpu", "devices": report.environment.devices})
-    facts = machine_facts(here)
-    if (report.environment.device or "").startswith("replay"):
-        facts = {name: value for name, value in facts.items() if name not in ("device", "devices", "driver")}
-    if differences := changed({"autotune": report.autotune_version, **there}, {"autotune": __version__, **facts}):
-        raise InputError(f"the report is not of this machine as it is now: {', '.join(differences)}; run it again here")
+    surveyed = Environment.model_validate(survey())
+    for report in reports:
+        device, here = report.environment.device or "", surveyed
+        if device == "cpu" and here.device == "cuda":  # a run with --device cpu beside a GPU
+            here = here.model_copy(update={"device": "cpu", "devices": report.environment.devices})
+        facts = machine_facts(here)
+        if device.startswith("replay"):
+            facts = {name: value for name, value in facts.items() if name not in ("device", "devices", "driver")}
+        there = {"autotune": report.autotune_version, **machine_facts(report.environment)}
+        if differences := changed(there, {"autotune": __version__, **facts}):
+            raise InputError(
+                f"the report is not of this machine as it is now: {', '.join(differences)}; run it again here"
+            )

@@ -11,19 +11,10 @@ from autotune.config import ScheduleName, load_config
 from autotune.errors import UsageError
 from autotune.predict.ramp import Ramp, RampPlan, plan_ramp
 from autotune.predict.sweep import memory_per_rank
-from autotune.profile.record import Profile, read_profile
-from autotune.records import SCHEMA_VERSION, read_json
-from autotune.report.record import read_report
+from autotune.records import SCHEMA_VERSION
+from autotune.report.step import read_source
 
 MOST_ROWS = 24  # of phases on the terminal; --json has them all
-
-
-def read_source(path: Path) -> Profile:
-    """The profile at ``path``, or in the report at ``path``."""
-    document = read_json(path)
-    if isinstance(document, dict) and document.get("kind") == "autotune.report":
-        return read_report(path).profile
-    return read_profile(path)
 
 
 def plan_of(path: Path, ramp: Ramp, schedule: str | None, memory_limit: str | None) -> RampPlan:
@@ -32,7 +23,7 @@ def plan_of(path: Path, ramp: Ramp, schedule: str | None, memory_limit: str | No
         raise UsageError(
             "--rampup-batch-size, --global-batch-size, --train-samples, --data-parallel: give numbers of 1 or more"
         )
-    profile = read_source(path)
+    profile = read_source(path)[1][0]
     full = ramp.global_batch or (profile.workload.batch or 0) * ramp.data_parallel
     if not full:
         raise UsageError("--global-batch-size: the profile does not say its batch; give it")
@@ -59,13 +50,10 @@ def print_ramp(plan: RampPlan, console: Console) -> None:
     for name in ("global batch", "samples", *(f"b = {one.micro_batch_size}" for one in plan.sizes)):
         table.add_column(name, justify="right", no_wrap=True)
     best = plan.sizes[0]
-    shown = best.phases if len(best.phases) <= MOST_ROWS else (*best.phases[: MOST_ROWS - 1], best.phases[-1])
-    for phase in shown:
-        at = best.phases.index(phase)
-        counts = [
-            f"{one.phases[at].micro_batches}{'' if one.phases[at].fits is not False else ' !'}" for one in plan.sizes
-        ]
-        table.add_row(str(phase.global_batch), f"{phase.samples:.0f}", *counts)
+    rows = list(zip(*(one.phases for one in plan.sizes), strict=True))
+    for phases in rows if len(rows) <= MOST_ROWS else (*rows[: MOST_ROWS - 1], rows[-1]):
+        counts = [f"{phase.micro_batches}{' !' if phase.fits is False else ''}" for phase in phases]
+        table.add_row(str(phases[0].global_batch), f"{phases[0].samples:.0f}", *counts)
     hours = [f"{one.seconds / best.seconds:.3f}x" if one is not best else "1" for one in plan.sizes]
     table.add_section()
     table.add_row("training time", "", *hours)

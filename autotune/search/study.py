@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.errors import InputError
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
+from autotune.records import changed
 from autotune.search.prospects import Goal
 from autotune.search.pruner import WorseBeyondDoubtPruner
 from autotune.search.space import DIMENSIONS, Key, Space, params_of, show
@@ -232,11 +233,6 @@ def differences(storage: Any, identity: Identity) -> dict[str, list[str]]:
             found = {part: changed(theirs.get(part, {}), mine) for part, mine in as_json(identity).items()}
             others.append({part: texts for part, texts in found.items() if texts})
     return min(others, key=lambda parts: ("workload" in parts, sum(map(len, parts.values()))), default={})
-
-
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was, in words."""
-    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
 
 
 def as_json(identity: Identity) -> Identity:

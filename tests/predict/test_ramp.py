@@ -81,6 +81,12 @@ def test_what_the_schedule_refuses_is_left_out_with_the_reason():
     assert any("micro-batches of 1" in text for text in interleaved.left_out)
 
 
+def test_a_ramp_is_refused_once_and_not_for_each_size():
+    with pytest.raises(UsageError) as refused:
+        plan_ramp(PROFILE, RAMP._replace(data_parallel=32), "1F1B", None)
+    assert str(refused.value).startswith("--data-parallel: 32 replicas must divide")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
