@@ -23,6 +23,7 @@ from autotune.profile.replay import waits_for
 from autotune.records import write_record
 from autotune.report.fingerprint import fingerprint as report_fingerprint
 from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
+from autotune.report.soundness import checked
 from autotune.report.units import show_bytes
 from autotune.report.verdict import drift, pace, pareto_points, sweet_spot
 from autotune.search.choose import why_not
@@ -71,6 +72,8 @@ class Findings:
         """The report as things stand."""
         winner = search.pick() if search else None
         spot = sweet_spot(search, winner, self.job.memory_limit) if search and winner is not None else None
+        rows = [self._candidate(index, search, winner) for index in range(len(self.predictions))]
+        candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             autotune_version=__version__,
@@ -83,8 +86,9 @@ class Findings:
             profile=self.profiles[0],
             virtual_profiles=tuple(self.profiles[1:]),
             profile_from_earlier_run=self.is_earlier_profile,
-            candidates=tuple(self._candidate(index, search, winner) for index in range(len(self.predictions))),
+            candidates=candidates,
             sweet_spot=spot,
+            soundness=soundness,
             search=self._search(search, stopped_because),
         )
 
@@ -297,6 +301,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
         write_record(out, found.report(search, "partial", "interrupted by the user"))
         raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
     compare_with_profile(job, found, search)
+    say_what_is_doubtful(job, found.report(search, "partial"))
     report = found.report(search, "complete" if search.measured else "partial")
     write_record(out, report)
     if search.measured and search.pick() is None:
@@ -321,6 +326,12 @@ def compare_with_profile(job: Job, found: Findings, search: Search) -> None:
             f"real steps took {steady.profile_ratio:.2f} times as long as predicted: the machine ran at another pace"
             " while it was profiled, or the cost model is off here; what was measured holds, and --fresh profiles again"
         )
+
+
+def say_what_is_doubtful(job: Job, report: Report) -> None:
+    """Warns where candidates do not compute the same, or keep what they should let go of."""
+    for finding in report.soundness.findings if report.soundness else ():
+        job.warn(finding)
 
 
 def profile_only(config: Config, events: Events) -> Profile:

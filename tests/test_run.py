@@ -1,5 +1,6 @@
 """The main job on real ranks: small models, the same code as the large ones."""
 
+import io
 import json
 import os
 import signal
@@ -10,8 +11,16 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
+from autotune.config import load_config
+from autotune.job import Events, prepare_job
+from autotune.pipeline.ranks import Ranks
 from autotune.report.record import read_report
+from autotune.report.soundness import GROWTH_BYTES
+from autotune.report.table import print_report
+from autotune.tune import profile_and_search
+from tests.pipeline.faults import WrongRank
 
 SMALL = ["--layers", 6, "--hidden", 16, "--heads", 2, "--seq-len", 8, "--vocab", 32, "--device", "cpu"]
 
@@ -91,6 +100,39 @@ def test_all_losses_of_the_same_untrained_model_are_alike(first_run):
     losses = [row.measurement.loss for row in read_report(first_run[0] / "report.json").candidates if row.measurement]
     assert len(losses) == 5
     assert max(losses) - min(losses) < 0.5
+
+
+def test_every_candidate_is_found_to_compute_the_same_and_to_keep_nothing(first_run):
+    folder, done = first_run
+    found = read_report(folder / "report.json").soundness
+    assert (found.findings, found.not_compared, found.compared) == ((), None, 4)
+    assert max(found.loss_difference, found.gradient_difference) < 1e-6
+    assert found.growth_bytes < GROWTH_BYTES
+    assert abs(found.peak_slope.share_of_peak) < 0.01
+    assert "Checked: loss and gradient norm of the first step agree " in done.stdout
+    assert "DOUBTFUL" not in done.stdout
+    assert "warning: m = " not in done.stderr
+
+
+def test_a_run_whose_micro_batches_are_summed_goes_on_and_says_so(tmp_path):
+    """The whole job, on ranks that train with a loss that is wrong."""
+    flags = {"layers": 6, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "device": "cpu", "stages": 2}
+    flags |= {"batch": 16, "micro_batches": [1, 4, 8], "exhaustive": True}
+    flags |= {"out": tmp_path / "report.json", "state_dir": tmp_path / "state"}
+    said = []
+    job = prepare_job(load_config(None, flags), Events(warn=said.append))
+    job.ranks = Ranks(2, "cpu", WrongRank("summed"))
+    report = profile_and_search(job)
+    assert report.soundness == read_report(tmp_path / "report.json").soundness
+    assert report.status == "complete" and report.sweet_spot is not None
+    (words,) = report.soundness.findings
+    assert words in said and words in report.warnings
+    assert "m = 8 1F1B does not compute what m = 1 GPipe computes" in words
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert "DOUBTFUL: other loss and gradients than m = 1" in out.getvalue()
+    if report.sweet_spot.micro_batches > 1:
+        assert "Do not use it before its doubts are settled" in out.getvalue()
 
 
 def test_what_a_run_leaves_is_private_to_the_user(first_run):

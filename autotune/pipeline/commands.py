@@ -223,19 +223,29 @@ class Primed(Record):
 
     ``reserved_bytes``: what it had taken from the device for that. ``outside_bytes``: held on the device by others, the
     CUDA context and NCCL's buffers first of all. None where the device has no such thing.
+
+    The step began with the weights that the stages were built with: its ``loss``, where the last stage is, and the sum
+    of its gradients' squares over the rank's parameters are those of any candidate with the same batch. None where
+    stages only wait.
     """
 
     peak_memory_bytes: NonNegativeInt
+    loss: float | None = None
+    gradient_square_sum: NonNegativeFloat | None = None
     reserved_bytes: NonNegativeInt | None = None
     outside_bytes: NonNegativeInt | None = None
 
 
 class StepTimes(Record):
-    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is."""
+    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is.
+
+    ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
+    """
 
     start_s: float
     end_s: float
     loss: float | None = None
+    held_bytes: NonNegativeInt | None = None
 
 
 class Reply(Record):

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
+from autotune.pipeline.heap import heap_bytes
+
 
 class MemoryUse(NamedTuple):
     """Bytes above what was held when the work began: the most at any moment, and at its end."""
@@ -50,6 +52,9 @@ class Device(Protocol):
     def footprint(self) -> Footprint | None:
         """What the device has given away by the highest level of the last ``memory``; None where it cannot tell."""
 
+    def held(self) -> int | None:
+        """Bytes held now, by a count that begins anywhere and costs next to nothing; None where it cannot tell."""
+
     def synchronize(self) -> None:
         """Returns when the device has done everything asked of it so far."""
 
@@ -69,6 +74,7 @@ class CpuDevice:
 
     def __init__(self, ranks: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
+        self.counts = counts_tensors()
 
     def synchronize(self) -> None:
         """The CPU is never behind."""
@@ -104,6 +110,10 @@ class CpuDevice:
 
     def footprint(self) -> None:
         """The CPU's allocator keeps nothing back."""
+
+    def held(self) -> int | None:
+        """What malloc has handed out to the whole process: torch keeps no count of its own on the CPU."""
+        return heap_bytes() if self.counts else None
 
     def release(self) -> None:
         """Nor has it anything to give."""
@@ -164,6 +174,10 @@ class CudaDevice:
         outside = total - free - torch.cuda.memory_reserved(self.torch_device)
         return Footprint(torch.cuda.max_memory_reserved(self.torch_device), max(0, outside))
 
+    def held(self) -> int:
+        """The caching allocator's own count; a step has ended on the device before it is asked."""
+        return torch.cuda.memory_allocated(self.torch_device)
+
     def release(self) -> None:
         gc.collect()
         torch.cuda.empty_cache()
@@ -173,6 +187,13 @@ class CudaDevice:
         device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
         """
         dist.barrier(device_ids=[self.torch_device.index])
+
+
+def counts_tensors() -> bool:
+    """Whether the heap's count grows with a tensor; not where another malloc than glibc's is at work."""
+    before = heap_bytes()
+    tensor = torch.empty(2**20, dtype=torch.uint8)
+    return before is not None and (heap_bytes() or 0) - before >= tensor.nbytes
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:

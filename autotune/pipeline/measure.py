@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
+from math import sqrt
 from typing import Any
 
 from autotune.config import Workload
@@ -55,6 +57,7 @@ def measure_candidate(
     """
     timeout_s = min(MOST_S, max(FLOOR_S, 20 * expected_step_s))
     times: list[float] = []
+    held: list[list[int | None]] = []  # by step, by rank
     loss = None
     try:
         if not ranks.alive or ranks.cut != plan.cut:
@@ -63,6 +66,7 @@ def measure_candidate(
         for number in range(steps):
             answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), timeout_s)]
             times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
+            held.append([answer.held_bytes for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)
             if not keep_going(number, times[-1]):
                 break
@@ -76,9 +80,32 @@ def measure_candidate(
         peak_memory_bytes=None if plan.waits else tuple(answer.peak_memory_bytes for answer in primed),
         device_memory_bytes=device_memory(primed),
         loss=loss,
+        first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
+        gradient_norm=gradient_norm(primed),
+        growth_bytes=None if plan.waits else growth(held),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
     )
+
+
+def gradient_norm(primed: list[Primed]) -> float | None:
+    """2-norm over the gradients of all ranks, each of which holds other parameters; None where stages only wait."""
+    known = [answer.gradient_square_sum for answer in primed if answer.gradient_square_sum is not None]
+    return sqrt(sum(known)) if len(known) == len(primed) else None
+
+
+def growth(held: list[list[int | None]]) -> tuple[int, ...] | None:
+    """What each step left behind on each rank, from what was ``held`` after every step, by rank.
+
+    The least of all steps: a leak makes every step leave something; what only one leaves was not there before.
+    """
+    changes = []
+    for counts in zip(*held, strict=True):
+        known = [count for count in counts if count is not None]
+        if len(known) < max(2, len(counts)):
+            return None
+        changes.append(min(after - before for before, after in pairwise(known)))
+    return tuple(changes) or None
 
 
 def device_memory(primed: list[Primed]) -> tuple[int, ...] | None:

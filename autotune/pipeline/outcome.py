@@ -25,6 +25,11 @@ class Measurement(Record):
     allocator's own peak over one whole step; ``device_memory_bytes[rank]``, where the device tells, all that was taken
     from it, by the allocator and outside of torch. ``measured_at`` is ISO 8601; ``from_earlier_run`` marks a figure
     that an earlier run of the same study measured.
+
+    ``loss`` is that of the last step; ``first_loss`` and ``gradient_norm`` (2-norm over the gradients of all stages)
+    are those of the first, untimed step, which begins with the same weights for every candidate.
+    ``growth_bytes[rank]``: what each timed step left behind, of all steps the least; None for fewer than two, and where
+    the device cannot tell.
     """
 
     step_times_s: tuple[NonNegativeFloat, ...] = Field(min_length=1)
@@ -34,6 +39,9 @@ class Measurement(Record):
     peak_memory_bytes: tuple[NonNegativeInt, ...] | None = None
     device_memory_bytes: tuple[NonNegativeInt, ...] | None = None
     loss: float | None = None
+    first_loss: float | None = None
+    gradient_norm: NonNegativeFloat | None = None
+    growth_bytes: tuple[int, ...] | None = None
     measured_at: str | None = None
     from_earlier_run: bool = False
     pruned: bool = False

@@ -21,6 +21,9 @@ from autotune.errors import DeviceError
 from autotune.pipeline.commands import Command, Cut
 from autotune.pipeline.outcome import Failure
 
+Run = Callable[[int, int, str, str, Connection], None]
+"""(rank, number of ranks, kind of device, folder, pipe to the controller); ``run_rank`` is one."""
+
 CONTEXT = multiprocessing.get_context("forkserver")
 START_TIMEOUT_S = 120.0
 GRACE_S = 2.0  # how long the others may take to answer once one rank has failed
@@ -35,10 +38,13 @@ class RankFailure(Exception):
 
 
 class Ranks:
-    """p live rank processes. A context manager: leaving it ends every process and removes every file."""
+    """p live rank processes. A context manager: leaving it ends every process and removes every file.
 
-    def __init__(self, ranks: int, device: str) -> None:
-        self.ranks, self.device = ranks, device
+    ``run``: what each process runs, called as ``run_rank`` is.
+    """
+
+    def __init__(self, ranks: int, device: str, run: Run | None = None) -> None:
+        self.ranks, self.device, self.run = ranks, device, run or run_rank
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._folder: Path | None = None
@@ -60,7 +66,7 @@ class Ranks:
         for rank in range(self.ranks):
             ours, theirs = CONTEXT.Pipe()
             arguments = (rank, self.ranks, self.device, str(self._folder), theirs)
-            process = CONTEXT.Process(target=run_rank, args=arguments, daemon=True, name=f"autotune rank {rank}")
+            process = CONTEXT.Process(target=self.run, args=arguments, daemon=True, name=f"autotune rank {rank}")
             process.start()
             theirs.close()
             self._pipes.append(ours)

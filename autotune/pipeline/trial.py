@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from autotune.config import Workload
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.device import Device
-from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
+from autotune.workload.gpt import Loss, boundary_type, random_batch
 
 Held = dict[int, nn.Module]
 """The stages of one rank, by their index in the model."""
@@ -98,24 +98,27 @@ def message_shape(plan: Prepare, index: int) -> tuple[int]:
     return (max(1, plan.waits[index].message_bytes // 4),)
 
 
-def loss_itself(output: Tensor, _: Tensor) -> Tensor:
-    """The loss of a pipeline of waiting stages."""
-    return output
+class LossItself:
+    """The loss of a pipeline of waiting stages: what the last one gives."""
+
+    scale = 1.0
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits
 
 
 class Trial:
     """A candidate made ready on this rank: stages, schedule, batch. ``step`` may be called any number of times."""
 
     def __init__(
-        self, held: Held, optimizer: Optimizer | None, workload: Workload, plan: Prepare, device: Device
+        self, held: Held, optimizer: Optimizer | None, loss: Loss, workload: Workload, plan: Prepare, device: Device
     ) -> None:
-        self.held, self.optimizer, self.device = held, optimizer, device
+        self.held, self.optimizer, self.loss, self.device = held, optimizer, loss, device
         self.waiting_s = sum(plan.waits[index].optimizer_s for index in held) if plan.waits else 0.0
         stages = workload.stages * plan.virtual_stages
         self.is_first, self.is_last = 0 in held, stages - 1 in held
         padding = plan.micro_batches * plan.micro_batch_size - plan.sequences
         self.ids, self.targets = random_batch(workload, plan.sequences, padding, device.torch_device)
-        self.loss = SequenceLoss(workload, plan.sequences)
         pipeline_stages = []
         for index, stage in held.items():
             inputs, outputs = boundary_shapes(workload, plan, index)
@@ -123,11 +126,11 @@ class Trial:
                 PipelineStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
             )
         several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)
-        # The loss is already summed over the whole batch, so torch must not divide the gradients by m.
+        # The loss is a share of the whole batch's, so torch must not divide the gradients by m.
         self.schedule = get_schedule_class(plan.schedule)(
             pipeline_stages if several else pipeline_stages[0],
             n_microbatches=plan.micro_batches,
-            loss_fn=loss_itself if plan.waits else self.loss,
+            loss_fn=loss,
             scale_grads=False,
         )
 

@@ -20,11 +20,21 @@ class RelativeError(Record):
     peak_memory: float | None = None
 
 
+class Agreement(Record):
+    """How far loss and gradient norm of the first step are from those of candidate ``reference``, which began with the
+    same weights and saw the same batch: (own - reference's) / reference's, 0 but for rounding."""
+
+    reference: NonNegativeInt
+    loss: float
+    gradient_norm: float
+
+
 class CandidateReport(Record):
     """One candidate: what was predicted, what was measured or went wrong, or why it was not tried.
 
     ``prediction`` was made before any trial, ``last_prediction`` with what trials before its own had taught. ``pace``:
-    how many times longer than usual steps took on this machine while it was measured.
+    how many times longer than usual steps took on this machine while it was measured. ``doubts``: in a few words, why
+    it should not be used although it ran.
     """
 
     micro_batches: PositiveInt
@@ -38,6 +48,8 @@ class CandidateReport(Record):
     pace: PositiveFloat | None = None
     failure: Failure | None = None
     relative_error: RelativeError | None = None
+    agreement: Agreement | None = None
+    doubts: tuple[str, ...] = ()
     excluded: str | None = None
     loses_to: str | None = None
 
@@ -100,6 +112,40 @@ class Drift(Record):
     profile_ratio: PositiveFloat | None
 
 
+class PeakSlope(Record):
+    """What each further micro-batch adds to the peak of ``rank`` under 1F1B beyond what the memory model knows: 0 where
+    a rank lets go of every micro-batch after its backward. Of all ranks the one where it matters most.
+
+    ``bytes_per_micro_batch``: of one of ``micro_batch_size`` sequences, the size at the last of the ``micro_batches``
+    that were compared. ``share_of_peak``: what it comes to from the first of these to the last.
+    """
+
+    rank: NonNegativeInt
+    micro_batches: tuple[PositiveInt, ...] = Field(min_length=2)
+    micro_batch_size: PositiveInt
+    bytes_per_micro_batch: float
+    share_of_peak: float
+
+
+class Soundness(Record):
+    """Whether real steps computed the same under every candidate, and let go of what they held.
+
+    Of ``compared`` pairs of candidates that saw the same batch, the largest relative differences of the first step's
+    loss and gradient norm; up to ``tolerance`` they are rounding. ``not_compared``: why candidates were left out.
+    ``growth_bytes``: the most that any candidate left behind on any rank in each of its timed steps. ``findings``: what
+    is wrong, in words. None where it could not be told.
+    """
+
+    compared: NonNegativeInt = 0
+    loss_difference: NonNegativeFloat | None = None
+    gradient_difference: NonNegativeFloat | None = None
+    tolerance: PositiveFloat | None = None
+    not_compared: str | None = None
+    growth_bytes: int | None = None
+    peak_slope: PeakSlope | None = None
+    findings: tuple[str, ...] = ()
+
+
 class SearchReport(Record):
     """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
     taken over. Of the wall time of the run the ranks spent ``profiling_s`` measuring stages and links, and ``steps_s``
@@ -150,6 +196,7 @@ class Report(Record):
     profile_from_earlier_run: bool = False
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
     sweet_spot: SweetSpot | None = None
+    soundness: Soundness | None = None
     search: SearchReport
 
 

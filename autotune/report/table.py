@@ -89,6 +89,7 @@ def status(row: CandidateReport, is_winner: bool) -> str:
     words += f"pruned after {steps} steps" if row.measurement.pruned else f"confirmed, {steps} steps"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
     words += f", machine {row.pace:.2f}x slower then" if row.pace and abs(row.pace - 1) > 0.005 else ""
+    words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
     return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
 
 
@@ -107,7 +108,8 @@ def conclusion(report: Report) -> str:
     speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
     kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
     source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
-    around = "".join(f"{line}\n" for line in (*spot.ties, *knee_words(report), *pareto_words(report)))
+    lines = (*doubt_words(report), *spot.ties, *knee_words(report), *pareto_words(report), *soundness_words(report))
+    around = "".join(f"{line}\n" for line in lines)
     return (
         f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "
         f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
@@ -116,6 +118,33 @@ def conclusion(report: Report) -> str:
         f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
         f"{sureness(report)}{cost_words(report)}"
     )
+
+
+def doubt_words(report: Report) -> list[str]:
+    """What must be settled before the sweet spot is used."""
+    doubts = report.candidates[report.sweet_spot.candidate].doubts if report.sweet_spot else ()
+    return [f"Do not use it before its doubts are settled: {', '.join(doubts)}."] if doubts else []
+
+
+def soundness_words(report: Report) -> list[str]:
+    """``Checked: loss and gradient norm of the first step agree within 2e-07 (4 comparisons); …``, or what is wrong."""
+    found = report.soundness
+    if found is None:
+        return []
+    if found.findings:
+        return [f"Doubtful: {finding}." for finding in found.findings]
+    words = []
+    if found.loss_difference is not None and found.gradient_difference is not None:
+        most = max(found.loss_difference, found.gradient_difference)
+        pairs = f"{found.compared} comparison{'s' if found.compared > 1 else ''}"
+        words.append(f"loss and gradient norm of the first step agree within {most:.0e} ({pairs})")
+    if found.growth_bytes is not None:
+        words.append("no step leaves memory behind")
+    if found.peak_slope is not None:
+        words.append("the peak under 1F1B does not grow with m")
+    if found.not_compared is not None:
+        words.append(f"not compared: {found.not_compared}")
+    return [f"Checked: {'; '.join(words)}."] if words else []
 
 
 def knee_words(report: Report) -> list[str]:

@@ -3,6 +3,9 @@
 Each layer's weights depend only on the seed and the layer's index, so the same model comes out however it is cut.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,6 +99,21 @@ class Stage(nn.Sequential):
 
 def build_stage(workload: Workload, index: int, stages: int, device: torch.device) -> Stage:
     """Builds stage ``index`` of ``stages`` on ``device`` ("meta" allocates nothing)."""
+    with torch.random.fork_rng(devices=[]), device:
+        parts = [seeded(kind, workload, number) for number, kind in parts_of_stage(workload, index, stages)]
+        return Stage(parts, workload.precision, index == stages - 1)
+
+
+def reseed_stage(stage: nn.Module, workload: Workload, index: int, stages: int) -> None:
+    """Gives a stage the weights back that ``build_stage`` gave it; a second copy is held of one part at a time."""
+    device = next(stage.parameters()).device
+    with torch.random.fork_rng(devices=[]), device:
+        for part, (number, kind) in zip(stage.children(), parts_of_stage(workload, index, stages), strict=True):
+            part.load_state_dict(seeded(kind, workload, number).state_dict())
+
+
+def parts_of_stage(workload: Workload, index: int, stages: int) -> list[tuple[int, type[nn.Module]]]:
+    """Number in the model and kind of each part of stage ``index`` of ``stages``."""
     counts = layers_per_stage(workload.layers, stages)
     first = sum(counts[:index])
     numbers = [number + 1 for number in range(first, first + counts[index])]
@@ -104,10 +122,7 @@ def build_stage(workload: Workload, index: int, stages: int, device: torch.devic
         kinds.insert(0, (0, Embedding))
     if index == stages - 1:
         kinds.append((workload.layers + 1, Head))
-    with torch.random.fork_rng(devices=[]), device:
-        return Stage(
-            [seeded(kind, workload, number) for number, kind in kinds], workload.precision, index == stages - 1
-        )
+    return kinds
 
 
 def seeded(kind: type[nn.Module], workload: Workload, number: int) -> nn.Module:
@@ -151,3 +166,22 @@ def random_batch(workload: Workload, sequences: int, padding: int, device: torch
     ids = functional.pad(text[:, :-1], (0, 0, 0, padding))
     targets = functional.pad(text[:, 1:], (0, 0, 0, padding), value=IGNORED)
     return ids.contiguous().to(device), targets.contiguous().to(device)
+
+
+class Loss(Protocol):
+    """What the last stage computes of its logits and targets; the losses of a step's micro-batches are added up."""
+
+    scale: float
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+
+
+class Model(NamedTuple):
+    """What a rank asks of that which is trained. ``reseed`` takes a stage back to what ``build`` made of it."""
+
+    build: Callable[[Workload, int, int, torch.device], nn.Module]
+    reseed: Callable[[nn.Module, Workload, int, int], None]
+    loss: Callable[[Workload, int], Loss]
+
+
+GPT = Model(build_stage, reseed_stage, SequenceLoss)

@@ -9,8 +9,9 @@ import torch
 from autotune.config import Workload
 from autotune.pipeline.commands import Cut, Prepare, Step
 from autotune.pipeline.device import CudaDevice, open_device
-from autotune.pipeline.measure import build
+from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.ranks import Ranks
+from autotune.report.soundness import TOLERANCE
 
 MIB = 2**20
 TIMEOUT_S = 120.0
@@ -115,3 +116,24 @@ def test_one_rank_steps(micro_batches):
 @pytest.mark.parametrize(("schedule", "micro_batches"), [("GPipe", 1), ("GPipe", 4), ("1F1B", 4)])
 def test_two_ranks_step(schedule, micro_batches):
     check_step(*run_step(2, schedule, micro_batches))
+
+
+def test_what_is_held_is_the_allocators_count(device):
+    before = device.held()
+    kept = torch.empty(16 * MIB, dtype=torch.uint8, device=device.torch_device)
+    assert device.held() - before == 16 * MIB
+    del kept
+    assert device.held() == before
+
+
+def test_candidates_compute_the_same_and_steps_leave_nothing():
+    """Each begins with the weights of the seed, however many steps another has made."""
+    work, found = workload(1), []
+    with Ranks(1, "cuda") as ranks:
+        for count in (1, 2, 8):
+            plan = Prepare(schedule="GPipe", micro_batches=count, micro_batch_size=8 // count, sequences=8)
+            found.append(measure_candidate(ranks, work, plan, 1.0, 3, lambda *_: True))
+    for one in found:
+        assert one.first_loss == pytest.approx(found[0].first_loss, rel=TOLERANCE["bf16"])
+        assert one.gradient_norm == pytest.approx(found[0].gradient_norm, rel=TOLERANCE["bf16"])
+        assert one.growth_bytes == (0,)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autotune.pipeline.device import CpuDevice, MemoryUse, open_device
+from autotune.pipeline.heap import heap_bytes
 
 MIB = 2**20
 
@@ -86,3 +87,15 @@ def test_ranks_share_the_cores(device):
         opened = open_device("cpu", 0, ranks)
         assert (opened.kind, opened.backend, opened.torch_device) == ("cpu", "gloo", torch.device("cpu"))
         assert torch.get_num_threads() == max(1, cores // ranks)
+
+
+@pytest.mark.skipif(heap_bytes() is None, reason="needs glibc's mallinfo2")
+@pytest.mark.parametrize("size", [1000, 64 * 1024, 3 * MIB, 64 * MIB])
+def test_what_is_held_grows_by_a_tensor_and_shrinks_by_it(device, size):
+    """Small ones lie on the heap, large ones are mapped apart."""
+    reserve(size)  # what torch makes for its first tensor of a kind stays
+    before = device.held()
+    kept = reserve(size)
+    assert size <= device.held() - before < size + 8192
+    del kept
+    assert abs(device.held() - before) < 8192

@@ -76,15 +76,16 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     os._exit(0)
 
 
-def gradients(rank: Rank, ranks: int) -> list[tuple[float | None, Found]]:
-    """Loss and gradients of one step of every plan, of the stages that this rank holds."""
+def gradients(rank: Rank, ranks: int) -> list[tuple[dict, float | None, Found]]:
+    """Of one step of every plan: what the first step is told to be, the second one's loss and gradients; of the stages
+    that this rank holds."""
     found = []
     for plan in plans(ranks):
         if rank.cut != plan.cut:
             rank.obey(Build(workload=workload(ranks), cut=plan.cut))
-        rank.obey(plan)
+        primed = rank.obey(plan).model_dump()
         loss = rank.obey(Step()).loss
-        found.append((loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
+        found.append((primed, loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
     return found
 
 
@@ -147,13 +148,27 @@ def test_a_pipelined_step_equals_the_model_in_one_piece(found):
     loss, expected = in_one_piece(workload(ranks))
     for number, plan in enumerate(plans(ranks)):
         told = f"{plan.schedule}, m = {plan.micro_batches}, {ranks} ranks of {plan.virtual_stages} stages"
-        losses, parts = zip(*(rank["gradients"][number] for rank in found), strict=True)
+        _, losses, parts = zip(*(rank["gradients"][number] for rank in found), strict=True)
         # Only the rank with the last stage knows the loss: rank 0 where the stages lie in a V.
         holds_last = [max(part) == ranks * plan.virtual_stages - 1 for part in parts]
         assert [value is not None for value in losses] == holds_last, told
         assert losses[holds_last.index(True)] == pytest.approx(loss, rel=1e-5), told
         for part, whole in zip(in_order(parts), expected, strict=True):
             torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6, msg=lambda text, told=told: f"{told}: {text}")
+
+
+def test_every_first_step_is_told_with_the_loss_and_gradient_norm_of_the_model_in_one_piece(found):
+    ranks = len(found)
+    loss, gradients = in_one_piece(workload(ranks))
+    norm = torch.linalg.vector_norm(torch.cat([part.flatten() for part in gradients])).item()
+    off = []
+    for number, plan in enumerate(plans(ranks)):
+        primed = [rank["gradients"][number][0] for rank in found]
+        (told,) = [one["loss"] for one in primed if one["loss"] is not None]
+        total = sum(one["gradient_square_sum"] for one in primed) ** 0.5
+        off.append((told / loss - 1, total / norm - 1, plan.schedule, plan.micro_batches))
+    assert max(abs(one[0]) for one in off) < 1e-6, off
+    assert max(abs(one[1]) for one in off) < 1e-6, off
 
 
 @pytest.mark.parametrize("way", TRAINED, ids=lambda way: way[0])

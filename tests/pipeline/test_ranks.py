@@ -23,7 +23,7 @@ from autotune.pipeline.commands import (
     TimeOptimizer,
     TimeStage,
 )
-from autotune.pipeline.measure import build, by_stage, describe, measure_candidate
+from autotune.pipeline.measure import build, by_stage, describe, growth, measure_candidate
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import RankFailure, Ranks
 
@@ -145,6 +145,36 @@ def test_the_optimizer_really_steps(ranks):
     ranks.ask(PLAN, TIMEOUT_S)
     losses = [ranks.ask(Step(), TIMEOUT_S)[1]["loss"] for _ in range(30)]
     assert losses[-1] < losses[0] - 0.05
+
+
+def test_every_candidate_begins_with_the_same_weights(ranks):
+    """Loss and gradients of the first step are those of the seed, whatever was trained before."""
+    first = ranks.ask(PLAN, TIMEOUT_S)
+    for _ in range(3):
+        ranks.ask(Step(), TIMEOUT_S)
+    again = ranks.ask(PLAN, TIMEOUT_S)
+    for name in ("loss", "gradient_square_sum"):
+        assert [answer[name] for answer in again] == [answer[name] for answer in first]
+    assert [answer["loss"] is None for answer in first] == [True, False]
+    assert all(answer["gradient_square_sum"] > 0 for answer in first)
+
+
+def test_a_measurement_holds_what_the_first_step_computed_and_what_each_step_left(ranks):
+    primed = ranks.ask(PLAN, TIMEOUT_S)
+    found = measure_candidate(ranks, WORK, PLAN, 0.1, 4, lambda *_: True)
+    assert found.first_loss == primed[1]["loss"]
+    assert found.gradient_norm == pytest.approx(sum(answer["gradient_square_sum"] for answer in primed) ** 0.5)
+    assert found.loss < found.first_loss
+    assert len(found.growth_bytes) == 2
+    one = measure_candidate(ranks, WORK, PLAN, 0.1, 1, lambda *_: True)
+    assert one.growth_bytes is None  # a single step tells nothing
+
+
+def test_growth_is_the_least_that_any_step_leaves():
+    assert growth([[10, 5], [14, 5], [15, 9], [20, 9]]) == (1, 0)
+    assert growth([[10, None], [14, None], [15, None]]) is None
+    assert growth([[10, 5]]) is None
+    assert growth([]) is None
 
 
 def test_a_killed_rank_is_named_and_all_are_replaced(ranks):

@@ -12,6 +12,7 @@ from autotune.workload.gpt import (
     build_stage,
     has_batch_statistics,
     random_batch,
+    reseed_stage,
 )
 
 CPU = torch.device("cpu")
@@ -40,6 +41,31 @@ def test_the_same_model_comes_out_however_it_is_cut(stages):
 def test_another_seed_is_another_model():
     first, second = (next(build_stage(workload(seed=seed), 0, 1, CPU).parameters()) for seed in (0, 1))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_reseeding_takes_a_stage_back_in_place(norm, index):
+    work = workload(norm=norm)
+    stage, fresh = (build_stage(work, index, 2, CPU) for _ in range(2))
+    places = [tensor.data_ptr() for tensor in stage.state_dict().values()]
+    for tensor in stage.state_dict().values():
+        tensor.add_(1)
+    before = torch.get_rng_state()
+    reseed_stage(stage, work, index, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    for mine, theirs in zip(stage.state_dict().values(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert [tensor.data_ptr() for tensor in stage.state_dict().values()] == places
+
+
+def test_reseeding_holds_one_part_at_a_time():
+    work = workload(layers=12, hidden=64)
+    stage = build_stage(work, 0, 1, CPU)
+    part = max(sum(p.nbytes for p in part.parameters()) for part in stage)
+    used = CpuDevice(1).memory(lambda: reseed_stage(stage, work, 0, 1))
+    assert used.end == 0
+    assert used.peak < 2 * part + 16 * 2**10  # a part's place is taken by the next one's before its own is given back
 
 
 def test_building_leaves_the_callers_random_numbers_alone():
