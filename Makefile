@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench test-gpu interop clean
+.PHONY: help setup run test check bench fuzz test-gpu interop clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -34,6 +34,9 @@ check: $(DEV)  ## formatting, lint and types
 
 bench: $(DEV)  ## model and search against published figures, waiting ranks, real runs
 	$(BIN)/python -m tests.bench
+
+fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, profile, report and schedule
+	$(BIN)/python -m tests.fuzz
 
 test-gpu: $(DEV)  ## only the tests that need a GPU
 	$(PYTEST) tests/gpu -rs

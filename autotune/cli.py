@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -385,10 +386,19 @@ def doctor(json_output: Json = False) -> None:
     print_json(findings.model_dump()) if json_output else print_findings(findings, console())
 
 
+def interrupt(*_: object) -> None:
+    """Ctrl-C, or SIGTERM from Slurm or Kubernetes: the first unwinds and keeps what was measured, the next ends now."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(130))
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console script: runs a command and turns what stops it into one line and an exit code."""
     from autotune.errors import AutotuneError
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         app()
     except AutotuneError as error:

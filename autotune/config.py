@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
 from autotune.errors import InputError, UsageError
-from autotune.records import Record, explain
+from autotune.records import Record, explain, read_bytes
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]
@@ -229,10 +229,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Reads the flat table of a config file; ``seq-len`` and ``seq_len`` are the same key."""
     path = path if path.exists() else shipped_config(str(path)) or path
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_bytes(path).decode())
     except OSError as error:
         raise InputError(f"cannot read config {path}: {error.strerror}; give a TOML file or cpu, a100, ci") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"config {path} is not TOML: {error}") from None
     return {key.replace("-", "_"): value for key, value in table.items()}
 

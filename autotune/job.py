@@ -122,7 +122,7 @@ def prepare_job(config: Config, events: Events) -> Job:
         workload.batch,
         config.micro_batch_size,
     )
-    ranks = Ranks(workload.stages, kind)
+    ranks = Ranks(workload.stages, kind, memory_limit=limit or None)
     return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), notes)
 
 
@@ -207,7 +207,9 @@ def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
     cut = Cut(virtual_stages=virtual_stages)
     facts = build_ranks(job, cut)
     notify = job.events.progress
-    profile = calibrated(measure_profile(job.ranks, job.workload, cut, facts, sizes, job.environment, split, notify))
+    profile = calibrated(
+        measure_profile(job.ranks, job.workload, cut, facts, sizes, job.environment, split, notify, job.warn)
+    )
     keep_profile(path, profile)
     return profile, False
 
@@ -223,6 +225,11 @@ def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
         job.events.progress("building the stages", None)
         return build(job.ranks, job.workload, cut)
     except RankFailure as error:
+        if error.failure.kind == "out_of_memory":
+            raise MemoryLimitError(
+                f"the stages cannot be built: {error.failure.message}; use more --stages, a smaller model or a higher"
+                " --memory-limit"
+            ) from None
         raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
 
 
@@ -230,4 +237,5 @@ def replay_on_ranks(job: Job, recorded: Profile) -> Profile:
     """The recorded profile with links and overhead measured on the ranks that will replay it."""
     build_ranks(job, Cut(virtual_stages=recorded.virtual_stages))
     job.events.progress("measuring links and the runtime's own cost", None)
-    return calibrated(replayed_profile(recorded, job.ranks, job.environment, job.sizes(recorded.virtual_stages)))
+    sizes = job.sizes(recorded.virtual_stages)
+    return calibrated(replayed_profile(recorded, job.ranks, job.environment, sizes, job.warn))

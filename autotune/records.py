@@ -1,5 +1,6 @@
 """The base of every record that is written to JSON, and the one way to write and read such a file."""
 
+import glob
 import json
 import os
 import stat
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autotune.errors import InputError
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 32 * 2**20  # of a file that is read; a report of 200 candidates on 16 ranks has about one MiB
+
+GIVEN = 200  # characters of a value, or of its path, that a message repeats
 
 
 class Record(BaseModel):
@@ -27,10 +31,16 @@ R = TypeVar("R", bound=Record)
 def explain(error: ValidationError) -> str:
     """Returns the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are."""
     first, *rest = error.errors()
-    path = ".".join(str(part) for part in first["loc"]) or "the record"
-    given = "" if isinstance(first["input"], dict | list) else f" (given: {first['input']!r})"
+    path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
+    is_whole = isinstance(first["input"], dict | list) or first["type"] == "json_invalid"
+    given = "" if is_whole else f" (given: {shortened(repr(first['input']))})"
     more = f"; and {len(rest)} more" if rest else ""
     return f"{path}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+
+
+def shortened(text: str) -> str:
+    """Its beginning, where it is long."""
+    return text if len(text) <= GIVEN else f"{text[:GIVEN]}…"
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -38,13 +48,22 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
 
 
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The whole file; raises OSError, and InputError where it is larger than anything that autotune reads."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path} is larger than {most // 2**20} MiB: nothing that autotune reads is")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """Reads one JSON document; raises InputError with the path, and the position of a syntax error."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
@@ -72,7 +91,7 @@ def write_json(path: Path, document: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a temporary file beside ``path`` and renames it, so a reader never sees half a file."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}-")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; give another path with --out") from None
     try:
@@ -89,6 +108,25 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what processes that were killed while they wrote ``path`` have left beside it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
+        writer = temporary.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if writer.isdecimal() and not is_alive(int(writer)):
+            temporary.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -7,9 +7,11 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
+
 from autotune import __version__
 from autotune.config import Config
-from autotune.errors import DeviceError, Interrupted, MemoryLimitError, UsageError
+from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.job import Events, Job, obtain_profile, prepare_job, writable
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
@@ -20,7 +22,7 @@ from autotune.predict.record import Candidate, Prediction
 from autotune.profile.cache import fingerprint
 from autotune.profile.record import Profile
 from autotune.profile.replay import waits_for
-from autotune.records import write_record
+from autotune.records import remove_leftovers, write_record
 from autotune.report.fingerprint import fingerprint as report_fingerprint
 from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
 from autotune.report.soundness import checked
@@ -230,6 +232,7 @@ def tune(config: Config, events: Events) -> Report:
     load_storage()
     job = prepare_job(config, events)
     with locked(lock_path(job)):
+        remove_leftovers(config.out)
         return profile_and_search(job)
 
 
@@ -297,6 +300,15 @@ def search_and_report(job: Job, found: Findings) -> Report:
     search = make_search(job, found, save)
     try:
         search.run()
+    except DeviceError as error:
+        write_record(out, found.report(search, "partial", str(error)))
+        raise DeviceError(f"{error} (what was measured is in {out})") from None
+    except StorageInternalError as error:
+        write_record(out, found.report(search, "partial", "the study could not be written"))
+        raise InputError(
+            f"cannot write the study in {job.config.state_dir}: {error.__cause__ or error}; make room there or give"
+            f" --state-dir (what was measured is in {out})"
+        ) from None
     except KeyboardInterrupt:
         write_record(out, found.report(search, "partial", "interrupted by the user"))
         raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
@@ -310,9 +322,22 @@ def search_and_report(job: Job, found: Findings) -> Report:
             f" more --micro-batches or a higher --memory-limit (what was measured is in {out})"
         )
     if not search.measured:
-        failures = [outcome for outcome in search.outcomes.values() if isinstance(outcome, Failure)]
-        raise DeviceError(f"every candidate failed; the first: {failures[0].message}" if failures else "nothing ran")
+        raise nothing_ran(search)
     return report
+
+
+def nothing_ran(search: Search) -> DeviceError | MemoryLimitError:
+    """What ends a run of which nothing can be said but how it failed."""
+    failures = [outcome for outcome in search.outcomes.values() if isinstance(outcome, Failure)]
+    if not failures:
+        return DeviceError("nothing ran")
+    if all(failure.kind == "out_of_memory" for failure in failures):
+        return MemoryLimitError(
+            f"every candidate ran out of memory; the first: {failures[0].message}; use more --stages, more"
+            " --micro-batches or a higher --memory-limit"
+        )
+    earlier = "" if search.trials else " (in an earlier run; --fresh tries again)"
+    return DeviceError(f"every candidate that was tried failed; the first: {failures[0].message}{earlier}")
 
 
 def compare_with_profile(job: Job, found: Findings, search: Search) -> None:

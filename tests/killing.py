@@ -1,6 +1,8 @@
 """Killing the controller of a run outright, and looking at what it leaves; for a test and for the benchmark."""
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +50,29 @@ def finished_trials(folder: Path) -> dict[int, tuple[object, ...]]:
         storage.engine.dispose()
 
 
+def family(marker):
+    """Living processes whose environment holds ``marker``: the controller, its fork server, its ranks."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            held = entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes()
+            alive = held and "\nState:\tZ" not in (entry / "status").read_text()
+        except OSError:
+            continue
+        if alive:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
 def kill_at_random(folder: Path, moments: random.Random) -> Killed:
     """Starts the run and kills its controller; whatever is on disk must be readable."""
     after = moments.uniform(START_S, LONGEST_S)
@@ -57,10 +82,62 @@ def kill_at_random(folder: Path, moments: random.Random) -> Killed:
         time.sleep(0.02)
     process.kill()
     process.wait()
+    return Killed(after, readable(folder))
+
+
+def readable(folder: Path) -> dict[int, tuple[object, ...]]:
+    """The finished trials; raises where the study or the report cannot be read."""
     report = folder / "report.json"
     if report.exists():
         read_report(report)
-    return Killed(after, finished_trials(folder))
+    return finished_trials(folder)
+
+
+PHASES = ("profiling", "a trial", "writing the report")
+
+
+def kill_in(phase: str, folder: Path, moments: random.Random) -> Killed:
+    """The same at a random moment of a phase; in ten seconds nothing may be left but what is in ``folder``."""
+    if phase == "profiling":
+        shutil.rmtree(folder / ".autotune", ignore_errors=True)
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    marker = f"AUTOTUNE_TEST_KILL={os.getpid()}-{moments.random()}"
+    name, value = marker.split("=")
+    words = [word for word in command(folder) if word != "--quiet"]
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {name: value, "TMPDIR": str(temporary)},
+    )
+    assert process.stderr is not None
+    sign = {"profiling": "starting the ranks", "a trial": "first step"}.get(phase, "first step")
+    next((line for line in process.stderr if sign in line), None)
+    if phase == "writing the report":
+        wait_for_writing(folder, process, moments.randrange(6))
+    else:
+        time.sleep(moments.uniform(0.0, 1.5))
+    process.kill()
+    process.communicate()
+    after = time.monotonic() - begun
+    assert wait_until(lambda: not family(marker), 10), f"processes {family(marker)} are left"
+    assert wait_until(lambda: not any(temporary.iterdir()), 10), f"{list(temporary.iterdir())} are left"
+    return Killed(after, readable(folder))
+
+
+def wait_for_writing(folder: Path, process: "subprocess.Popen[str]", skipped: int) -> None:
+    """Until the report is being written, after so many times."""
+    seen = ""
+    while process.poll() is None:
+        found = next((name for name in os.listdir(folder) if name.startswith(".report.json.")), "")
+        if found and found != seen:
+            if not skipped:
+                return
+            skipped, seen = skipped - 1, found
 
 
 def finish(folder: Path, history: list[Killed]) -> tuple[int, int]:
@@ -73,6 +150,7 @@ def finish(folder: Path, history: list[Killed]) -> tuple[int, int]:
         assert killed.finished.items() <= trials.items(), "a finished trial is gone or has changed"
     candidates = [values[:-1] for values in trials.values()]
     assert len(candidates) == len(set(candidates)), "a candidate was tried twice"
+    assert not list(folder.glob(".report.json.*")), "a file that was being written is left"
     report = read_report(folder / "report.json")
     assert report.status == "complete"
     measured = [row for row in report.candidates if row.measurement]

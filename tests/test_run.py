@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -20,6 +19,7 @@ from autotune.report.record import read_report
 from autotune.report.soundness import GROWTH_BYTES
 from autotune.report.table import print_report
 from autotune.tune import profile_and_search
+from tests.killing import family, wait_until
 from tests.pipeline.faults import WrongRank
 
 SMALL = ["--layers", 6, "--hidden", 16, "--heads", 2, "--seq-len", 8, "--vocab", 32, "--device", "cpu"]
@@ -31,29 +31,6 @@ def command(*arguments):
 
 def autotune(*arguments, cwd):
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=250)
-
-
-def family(marker):
-    """Living processes whose environment holds ``marker``: the controller, its fork server, its ranks."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            held = entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes()
-            alive = held and "\nState:\tZ" not in (entry / "status").read_text()
-        except OSError:
-            continue
-        if alive:
-            found.append(int(entry.name))
-    return found
-
-
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.fixture(scope="module")
@@ -232,9 +209,12 @@ def test_a_limit_below_every_candidate_leaves_the_predictions(tmp_path):
     assert all(row.prediction.fits is False for row in report.candidates)
 
 
-@pytest.mark.parametrize("moment", ["timing stages", "first step"])
-def test_ctrl_c_leaves_no_process_and_exits_130(moment, tmp_path):
-    marker = f"AUTOTUNE_TEST_RUN={os.getpid()}-{moment.replace(' ', '-')}"
+@pytest.mark.parametrize(
+    ("moment", "sent"),
+    [("timing stages", signal.SIGINT), ("first step", signal.SIGINT), ("first step", signal.SIGTERM)],
+)
+def test_ctrl_c_and_sigterm_leave_no_process_and_exit_130(moment, sent, tmp_path):
+    marker = f"AUTOTUNE_TEST_RUN={os.getpid()}-{moment.replace(' ', '-')}-{sent}"
     arguments = command("run", "--layers", 48, "--stages", 4, "--out", "report.json", "--device", "cpu")
     name, value = marker.split("=")
     process = subprocess.Popen(
@@ -250,7 +230,10 @@ def test_ctrl_c_leaves_no_process_and_exits_130(moment, tmp_path):
             break
     assert len(family(marker)) > 4
     time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal sends: to every process of the group
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # what a terminal sends: to every process of the group
+    else:
+        process.terminate()  # what Slurm and Kubernetes send
     process.stderr.read()
     assert process.wait(timeout=20) == 130
     process.stderr.close()

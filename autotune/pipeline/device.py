@@ -6,9 +6,12 @@ backend its ranks talk over.
 
 import gc
 import os
+import re
+import resource
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,6 +20,10 @@ from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_pro
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
 from autotune.pipeline.heap import heap_bytes
+
+SLACK = 64 * 2**20, 1 / 8
+"""Bytes, and share of the limit, that malloc may take from the kernel beyond what it hands out: stacks of threads, and
+holes between what was given back. What the allocator counted is held against the limit itself."""
 
 
 class MemoryUse(NamedTuple):
@@ -60,6 +67,13 @@ class Device(Protocol):
 
     def release(self) -> None:
         """Gives back what the allocator keeps for later."""
+
+    def limit(self, memory_bytes: int) -> None:
+        """From now on no more than so many bytes, beyond what is held now, can be taken by this process."""
+
+    def shortage(self, words: str) -> int | None:
+        """Bytes beyond the limit, or beyond what the device has, that the allocator was asked for when it gave up in
+        these ``words``; None where it cannot tell."""
 
     def meet(self) -> None:
         """Returns when every rank has come here."""
@@ -107,6 +121,17 @@ class CpuDevice:
             held += size
             peak = max(peak, held)
         return MemoryUse(peak, held)
+
+    def limit(self, memory_bytes: int) -> None:
+        """RLIMIT_DATA counts what is private and writable, and not the libraries, which RLIMIT_AS counts as well."""
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = data_bytes() + memory_bytes + round(max(SLACK[0], SLACK[1] * memory_bytes))
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+    def shortage(self, words: str) -> int | None:
+        asked = re.search(r"tried to allocate (\d+) bytes", words)
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        return max(0, int(asked[1]) + data_bytes() - limit) if asked and limit >= 0 else None
 
     def footprint(self) -> None:
         """The CPU's allocator keeps nothing back."""
@@ -182,11 +207,37 @@ class CudaDevice:
         gc.collect()
         torch.cuda.empty_cache()
 
+    def limit(self, memory_bytes: int) -> None:
+        """The caching allocator gives out of memory when it would reserve more."""
+        _, total = torch.cuda.mem_get_info(self.torch_device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / total), self.torch_device)
+
+    def shortage(self, words: str) -> int | None:
+        """From the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction."""
+        asked = re.search(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", words)
+        if asked is None:
+            return None
+        unit = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[asked[2]]
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        fraction = torch.cuda.get_per_process_memory_fraction(self.torch_device)
+        reserved = torch.cuda.memory_reserved(self.torch_device)
+        unused = reserved - torch.cuda.memory_allocated(self.torch_device)
+        room = min(free, round(fraction * total) - reserved) + unused
+        return max(0, round(float(asked[1]) * unit) - room)
+
     def meet(self) -> None:
         """The first of these makes the group's communicator, before messages of both directions are mixed. Told the
         device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
         """
         dist.barrier(device_ids=[self.torch_device.index])
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmData")
 
 
 def counts_tensors() -> bool:

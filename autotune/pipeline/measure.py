@@ -7,12 +7,14 @@ from math import sqrt
 from typing import Any
 
 from autotune.config import Workload
+from autotune.errors import DeviceError
 from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.workload.partition import stage_ranks
 
-FLOOR_S, MOST_S = 60.0, 86400.0  # no command is given less time than this, or more
+PATIENCE = 20  # times the predicted step
+FLOOR_S, FIRST_FLOOR_S, MOST_S = 10.0, 20.0, 86400.0  # no step is given less time than this, nor the first; or more
 BUILD_TIMEOUT_S = 600.0
 
 KeepGoing = Callable[[int, float], bool]
@@ -32,9 +34,16 @@ def describe(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
 
 
 def build(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
-    """Starts the ranks if need be, and builds every stage; raises RankFailure."""
+    """Starts the ranks if need be, and builds every stage.
+
+    Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
+    """
     if not ranks.alive:
         ranks.start()
+        try:
+            ranks.ask(Describe(workload=workload, cut=cut), START_TIMEOUT_S)
+        except RankFailure as error:
+            raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
     answers = ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
     ranks.cut = cut
     return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
@@ -53,18 +62,19 @@ def measure_candidate(
 
     ``seq_len``: tokens per sequence, None where not known.
 
-    Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it.
+    Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it. Raises
+    DeviceError where they cannot be, for no candidate is to blame for that.
     """
-    timeout_s = min(MOST_S, max(FLOOR_S, 20 * expected_step_s))
+    first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
     times: list[float] = []
     held: list[list[int | None]] = []  # by step, by rank
     loss = None
     try:
         if not ranks.alive or ranks.cut != plan.cut:
             build(ranks, workload, plan.cut)
-        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, timeout_s)]
+        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s)]
         for number in range(steps):
-            answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), timeout_s)]
+            answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s)]
             times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
             held.append([answer.held_bytes for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)

@@ -11,11 +11,19 @@ FailureKind = Literal["out_of_memory", "hang", "crash", "model_error"]
 
 
 class Failure(Record):
-    """A candidate that did not run; ``rank`` is None where no single rank is to blame."""
+    """A candidate that did not run; ``rank`` is None where no single rank is to blame.
+
+    ``action``: what that rank was doing, on ``stage`` if it was about one. ``short_bytes``: of memory that it lacked,
+    at least. ``last_words``: the end of what it wrote to its stderr. None where not known.
+    """
 
     kind: FailureKind
     rank: NonNegativeInt | None = None
     message: str
+    stage: NonNegativeInt | None = None
+    action: str | None = None
+    short_bytes: NonNegativeInt | None = None
+    last_words: str | None = None
 
 
 class Measurement(Record):

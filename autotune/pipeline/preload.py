@@ -4,7 +4,10 @@ Loading torch makes many objects and hardly any garbage: a fifth of the time wou
 ranks, what was loaded is never looked at again.
 """
 
+import atexit
 import gc
+import os
+import shutil
 from importlib import import_module
 
 
@@ -18,4 +21,15 @@ def load() -> None:
         gc.enable()
 
 
+def clean_up() -> None:
+    """When the last process that used this server has ended: a controller that was killed could not remove its folder.
+
+    Ranks, which are forks of this process, end without coming here.
+    """
+    folder = os.environ.get("AUTOTUNE_FOLDER")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 load()
+atexit.register(clean_up)

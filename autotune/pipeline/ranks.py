@@ -8,25 +8,29 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Self
 
 from autotune.errors import DeviceError
 from autotune.pipeline.commands import Command, Cut
+from autotune.pipeline.deaths import death, is_stopped, oom_kills, silence
 from autotune.pipeline.outcome import Failure
 
-Run = Callable[[int, int, str, str, Connection], None]
-"""(rank, number of ranks, kind of device, folder, pipe to the controller); ``run_rank`` is one."""
+Run = Callable[[int, int, str, str, Connection, int | None], None]
+"""(rank, number of ranks, kind of device, folder, pipe to the controller, memory limit); ``run_rank`` is one."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 START_TIMEOUT_S = 120.0
 GRACE_S = 2.0  # how long the others may take to answer once one rank has failed
+LOOK_S = 1.0  # how often silent ranks are looked at
+STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
 
 
 class RankFailure(Exception):
@@ -40,15 +44,16 @@ class RankFailure(Exception):
 class Ranks:
     """p live rank processes. A context manager: leaving it ends every process and removes every file.
 
-    ``run``: what each process runs, called as ``run_rank`` is.
+    ``memory_limit``: bytes that each of them may take. ``run``: what each process runs, called as ``run_rank`` is.
     """
 
-    def __init__(self, ranks: int, device: str, run: Run | None = None) -> None:
-        self.ranks, self.device, self.run = ranks, device, run or run_rank
+    def __init__(self, ranks: int, device: str, run: Run | None = None, memory_limit: int | None = None) -> None:
+        self.ranks, self.device, self.run, self.memory_limit = ranks, device, run or run_rank, memory_limit
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._folder: Path | None = None
         self.cut: Cut | None = None  # how the model lies on the ranks now
+        self._oom_kills: int | None = None  # in our control group when the ranks were started
         self.busy_s = 0.0  # seconds in which the ranks timed, measured or ran steps, not started or built
 
     def __enter__(self) -> Self:
@@ -62,10 +67,13 @@ class Ranks:
         """Starts fresh ranks; any that still run are ended first."""
         self.stop()
         load_torch()
-        self._folder = Path(tempfile.mkdtemp(prefix="autotune-"))  # mode 0700: the rendezvous is the user's alone
+        self._oom_kills = oom_kills()
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="ranks-", dir=util.get_temp_dir())
+        )  # mode 0700: the rendezvous is the user's alone
         for rank in range(self.ranks):
             ours, theirs = CONTEXT.Pipe()
-            arguments = (rank, self.ranks, self.device, str(self._folder), theirs)
+            arguments = (rank, self.ranks, self.device, str(self._folder), theirs, self.memory_limit)
             process = CONTEXT.Process(target=self.run, args=arguments, daemon=True, name=f"autotune rank {rank}")
             process.start()
             theirs.close()
@@ -122,18 +130,23 @@ class Ranks:
         waiting = {pipe: rank for rank, pipe in enumerate(self._pipes)}
         for failure in failures:
             waiting = {pipe: rank for pipe, rank in waiting.items() if rank != failure.rank}
+        limit, stopped = deadline, 0
         while waiting:
-            limit = min(deadline, time.monotonic() + GRACE_S) if failures else deadline
-            ready = wait(list(waiting), timeout=max(0.0, limit - time.monotonic()))
-            if not ready:
-                silent = sorted(waiting.values())
+            if failures:
+                limit = min(limit, time.monotonic() + GRACE_S)
+            ready = wait(list(waiting), timeout=max(0.0, min(LOOK_S, limit - time.monotonic())))
+            stopped = 0 if ready else stopped + any(is_stopped(self._pid(rank)) for rank in waiting.values())
+            if not ready and (time.monotonic() >= limit or stopped >= STOPPED_LOOKS):
                 if not failures:
-                    text = f"no answer from rank {', '.join(map(str, silent))} in time"
-                    failures.append(Failure(kind="hang", rank=silent[0] if len(silent) == 1 else None, message=text))
+                    assert self._folder is not None
+                    failures.append(silence({rank: self._pid(rank) for rank in waiting.values()}, self._folder))
                 return
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 self._read(waiting.pop(pipe), pipe, replies, failures)
+
+    def _pid(self, rank: int) -> int:
+        return int(self._processes[rank].pid)
 
     def _read(self, rank: int, pipe: Connection, replies: dict[int, Any], failures: list[Failure]) -> None:
         try:
@@ -147,20 +160,11 @@ class Ranks:
             replies[rank] = reply["value"]
 
     def _death(self, rank: int) -> Failure:
-        """Describes a rank that has gone: its exit status and its last words. SIGKILL is what the kernel sends when
-        memory runs out, but anyone can send it, so it counts as a crash."""
+        """Describes a rank that has gone."""
         process = self._processes[rank]
         process.join(1.0)
-        code = process.exitcode
-        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exited with status {code}"
-        return Failure(kind="crash", rank=rank, message=f"rank {rank} {how}; {self.last_words(rank)}")
-
-    def last_words(self, rank: int) -> str:
-        """The last line that a rank wrote to its stderr."""
-        log = self._folder / f"rank{rank}.log" if self._folder else None
-        lines = log.read_text(errors="replace").split("\n") if log and log.exists() else []
-        said = [line for line in lines if line.strip() and not line.startswith("USDT:")]
-        return f"last words: {said[-1].strip()[:300]}" if said else "it left no last words"
+        assert self._folder is not None
+        return death(rank, process.exitcode, self._folder, oom_kills() != self._oom_kills)
 
 
 def root_cause(failures: list[Failure]) -> Failure:
@@ -169,16 +173,18 @@ def root_cause(failures: list[Failure]) -> Failure:
     return min(failures, key=lambda failure: order[failure.kind])
 
 
-def run_rank(rank: int, ranks: int, device: str, folder: str, connection: Connection) -> None:
+def run_rank(rank: int, ranks: int, device: str, folder: str, connection: Connection, memory_limit: int | None) -> None:
     """Runs in the rank's process, where torch is loaded; the controller itself never imports it."""
     from autotune.pipeline.worker import serve
 
-    serve(rank, ranks, device, folder, connection)
+    serve(rank, ranks, device, folder, connection, memory_limit)
 
 
 def load_torch() -> None:
     """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
     CONTEXT.set_forkserver_preload(["autotune.pipeline.preload"])
+    folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/inductor")  # torch makes one when it is loaded
     forkserver.ensure_running()
 
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from autotune.config import Workload
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.device import Device
+from autotune.pipeline.watch import Watch
 from autotune.workload.gpt import Loss, boundary_type, random_batch
 
 Held = dict[int, nn.Module]
@@ -93,6 +94,30 @@ class WaitingStage(nn.Module):
         return out
 
 
+class WatchedStage(PipelineStage):
+    """torch's own stage; ``watch`` is told of each action that it is asked for, and of its end."""
+
+    watch: Watch
+
+    def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
+        self.watch.begin("forward", self.stage_index, fwd_chunk_id)
+        output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
+        self.watch.end()
+        return output
+
+    def backward_one_chunk(
+        self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: Any = False
+    ) -> None:
+        self.watch.begin("backward" if full_backward else "input_gradient", self.stage_index, bwd_chunk_id)
+        super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+        self.watch.end()
+
+    def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
+        self.watch.begin("weight_gradient", self.stage_index, bwd_chunk_id)
+        super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
+        self.watch.end()
+
+
 def message_shape(plan: Prepare, index: int) -> tuple[int]:
     """The shape of what stage ``index`` sends: as many floats as the recorded message had bytes, at least one."""
     return (max(1, plan.waits[index].message_bytes // 4),)
@@ -111,9 +136,16 @@ class Trial:
     """A candidate made ready on this rank: stages, schedule, batch. ``step`` may be called any number of times."""
 
     def __init__(
-        self, held: Held, optimizer: Optimizer | None, loss: Loss, workload: Workload, plan: Prepare, device: Device
+        self,
+        held: Held,
+        optimizer: Optimizer | None,
+        loss: Loss,
+        workload: Workload,
+        plan: Prepare,
+        device: Device,
+        watch: Watch,
     ) -> None:
-        self.held, self.optimizer, self.loss, self.device = held, optimizer, loss, device
+        self.held, self.optimizer, self.loss, self.device, self.watch = held, optimizer, loss, device, watch
         self.waiting_s = sum(plan.waits[index].optimizer_s for index in held) if plan.waits else 0.0
         stages = workload.stages * plan.virtual_stages
         self.is_first, self.is_last = 0 in held, stages - 1 in held
@@ -123,8 +155,9 @@ class Trial:
         for index, stage in held.items():
             inputs, outputs = boundary_shapes(workload, plan, index)
             pipeline_stages.append(
-                PipelineStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
+                WatchedStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
             )
+            pipeline_stages[-1].watch = watch
         several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)
         # The loss is a share of the whole batch's, so torch must not divide the gradients by m.
         self.schedule = get_schedule_class(plan.schedule)(
@@ -145,10 +178,12 @@ class Trial:
         self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
         for stage in self.held.values():
             unscale_gradients(stage, self.loss.scale)
+        self.watch.begin("optimizer")
         if self.optimizer is not None:
             self.optimizer.step()
         self.device.wait(self.waiting_s)
         self.device.synchronize()
+        self.watch.end()
         return torch.stack(losses).sum().item() / self.loss.scale if losses else None
 
 

@@ -21,10 +21,12 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from autotune.config import Workload
 from autotune.pipeline import commands
+from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
+from autotune.pipeline.watch import Watch
 from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
 from autotune.workload.partition import layers_per_stage, stage_ranks
 
@@ -34,8 +36,8 @@ JSON = TypeAdapter(object)
 class Rank:
     """What one rank holds between commands: its device, its stages and optimizer, the candidate under trial."""
 
-    def __init__(self, rank: int, ranks: int, device: Device, model: Model = GPT) -> None:
-        self.rank, self.ranks, self.device, self.model = rank, ranks, device, model
+    def __init__(self, rank: int, ranks: int, device: Device, watch: Watch, model: Model = GPT) -> None:
+        self.rank, self.ranks, self.device, self.watch, self.model = rank, ranks, device, watch, model
         self.held: Held = {}
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: Optimizer | None = None
@@ -49,7 +51,10 @@ class Rank:
         work: Callable[..., object] = getattr(self, command.kind)
         if self.rank not in getattr(command, "active", (self.rank,)):
             return None
-        return work(command)
+        self.watch.begin(command.kind)
+        found = work(command)
+        self.watch.end()
+        return found
 
     def indices(self, cut: commands.Cut) -> list[int]:
         """The stages that lie on this rank, ascending."""
@@ -128,15 +133,17 @@ class Rank:
 
         def prime() -> None:
             nonlocal loss
-            self.trial = Trial(held, optimizer, self._loss(command), workload, command, self.device)
+            self.trial = Trial(held, optimizer, self._loss(command), workload, command, self.device, self.watch)
             loss = self.trial.step()
 
         peak = self.static_bytes + self.device.memory(prime).peak
         seen = self.device.footprint()
         return commands.Primed(
             peak_memory_bytes=peak,
-            loss=None if command.waits or loss is None else finite(loss, "loss"),
-            gradient_square_sum=None if command.waits else finite(gradient_square_sum(self._stages()), "gradient"),
+            loss=None if command.waits or loss is None else finite(loss, "loss of the first step"),
+            gradient_square_sum=None
+            if command.waits
+            else finite(gradient_square_sum(self._stages()), "gradient of the first step"),
             reserved_bytes=seen.reserved if seen else None,
             outside_bytes=seen.outside if seen else None,
         )
@@ -159,6 +166,8 @@ class Rank:
         start = time.monotonic()
         loss = self.trial.step()
         end = time.monotonic()
+        if loss is not None:
+            finite(loss, "loss of a step")
         return commands.StepTimes(start_s=start, end_s=end, loss=loss, held_bytes=self.device.held())
 
 
@@ -193,9 +202,7 @@ def gradient_square_sum(stages: nn.Module) -> float:
 def finite(value: float, what: str) -> float:
     """``value``; raises where it is no number, for then nothing else that the candidate shows means anything."""
     if not math.isfinite(value):
-        raise FloatingPointError(
-            f"the {what} of the first step is {value}, with the weights that the model starts with"
-        )
+        raise FloatingPointError(f"the {what} is {value}")
     return value
 
 
@@ -218,12 +225,25 @@ def answer(rank: Rank, message: bytes) -> commands.Reply:
         return commands.Reply(value=rank.obey(commands.COMMAND.validate_json(message)))
     except Exception as error:
         traceback.print_exc()
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        words = " ".join(str(root).split())[:500]
-        failure = Failure(kind=classify(error), rank=rank.rank, message=f"{type(root).__name__}: {words}")
-        return commands.Reply(failure=failure)
+        return commands.Reply(failure=failure_of(error, rank))
+
+
+def failure_of(error: Exception, rank: Rank) -> Failure:
+    """What went wrong, on which stage, in which action; for want of memory also by how much."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    kind, action = classify(error), rank.watch.action
+    words = f"{place(rank.rank, action)}: {type(root).__name__}: {' '.join(str(root).split())[:500]}"
+    short = rank.device.shortage(str(root)) if kind == "out_of_memory" else None
+    return Failure(
+        kind=kind,
+        rank=rank.rank,
+        message=words + (f" (short by at least {short} bytes)" if short else ""),
+        stage=action.stage,
+        action=str(action),
+        short_bytes=short,
+    )
 
 
 def leave(folder: str) -> None:
@@ -253,16 +273,28 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(rank: int, ranks: int, kind: str, folder: str, connection: Connection, model: Model = GPT) -> None:
+def serve(
+    rank: int,
+    ranks: int,
+    kind: str,
+    folder: str,
+    connection: Connection,
+    memory_limit: int | None,
+    model: Model = GPT,
+) -> None:
     """The life of a rank: joins the others over a file store in ``folder``, then obeys until the pipe closes."""
-    quieten(Path(folder, f"rank{rank}.log"))
+    quieten(log_file(Path(folder), rank))
     exit_with_controller(folder)
+    watch = Watch(doing_file(Path(folder), rank))
     # Nothing may listen on any other interface than loopback.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     device = open_device(kind, rank, ranks)
     dist.init_process_group(device.backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
     device.meet()
-    me = Rank(rank, ranks, device, model)
+    if memory_limit is not None:
+        device.limit(memory_limit)
+    watch.end()
+    me = Rank(rank, ranks, device, watch, model)
     while True:
         try:
             message = connection.recv_bytes()

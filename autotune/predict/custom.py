@@ -23,6 +23,7 @@ from typing import NamedTuple, cast
 
 from autotune.errors import InputError
 from autotune.predict.schedules import Action, Kind, Schedule, custom_schedule
+from autotune.records import read_bytes
 
 MOST_BYTES = 16 * 2**20
 MOST_ACTIONS = 1_000_000
@@ -121,11 +122,7 @@ def remarks(path: Path, table: Table, early: list[str]) -> Iterator[str]:
 def read_rows(path: Path) -> list[list[str]]:
     """The cells as text; raises InputError for what is no CSV file of UTF-8 text, or too large."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise InputError(f"{path} is larger than {MOST_BYTES // 2**20} MiB: no schedule that can be drawn")
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        rows = list(csv.reader(io.StringIO(read_bytes(path, MOST_BYTES).decode("utf-8-sig"), newline="")))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:

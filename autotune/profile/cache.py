@@ -42,6 +42,9 @@ def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile |
 
 def keep_profile(path: Path, profile: Profile) -> None:
     """Writes the profile where ``cached_profile`` finds it."""
-    for folder in (path.parents[1], path.parent):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        for folder in (path.parents[1], path.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; give another --state-dir") from None
     write_record(path, profile)

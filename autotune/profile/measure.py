@@ -1,15 +1,17 @@
 """Measuring a Profile on live ranks: each stage alone for its own cost, all together for what they do to each other."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from statistics import mean, median, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
 from autotune.config import Workload, WorkloadFacts
-from autotune.errors import DeviceError
+from autotune.errors import DeviceError, MemoryLimitError
 from autotune.pipeline.commands import (
     Command,
     Cut,
@@ -27,7 +29,7 @@ from autotune.pipeline.commands import (
     TimeStage,
     Waits,
 )
-from autotune.pipeline.measure import by_stage
+from autotune.pipeline.measure import build, by_stage
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.workload.partition import stage_ranks
@@ -35,28 +37,50 @@ from autotune.workload.partition import stage_ranks
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
 CALIBRATION_STEPS = 2  # per round
 LARGE = 4  # sizes over a quarter of the largest
-COMMAND_TIMEOUT_S = 600.0
+COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
+PATIENCE = 20  # times as long as one pass of every size took
 FRAGMENTATION = 1.1  # assumed of a caching allocator: stages alone do not show it, real runs tell what they took
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Notify = Callable[[str, float], None]
 """Called with what is measured now and the fraction already done."""
+Warn = Callable[[str], None]
+"""Called with what the user should know."""
+T = TypeVar("T")
 
 
 class Measurer:
     """Asks the ranks for one thing after the other and puts the answers into a Profile."""
 
-    def __init__(self, ranks: Ranks, workload: Workload, cut: Cut, sizes: tuple[int, ...], split: bool) -> None:
+    def __init__(
+        self, ranks: Ranks, workload: Workload, cut: Cut, sizes: tuple[int, ...], split: bool, warn: Warn
+    ) -> None:
         self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
+        self.warn = warn
         self.everyone = tuple(range(workload.stages))
+        self.timeout_s = COMMAND_TIMEOUT_S
         self.primed: list[Primed] = []  # of the calibration run
         self.stage_ranks = stage_ranks(workload.stages, cut.virtual_stages, cut.folded)
 
     def ask(self, command: Command) -> list[Any]:
+        return self.ranks.ask(command, self.timeout_s)
+
+    def surely(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; once more, with fresh ranks, where one died or hung: that may have been an accident.
+
+        Raises MemoryLimitError where there is no memory for it, DeviceError for all else that goes wrong.
+        """
         try:
-            return self.ranks.ask(command, COMMAND_TIMEOUT_S)
+            return work()
         except RankFailure as error:
-            raise DeviceError(f"profiling failed on rank {error.failure.rank}: {error.failure.message}") from None
+            if error.failure.kind not in ("crash", "hang"):
+                raise stopped(error) from None
+            self.warn(f"profiling goes on with fresh ranks, for {error.failure.message}")
+        try:
+            build(self.ranks, self.workload, self.cut)
+            return work()
+        except RankFailure as error:
+            raise stopped(error) from None
 
     def stage_times(self, sizes: tuple[int, ...]) -> list[list[StageTime]]:
         """Times each stage while all others are idle."""
@@ -77,7 +101,9 @@ class Measurer:
 
     def stage_memory(self) -> list[list[StageMemory]]:
         """Of every size that all stages have room for; only these are measured further."""
+        begun = time.monotonic()
         answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
+        self.timeout_s = min(COMMAND_TIMEOUT_S, max(FLOOR_S, PATIENCE * (time.monotonic() - begun)))
         found = TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.cut))
         count = min(len(rows) for rows in found)
         if not count:
@@ -150,6 +176,16 @@ class Measurer:
         return found
 
 
+def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
+    """What ends the profile."""
+    if error.failure.kind == "out_of_memory":
+        return MemoryLimitError(
+            f"profiling ran out of memory: {error.failure.message}; use more --micro-batches, more --stages or a higher"
+            " --memory-limit"
+        )
+    return DeviceError(f"profiling failed: {error.failure.message}")
+
+
 def waiting(message_bytes: int) -> Waits:
     """A stage for calibration where ranks have devices of their own."""
     return Waits(t_f=WAIT_S, t_b=WAIT_S / 2, t_w=WAIT_S / 2, message_bytes=message_bytes)
@@ -164,24 +200,26 @@ def measure_profile(
     environment: Environment,
     split: bool,
     notify: Notify,
+    warn: Warn,
 ) -> Profile:
     """Measures what a prediction for micro-batches of ``sizes`` needs, for a model that lies as in ``cut``; all but the
     runtime's cost per action, which ``predict.calibrate`` finds from the calibration run.
 
     ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too. Raises DeviceError
-    where a rank fails.
+    where a rank fails again, MemoryLimitError where the smallest micro-batch does not fit.
     """
-    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split)
-    links = measurer.links(measurer.message_bytes(measurer.sizes[-1]))  # first: NCCL takes what torch has not yet taken
+    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split, warn)
+    surely, largest = measurer.surely, measurer.message_bytes(measurer.sizes[-1])
+    links = surely(lambda: measurer.links(largest))  # first: NCCL takes what torch has not yet taken
     cores = (environment.cores or 1) if environment.device == "cpu" else None
     notify("measuring memory and links", 0.0)
-    memory = measurer.stage_memory()
+    memory = surely(measurer.stage_memory)
     rounds = []
     for number in range(ROUNDS):
         notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
-        rounds.append(measurer.round(number, cores is not None))
+        rounds.append(surely(partial(measurer.round, number, cores is not None)))
     notify("measuring optimizers", 0.9)
-    optimizers = measurer.optimizers()
+    optimizers = surely(measurer.optimizers)
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

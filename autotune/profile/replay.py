@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from autotune.config import Workload
 from autotune.pipeline.commands import Cut, Waits
 from autotune.pipeline.ranks import Ranks
-from autotune.profile.measure import Measurer, waiting
+from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, StageProfile
 
 
@@ -36,13 +36,16 @@ def fused_as_split(stage: StageProfile) -> StageProfile:
     return stage.model_copy(update={"time_s": rows})
 
 
-def replayed_profile(recorded: Profile, ranks: Ranks, environment: Environment, sizes: tuple[int, ...]) -> Profile:
+def replayed_profile(
+    recorded: Profile, ranks: Ranks, environment: Environment, sizes: tuple[int, ...], warn: Warn
+) -> Profile:
     """The recorded stage times, with the links and the runtime's cost as they are here, where the ranks really run."""
     cut = Cut(virtual_stages=recorded.virtual_stages)
-    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, split=False)
+    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn)
     messages = [recorded.message_size(size) for size in sizes]
-    links = measurer.links(max(1, messages[-1]))
-    runs = [measurer.calibration(sizes[0], 2 * recorded.ranks, waiting(messages[0])) for _ in range(ROUNDS)]
+    links = measurer.surely(lambda: measurer.links(max(1, messages[-1])))
+    wait = waiting(messages[0])
+    runs = [measurer.surely(lambda: measurer.calibration(sizes[0], 2 * recorded.ranks, wait)) for _ in range(ROUNDS)]
     return recorded.model_copy(
         update={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

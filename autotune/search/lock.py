@@ -14,13 +14,21 @@ def locked(path: Path) -> Iterator[None]:
     """Holds ``path`` locked, with the process id in it, and removes it; raises DeviceError where another holds it."""
     handle = _lock(path)
     try:
-        os.write(handle, f"{os.getpid()}\n".encode())
+        try:
+            os.write(handle, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise not_writable(path, error) from None
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still locked: whoever opened it by now sees that it is gone
         os.close(handle)
         with suppress(OSError):
             path.parent.rmdir()  # a run that ended before it had anything to keep
+
+
+def not_writable(path: Path, error: OSError) -> InputError:
+    """No permission, or no room."""
+    return InputError(f"cannot write {path}: {error.strerror}; give another --state-dir")
 
 
 def _lock(path: Path) -> int:
@@ -30,7 +38,7 @@ def _lock(path: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; give another --state-dir") from None
+            raise not_writable(path, error) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

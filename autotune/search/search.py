@@ -18,6 +18,7 @@ from autotune.pipeline.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision
 from autotune.predict.revise import revise
 from autotune.search.choose import pick
+from autotune.search.failures import common_fault, note_failure, rule_out
 from autotune.search.final import hold_final
 from autotune.search.pace import check_pace, doubt
 from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
@@ -50,7 +51,8 @@ class Search:
 
     ``unevenness``: relative standard deviation of the same work between moments, as profiling found it. ``outcomes``
     maps the index of a candidate to what its real run ended as, ``revisions`` to the last prediction made before that;
-    ``ruled_out`` says why a candidate is not tried after what others showed.
+    ``ruled_out`` says why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank
+    once, and while they are in ``second_chance`` they may be tried again.
     """
 
     candidates: list[Candidate]
@@ -70,6 +72,9 @@ class Search:
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
     revisions: dict[int, Revision] = field(default_factory=dict)
     ruled_out: dict[int, str] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    accidents: set[int] = field(default_factory=set)
+    second_chance: set[int] = field(default_factory=set)
     visits: Visits = field(default_factory=Visits)
     trials: int = 0
     earlier_trials: int = 0
@@ -98,7 +103,8 @@ class Search:
     @property
     def untried(self) -> list[int]:
         """The candidates that may be tried."""
-        return [index for index in self.allowed if index not in self.outcomes and index not in self.ruled_out]
+        done = (self.outcomes.keys() - self.second_chance) | self.ruled_out.keys()
+        return [index for index in self.allowed if index not in done]
 
     def standings(self) -> dict[int, Standing]:
         """Where each candidate stands that ran, may be tried and fits, at the machine's usual pace."""
@@ -161,7 +167,8 @@ class Search:
         self.visits.prior = max(self.visits.prior, self.unevenness)
         for index, outcome in list(self.outcomes.items()):
             if isinstance(outcome, Failure):
-                self.rule_out(index, outcome)
+                if outcome.kind == "out_of_memory":
+                    rule_out(self, index, outcome)
             else:
                 self.merge(index)
         self.learn()
@@ -169,7 +176,9 @@ class Search:
     def goes_on(self) -> bool:
         """Whether another trial is worth its steps; if not, ``stopped_because`` says why."""
         outlook = self.outlook()
-        if not outlook.open:
+        if shared := common_fault(self):
+            self.stopped_because = f"all {len(self.failures)} trials failed alike: {shared.message}"
+        elif not outlook.open:
             is_done = all(index in self.measured for index in self.allowed)
             self.stopped_because = "every candidate was measured" if is_done else "no candidate is left to try"
         elif self.limits.trials is not None and self.trials >= self.limits.trials:
@@ -222,13 +231,14 @@ class Search:
             return not is_pruned and not self.is_known_well(times) and not self.is_behind(index, times)
 
         self.trials += 1
+        self.second_chance.discard(index)
         self.on_progress(f"{show(candidate)}: first step, untimed")
         outcome = self.measure(candidate, self.predictions[index], STEPS, keep_going)
         self.real_steps += 1 + len(times)
         if isinstance(outcome, Failure):
             self.outcomes[index] = outcome
             self.study.finish(trial, outcome, -1, 0.0, self.over_limit(index), self.memory_limit)
-            self.rule_out(index, outcome)
+            note_failure(self, index, outcome)
         else:
             self.outcomes[index] = outcome = outcome.model_copy(update={"pruned": is_pruned})
             visit = self.visits.add(index, outcome.step_times_s)
@@ -289,16 +299,3 @@ class Search:
         if self.memory_limit is None or needed is None:
             return 1 if ran_out else None
         return max(max(needed) - self.memory_limit, 1 if ran_out else -self.memory_limit)
-
-    def rule_out(self, index: int, failure: Failure) -> None:
-        """After ``index`` ran out of memory: so will whatever needs at least as much on that rank, by prediction."""
-        if failure.kind != "out_of_memory":
-            return
-        needed = self.predictions[index].peak_memory_bytes
-        if needed is None:
-            return
-        ranks = range(len(needed)) if failure.rank is None else [failure.rank]
-        for other, prediction in enumerate(self.predictions):
-            theirs = prediction.peak_memory_bytes
-            if theirs and other not in self.outcomes and all(theirs[rank] >= needed[rank] for rank in ranks):
-                self.ruled_out[other] = f"needs as much memory as {show(self.candidates[index])}, which ran out"

@@ -11,6 +11,7 @@ PARTS = {
     "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
     "overhead": "what of a run is neither profiling nor a pipeline step",
     "kill": "kill -9 of the controller at random moments",
+    "script": "the exported script under torchrun, against the throughput of the report",
     "check": "regressions of 5 % that autotune check finds, and false alarms between runs of the same thing",
     "disturbed": "a busy core during a third of the run",
 }

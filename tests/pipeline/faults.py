@@ -1,7 +1,18 @@
-"""Models that are wrong on purpose, each in one way, and ranks that train them: what the checks must catch."""
+"""Models that are wrong on purpose, each in one way, and ranks that train them: what the checks must catch.
 
+And ranks that die, hang or fail at a given place.
+"""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from autotune.workload.gpt import GPT, IGNORED, SequenceLoss, Stage, build_stage
 
@@ -75,3 +86,82 @@ class WrongRank:
         from autotune.pipeline.worker import serve
 
         serve(*arguments, MODELS[self.model])
+
+
+def take_all_memory():
+    """Until the limit is met."""
+    taken = []
+    while True:
+        taken.append(torch.ones(2**20))
+
+
+def receive_for_ever():
+    """What nobody sends."""
+    dist.recv(torch.empty(1), (dist.get_rank() + 1) % dist.get_world_size(), tag=99)
+
+
+def fail(where):
+    raise RuntimeError(f"planted in {where}")
+
+
+class FailingBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        fail("the backward")
+
+
+IN_FORWARD = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: ctypes.string_at(0),
+    "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "exit": lambda: os._exit(3),
+    "out of memory": take_all_memory,
+    "stuck receive": receive_for_ever,
+    "exception in forward": lambda: fail("the forward"),
+}
+AFTER_FORWARD = {
+    "exception in backward": FailingBackward.apply,
+    "NaN loss": lambda out: out * float("nan"),
+}
+FAULTS = (*IN_FORWARD, *AFTER_FORWARD, "exception in optimizer")
+
+
+class FaultyStage(Stage):
+    """Goes wrong at micro-batches of one size, and only once where a file is to remember that it has."""
+
+    def plant(self, fault, size, once):
+        self.fault, self.size, self.once, self.is_due = fault, size, once, False
+        register_optimizer_step_pre_hook(lambda *_: fail("the optimizer") if self.is_due else None)
+        return self
+
+    def forward(self, x):
+        if x.shape[0] != self.size or (self.once and Path(self.once).exists()):
+            return super().forward(x)
+        if self.once:
+            Path(self.once).touch()
+        if self.fault in IN_FORWARD:
+            IN_FORWARD[self.fault]()
+        self.is_due = self.fault == "exception in optimizer"
+        return AFTER_FORWARD.get(self.fault, lambda out: out)(super().forward(x))
+
+
+class FaultyRank:
+    """Runs in the process of a rank; ``stage`` has the fault."""
+
+    def __init__(self, fault, stage, size, once=None):
+        self.planted, self.stage = (fault, size, once), stage
+
+    def __call__(self, *arguments):
+        from autotune.pipeline.worker import serve
+
+        def build(workload, index, stages, device):
+            stage = build_stage(workload, index, stages, device)
+            if index != self.stage:
+                return stage
+            return FaultyStage(list(stage.children()), workload.precision, stage.is_last).plant(*self.planted)
+
+        serve(*arguments, GPT._replace(build=build))

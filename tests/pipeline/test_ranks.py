@@ -262,4 +262,7 @@ if __name__ == "__main__":
     while any(alive(pid) for pid in orphans) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(pid) for pid in orphans)
-    assert not list(tmp_path.glob("autotune-*"))
+    deadline = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not list(tmp_path.iterdir())  # the server that they were forked from is the last to go

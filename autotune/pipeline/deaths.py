@@ -1,0 +1,107 @@
+"""How a rank came to its end, or why it is silent: what the kernel and the rank itself left behind."""
+
+import signal
+from pathlib import Path
+
+from autotune.pipeline.outcome import Failure
+from autotune.pipeline.watch import Action, last_action
+
+WORDS_LINES, WORDS_CHARACTERS = 5, 500  # of a rank's stderr that are kept
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def oom_kills() -> int | None:
+    """Processes of this one's control group that the kernel has killed for want of memory; None where it cannot tell.
+
+    Version 2 counts them in memory.events, version 1 in memory.oom_control. Of the whole host (/proc/vmstat) is no use:
+    another's processes may be among them.
+    """
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            file = CONTROL_GROUPS / "memory" / path.lstrip("/") / "memory.oom_control"
+        elif not controllers:
+            file = CONTROL_GROUPS / path.lstrip("/") / "memory.events"
+        else:
+            continue
+        try:
+            counts = dict(line.split() for line in file.read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if "oom_kill" in counts:
+            return int(counts["oom_kill"])
+    return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process, which only another one would continue."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "T"
+
+
+def death(rank: int, exit_code: int | None, folder: Path, was_out_of_memory: bool) -> Failure:
+    """Describes a rank that has gone.
+
+    SIGKILL is what the kernel sends when memory runs out, but anyone can send it: it counts as that only where the
+    kernel has counted it too.
+    """
+    if exit_code == -signal.SIGKILL and was_out_of_memory:
+        return failure("out_of_memory", rank, "killed by the kernel, which had no memory left", folder)
+    if exit_code is not None and exit_code < 0:
+        return failure("crash", rank, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", folder)
+    return failure("crash", rank, f"exited with status {exit_code}", folder)
+
+
+def silence(pids: dict[int, int], folder: Path) -> Failure:
+    """Describes ranks that did not answer in time, by rank their process.
+
+    A rank that was stopped is to blame, or the one that is in the midst of an action while the others wait.
+    """
+    stopped = [rank for rank, pid in pids.items() if is_stopped(pid)]
+    if stopped:
+        return failure("hang", stopped[0], "stopped by a signal", folder)
+    actions = {rank: last_action(doing_file(folder, rank)) for rank in pids}
+    busy = [rank for rank, action in actions.items() if action and action.stage is not None and not action.has_ended]
+    if len(busy) == 1:
+        return failure("hang", busy[0], "did not answer in time", folder)
+    told = "; ".join(f"rank {rank}: {action or 'nothing known'}" for rank, action in actions.items())
+    return Failure(kind="hang", message=f"no rank answered in time ({told})")
+
+
+def failure(kind: str, rank: int, what: str, folder: Path) -> Failure:
+    """A failure of ``rank``, with what it was doing and what it said."""
+    action, words = last_action(doing_file(folder, rank)), last_words(folder, rank)
+    return Failure(
+        kind=kind,  # type: ignore[arg-type]
+        rank=rank,
+        message=f"{place(rank, action)}: {what}; {f'last words: {words[-1]}' if words else 'it left no last words'}",
+        stage=action.stage if action else None,
+        action=str(action) if action else None,
+        last_words="\n".join(words) or None,
+    )
+
+
+def place(rank: int, action: Action | None) -> str:
+    """``rank 1, the forward of micro-batch 3 on stage 1``."""
+    return f"rank {rank}, {action}" if action else f"rank {rank}"
+
+
+def last_words(folder: Path, rank: int) -> list[str]:
+    """The last lines that a rank wrote to its stderr."""
+    log = log_file(folder, rank)
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("USDT:")]
+    return [line[:WORDS_CHARACTERS] for line in said[-WORDS_LINES:]]
+
+
+def log_file(folder: Path, rank: int) -> Path:
+    """Where a rank's stderr goes."""
+    return folder / f"rank{rank}.log"
+
+
+def doing_file(folder: Path, rank: int) -> Path:
+    """Where a rank says what it is doing."""
+    return folder / f"rank{rank}.doing"

@@ -1,0 +1,1 @@
+"""Any bytes, given to the parsers of config, profile, report and schedule: ``make fuzz``."""

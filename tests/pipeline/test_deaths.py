@@ -1,0 +1,72 @@
+"""What the kernel says of ranks that died: out of memory is told from a kill by hand, in a real control group."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autotune.pipeline.deaths import CONTROL_GROUPS, oom_kills
+from autotune.pipeline.outcome import Failure
+
+LIMIT = 2**30
+CODE = """
+from autotune.pipeline.measure import build, measure_candidate
+from autotune.pipeline.ranks import Ranks
+from tests.pipeline.faults import FaultyRank
+from tests.pipeline.test_faults import BAD, GOOD, P, WORK
+
+if __name__ == "__main__":
+    with Ranks(P, "cpu", FaultyRank(FAULT, 1, BAD.micro_batch_size)) as ranks:
+        build(ranks, WORK, BAD.cut)
+        for plan in (BAD, GOOD):
+            print(measure_candidate(ranks, WORK, plan, 0.1, 1, lambda *_: True).model_dump_json())
+"""
+
+
+@pytest.fixture
+def group():
+    """A control group of version 1 with LIMIT bytes, where this process may make one."""
+    path = CONTROL_GROUPS / "memory" / "autotune-test"
+    try:
+        path.mkdir()
+        (path / "memory.limit_in_bytes").write_text(str(LIMIT))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error.strerror}")
+    yield path
+    path.rmdir()
+
+
+def outcomes(group, fault):
+    """Of the candidate that meets the fault, and of the next one; all in the control group."""
+    command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group, sys.executable, "-c"]
+    command.append(CODE.replace("FAULT", repr(fault)))
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_what_the_kernel_kills_for_want_of_memory_ran_out_of_memory(group):
+    first, healthy = outcomes(group, "out of memory")
+    failure = Failure.model_validate(first)
+    assert (failure.kind, failure.rank, failure.stage) == ("out_of_memory", 1, 1)
+    assert "the forward of micro-batch 0 on stage 1: killed by the kernel" in failure.message
+    assert healthy["step_times_s"]
+
+
+def test_a_kill_by_hand_is_a_crash(group):
+    first, healthy = outcomes(group, "SIGKILL")
+    assert (first["kind"], first["rank"]) == ("crash", 1)
+    assert healthy["step_times_s"]
+
+
+def test_kills_are_counted_where_the_kernel_tells():
+    counted = oom_kills()
+    assert counted is None or counted >= 0

@@ -1,0 +1,81 @@
+"""Whole runs that meet a fault, in profiling or in a trial: each ends with the right sweet spot."""
+
+import shutil
+
+import pytest
+
+from autotune.config import load_config
+from autotune.errors import DeviceError
+from autotune.job import Events, prepare_job
+from autotune.pipeline.ranks import Ranks
+from autotune.report.record import read_report
+from autotune.tune import profile_and_search
+from tests.pipeline.faults import FAULTS, FaultyRank
+from tests.pipeline.test_faults import EXPECTED, LIMIT, P
+
+FLAGS = {"layers": 6, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "device": "cpu", "stages": P}
+FLAGS |= {"batch": 16, "micro_batches": [1, 4, 8], "exhaustive": True, "memory_limit": LIMIT}
+BAD = 4  # sequences, where m = 4
+TRANSIENT = ("SIGKILL", "SIGSEGV", "SIGSTOP", "exit")
+
+
+def job_in(folder, ranks=None, **more):
+    """A job whose warnings are kept in ``job.warnings``."""
+    flags = FLAGS | {"out": folder / "report.json", "state_dir": folder / "state"} | more
+    job = prepare_job(load_config(None, flags), Events())
+    if ranks is not None:
+        job.ranks = Ranks(P, "cpu", ranks, LIMIT)
+    return job
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """What a healthy run leaves, but for its study."""
+    folder = tmp_path_factory.mktemp("healthy")
+    profile_and_search(job_in(folder))
+    (folder / "state" / "study.db").unlink()
+    return folder / "state"
+
+
+def is_best(report):
+    """Whether the sweet spot is the fastest that ran, or as good."""
+    rates = {index: row.measurement.throughput_seq_s for index, row in enumerate(report.candidates) if row.measurement}
+    return rates[report.sweet_spot.candidate] >= 0.8 * max(rates.values())
+
+
+@pytest.mark.parametrize(("number", "fault"), list(enumerate(FAULTS)), ids=FAULTS)
+def test_a_fault_in_a_trial(profiled, tmp_path, number, fault):
+    """Of one candidate, whenever it is tried; the rank varies."""
+    shutil.copytree(profiled, tmp_path / "state")
+    profile_and_search(job_in(tmp_path, FaultyRank(fault, number % P, BAD)))
+    report = read_report(tmp_path / "report.json")
+    assert report.status == "complete"
+    failed = [row for row in report.candidates if row.failure]
+    assert [row.micro_batch_size for row in failed] == [BAD]
+    assert failed[0].failure.kind == EXPECTED[fault][0]
+    assert is_best(report)
+    assert report.candidates[report.sweet_spot.candidate].micro_batch_size != BAD
+
+
+@pytest.mark.parametrize(("number", "fault"), list(enumerate(TRANSIENT)), ids=TRANSIENT)
+@pytest.mark.parametrize("place", ["profiling", "a trial"])
+def test_an_accident_is_no_candidates_fault(profiled, tmp_path, number, fault, place):
+    """It happens once, in profiling or in a trial: nothing is missing in the end, and the accident is told."""
+    if place == "a trial":
+        shutil.copytree(profiled, tmp_path / "state")
+    report = profile_and_search(job_in(tmp_path, FaultyRank(fault, number % P, BAD, tmp_path / "happened")))
+    assert (tmp_path / "happened").exists()
+    assert all(row.measurement for row in report.candidates)
+    assert is_best(report)
+    begun = "profiling goes on with fresh ranks" if place == "profiling" else "m = 4 1F1B may be tried once more"
+    (told,) = [text for text in report.warnings if text.startswith(begun)]
+    assert f"rank {number % P}" in told
+    assert EXPECTED[fault][2] in told
+
+
+@pytest.mark.parametrize("fault", ["exception in forward", "exception in backward", "exception in optimizer"])
+def test_what_goes_wrong_in_profiling_for_good_ends_the_run_in_words(tmp_path, fault):
+    with pytest.raises(DeviceError) as caught:
+        profile_and_search(job_in(tmp_path, FaultyRank(fault, 1, BAD)))
+    assert "profiling failed: rank 1, " in str(caught.value)
+    assert not (tmp_path / "report.json").exists()

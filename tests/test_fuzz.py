@@ -1,0 +1,16 @@
+"""A short run of the fuzzer; ``make fuzz`` is the long one."""
+
+import pytest
+
+from tests.fuzz.__main__ import fuzz
+from tests.fuzz.parsers import parsers
+
+PARSERS = parsers()
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_any_bytes_give_a_record_or_one_clear_line(name, tmp_path):
+    parser = PARSERS[name]
+    tried, valid, _ = fuzz(parser, 300, tmp_path / "input")
+    assert tried >= 300
+    assert valid < tried
