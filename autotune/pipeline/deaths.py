@@ -1,5 +1,6 @@
 """How a rank came to its end, or why it is silent: what the kernel and the rank itself left behind."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def is_stopped(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] == "T"
 
 
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU that a process has used; 0 where it has gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def death(rank: int, exit_code: int | None, folder: Path, was_out_of_memory: bool) -> Failure:
     """Describes a rank that has gone.
 
@@ -58,15 +68,16 @@ def death(rank: int, exit_code: int | None, folder: Path, was_out_of_memory: boo
 def silence(pids: dict[int, int], folder: Path) -> Failure:
     """Describes ranks that did not answer in time, by rank their process.
 
-    A rank that was stopped is to blame, or the one that is in the midst of an action while the others wait.
+    A rank that was stopped is to blame, or the only one that is silent or in the midst of an action.
     """
     stopped = [rank for rank, pid in pids.items() if is_stopped(pid)]
     if stopped:
         return failure("hang", stopped[0], "stopped by a signal", folder)
     actions = {rank: last_action(doing_file(folder, rank)) for rank in pids}
     busy = [rank for rank, action in actions.items() if action and action.stage is not None and not action.has_ended]
-    if len(busy) == 1:
-        return failure("hang", busy[0], "did not answer in time", folder)
+    for blamed in (list(pids), busy):
+        if len(blamed) == 1:
+            return failure("hang", blamed[0], "did not answer in time", folder)
     told = "; ".join(f"rank {rank}: {action or 'nothing known'}" for rank, action in actions.items())
     return Failure(kind="hang", message=f"no rank answered in time ({told})")
 

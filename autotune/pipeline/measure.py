@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 from autotune.config import Workload
@@ -14,6 +14,7 @@ from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
+IDLE_S, IDLE_STEPS = 5.0, 3  # ranks that compute may be idle for so long, and so many predicted steps
 FLOOR_S, FIRST_FLOOR_S, MOST_S = 10.0, 20.0, 86400.0  # no step is given less time than this, nor the first; or more
 BUILD_TIMEOUT_S = 600.0
 
@@ -66,15 +67,16 @@ def measure_candidate(
     DeviceError where they cannot be, for no candidate is to blame for that.
     """
     first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
+    idle_s = inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
     times: list[float] = []
     held: list[list[int | None]] = []  # by step, by rank
     loss = None
     try:
         if not ranks.alive or ranks.cut != plan.cut:
             build(ranks, workload, plan.cut)
-        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s)]
+        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
         for number in range(steps):
-            answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s)]
+            answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s, idle_s)]
             times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
             held.append([answer.held_bytes for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)

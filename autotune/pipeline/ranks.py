@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from math import inf
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Self
 
 from autotune.errors import DeviceError
 from autotune.pipeline.commands import Command, Cut
-from autotune.pipeline.deaths import death, is_stopped, oom_kills, silence
+from autotune.pipeline.deaths import cpu_seconds, death, is_stopped, oom_kills, silence
 from autotune.pipeline.outcome import Failure
 
 Run = Callable[[int, int, str, str, Connection, int | None], None]
@@ -28,9 +29,27 @@ Run = Callable[[int, int, str, str, Connection, int | None], None]
 
 CONTEXT = multiprocessing.get_context("forkserver")
 START_TIMEOUT_S = 120.0
-GRACE_S = 2.0  # how long the others may take to answer once one rank has failed
+GRACE_S = 1.0  # how long the others may take to answer once one rank has failed
 LOOK_S = 1.0  # how often silent ranks are looked at
 STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
+BUSY = 0.02  # of a core; less by all ranks together is idleness
+
+
+class Patience:
+    """With ranks that are silent: at an end when one of them has been stopped for a while, or none has done anything
+    for ``idle_s``."""
+
+    def __init__(self, idle_s: float) -> None:
+        self.idle_s, self.stopped = idle_s, 0
+        self.used_s, self.looked = 0.0, time.monotonic()  # CPU time by then, and when that had last changed
+
+    def ends(self, silent: list[int]) -> bool:
+        """Called every LOOK_S."""
+        self.stopped = self.stopped + 1 if any(map(is_stopped, silent)) else 0
+        used_s, now = sum(map(cpu_seconds, silent)), time.monotonic()
+        if used_s - self.used_s > BUSY * (now - self.looked):
+            self.used_s, self.looked = used_s, now
+        return self.stopped >= STOPPED_LOOKS or now - self.looked > self.idle_s
 
 
 class RankFailure(Exception):
@@ -98,11 +117,12 @@ class Ranks:
         """Whether every rank is ready for a command."""
         return bool(self._processes) and all(process.is_alive() for process in self._processes)
 
-    def ask(self, command: Command, timeout_s: float) -> list[Any]:
+    def ask(self, command: Command, timeout_s: float, idle_s: float = inf) -> list[Any]:
         """Sends ``command`` to every rank and returns their answers, by rank.
 
-        Raises RankFailure when a rank answers with a failure, dies, or is silent for ``timeout_s``; the ranks have
-        been ended by then, for their neighbours may be stuck, and ``start`` replaces them.
+        Raises RankFailure when a rank answers with a failure, dies, is silent for ``timeout_s``, or all that are silent
+        use no CPU for ``idle_s``; the ranks have been ended by then, for their neighbours may be stuck, and ``start``
+        replaces them.
         """
         assert self._processes, "start comes first"
         message, begun = command.model_dump_json().encode(), time.monotonic()
@@ -114,7 +134,7 @@ class Ranks:
                     pipe.send_bytes(message)
                 except OSError:
                     failures.append(self._death(rank))
-            self._collect(replies, failures, time.monotonic() + timeout_s)
+            self._collect(replies, failures, time.monotonic() + timeout_s, idle_s)
         except BaseException:
             self.stop()
             raise
@@ -125,28 +145,25 @@ class Ranks:
             raise RankFailure(root_cause(failures))
         return [replies[rank] for rank in range(self.ranks)]
 
-    def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float) -> None:
-        """Fills ``replies`` and ``failures`` until every rank has answered, died, or the deadline has passed."""
+    def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float, idle_s: float) -> None:
+        """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
         waiting = {pipe: rank for rank, pipe in enumerate(self._pipes)}
         for failure in failures:
             waiting = {pipe: rank for pipe, rank in waiting.items() if rank != failure.rank}
-        limit, stopped = deadline, 0
+        limit, patience = deadline, Patience(idle_s)
         while waiting:
             if failures:
                 limit = min(limit, time.monotonic() + GRACE_S)
             ready = wait(list(waiting), timeout=max(0.0, min(LOOK_S, limit - time.monotonic())))
-            stopped = 0 if ready else stopped + any(is_stopped(self._pid(rank)) for rank in waiting.values())
-            if not ready and (time.monotonic() >= limit or stopped >= STOPPED_LOOKS):
+            silent = {rank: int(self._processes[rank].pid) for rank in waiting.values()}
+            if not ready and (time.monotonic() >= limit or patience.ends(list(silent.values()))):
                 if not failures:
                     assert self._folder is not None
-                    failures.append(silence({rank: self._pid(rank) for rank in waiting.values()}, self._folder))
+                    failures.append(silence(silent, self._folder))
                 return
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 self._read(waiting.pop(pipe), pipe, replies, failures)
-
-    def _pid(self, rank: int) -> int:
-        return int(self._processes[rank].pid)
 
     def _read(self, rank: int, pipe: Connection, replies: dict[int, Any], failures: list[Failure]) -> None:
         try:

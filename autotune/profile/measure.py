@@ -38,6 +38,7 @@ WAIT_S = 0.005  # long enough to hide nothing of the runtime
 CALIBRATION_STEPS = 2  # per round
 LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
+IDLE_S = 10.0  # that ranks may spend on nothing
 PATIENCE = 20  # times as long as one pass of every size took
 FRAGMENTATION = 1.1  # assumed of a caching allocator: stages alone do not show it, real runs tell what they took
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -63,17 +64,17 @@ class Measurer:
         self.stage_ranks = stage_ranks(workload.stages, cut.virtual_stages, cut.folded)
 
     def ask(self, command: Command) -> list[Any]:
-        return self.ranks.ask(command, self.timeout_s)
+        return self.ranks.ask(command, self.timeout_s, IDLE_S)
 
     def surely(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; once more, with fresh ranks, where one died or hung: that may have been an accident.
+        """What ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident.
 
         Raises MemoryLimitError where there is no memory for it, DeviceError for all else that goes wrong.
         """
         try:
             return work()
         except RankFailure as error:
-            if error.failure.kind not in ("crash", "hang"):
+            if error.failure.kind == "out_of_memory":
                 raise stopped(error) from None
             self.warn(f"profiling goes on with fresh ranks, for {error.failure.message}")
         try:

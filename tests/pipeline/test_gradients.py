@@ -13,7 +13,9 @@ import torch.distributed as dist
 
 from autotune.config import ScheduleName, Workload
 from autotune.pipeline.commands import Build, Prepare, Step
+from autotune.pipeline.deaths import doing_file
 from autotune.pipeline.device import CpuDevice
+from autotune.pipeline.watch import Watch
 from autotune.pipeline.worker import Rank, build_optimizer
 from autotune.predict.legality import RULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
@@ -68,7 +70,7 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     device = CpuDevice(ranks)
     torch.set_num_threads(1)  # threads that wait for each other at tiny sizes only cost time on a busy host
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
-    rank = Rank(number, ranks, device)
+    rank = Rank(number, ranks, device, Watch(doing_file(Path(folder), number)))
     found = {"gradients": gradients(rank, ranks)}
     for optimizer in ("sgd", "adamw"):
         found[optimizer] = [weights_after(rank, workload(ranks, optimizer), plan_of(*way)) for way in TRAINED]
