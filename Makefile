@@ -66,4 +66,5 @@ $(INTEROP): pyproject.toml constraints.txt tests/interop/requirements.txt
 	$(INTEROP_PYTHON) -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(INTEROP_PYTHON) -m pip install --quiet -e '.[dev]'
 	$(INTEROP_PYTHON) -m pip install --quiet --no-deps -r tests/interop/requirements.txt
+	$(INTEROP_PYTHON) -m pip install --quiet --no-deps --target .venv-interop/torchtitan-0.2 torchtitan==0.2.2
 	touch $@
