@@ -1,6 +1,7 @@
 """What the kernel says of ranks that died: out of memory is told from a kill by hand, in a real control group."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from autotune.pipeline.deaths import CONTROL_GROUPS, oom_kills
 from autotune.pipeline.outcome import Failure
+from tests.killing import wait_until
 
 LIMIT = 2**30
 CODE = """
@@ -28,14 +30,24 @@ if __name__ == "__main__":
 @pytest.fixture
 def group():
     """A control group of version 1 with LIMIT bytes, where this process may make one."""
-    path = CONTROL_GROUPS / "memory" / "autotune-test"
+    path = CONTROL_GROUPS / "memory" / f"autotune-test-{os.getpid()}"
     try:
         path.mkdir()
         (path / "memory.limit_in_bytes").write_text(str(LIMIT))
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error.strerror}")
     yield path
-    path.rmdir()
+    assert wait_until(lambda: not (path / "cgroup.procs").read_text(), 30)
+    assert wait_until(lambda: is_gone(path), 10)
+
+
+def is_gone(group):
+    """Removes it; the kernel may still be at work on processes that have ended."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def outcomes(group, fault):
