@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -146,7 +147,7 @@ def run(
         if dry_run:
             found = forecast(settings, events)
         else:
-            report = tune(settings, events)
+            report = tune(settings, events, shlex.join(["autotune", *sys.argv[1:]]))
     if dry_run:
         print_json(found) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(found))
         return
@@ -261,6 +262,8 @@ def timeline(
 @app.command(epilog="Example: autotune show report.json")
 def show(
     path: Annotated[Path, typer.Argument(metavar="REPORT", help="A report.json of an earlier run.")],
+    explain: Annotated[int | None, Flag(metavar="M", help="Say why M micro-batches did not win.")] = None,
+    html: Annotated[Path | None, Flag(help="Write it to this file too, as a page with plots.")] = None,
     json_output: Json = False,
 ) -> None:
     """Print the table of a report again, and why the winner won."""
@@ -268,6 +271,16 @@ def show(
     from autotune.report.table import print_report
 
     report = read_report(path)
+    if html is not None:
+        from autotune.records import write_text
+        from autotune.report.page.page import page
+
+        write_text(html, page(report))
+    if explain is not None:
+        from autotune.report.explain import explain as why_not
+
+        sys.stdout.writelines(f"{line}\n" for line in why_not(report, explain))
+        return
     print_json(report) if json_output else print_report(report, console())
 
 

@@ -55,6 +55,7 @@ class Job:
     ranks: Ranks
     events: Events
     recorded: Profile | None = None
+    command: str | None = None  # that the user typed
     profiling_s: float = 0.0  # that the ranks spent on profiles
     warnings: list[str] = field(default_factory=list)
 

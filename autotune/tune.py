@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from math import log
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from autotune.predict.record import Candidate, Prediction
 from autotune.profile.cache import fingerprint
 from autotune.profile.record import Profile
 from autotune.profile.replay import waits_for
-from autotune.records import remove_leftovers, write_record
+from autotune.records import remove_leftovers, write_record, write_text
 from autotune.report.fingerprint import fingerprint as report_fingerprint
 from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
 from autotune.report.soundness import checked
@@ -79,6 +80,7 @@ class Findings:
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             autotune_version=__version__,
+            command=self.job.command,
             status=status,  # type: ignore[arg-type]
             fingerprint=report_fingerprint(self.job.environment, self.job.facts, __version__),
             environment=self.job.environment,
@@ -220,8 +222,10 @@ def say_what_is_new(job: Job, study: Study) -> None:
         job.warn(f"an earlier study of this workload in {where} is not continued, since {words}")
 
 
-def tune(config: Config, events: Events) -> Report:
-    """Runs the whole job and returns the report that is also at ``config.out``, the profile beside it.
+def tune(config: Config, events: Events, command: str | None = None) -> Report:
+    """Runs the whole job and returns the report that is also at ``config.out``, the profile and the page beside it.
+
+    ``command``: what the user typed, for the report.
 
     Raises MemoryLimitError when nothing fits, DeviceError when no candidate ran, Interrupted after Ctrl-C; whatever
     was measured by then is on disk.
@@ -230,9 +234,12 @@ def tune(config: Config, events: Events) -> Report:
     check_sampler(config.sampler)
     load_torch()  # takes seconds, which the controller has its own libraries to load in
     load_storage()
+    import_module("autotune.report.page.page")
     job = prepare_job(config, events)
+    job.command = command
     with locked(lock_path(job)):
-        remove_leftovers(config.out)
+        for path in (config.out, page_file(config.out)):
+            remove_leftovers(path)
         return profile_and_search(job)
 
 
@@ -283,7 +290,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
     """The second half of ``tune``: from predictions to the report on disk."""
     out = job.config.out
     if all(reason == "does not fit" for reason in found.excluded):
-        write_record(out, found.report(None, "infeasible", "no candidate fits in memory"))
+        publish(job, found.report(None, "infeasible", "no candidate fits in memory"))
         least = min(max(prediction.peak_memory_bytes or (0,)) for prediction in found.predictions)
         raise MemoryLimitError(
             f"no candidate fits in {show_bytes(job.memory_limit or 0)} per rank: the leanest needs {show_bytes(least)};"
@@ -301,21 +308,21 @@ def search_and_report(job: Job, found: Findings) -> Report:
     try:
         search.run()
     except DeviceError as error:
-        write_record(out, found.report(search, "partial", str(error)))
+        publish(job, found.report(search, "partial", str(error)))
         raise DeviceError(f"{error} (what was measured is in {out})") from None
     except StorageInternalError as error:
-        write_record(out, found.report(search, "partial", "the study could not be written"))
+        publish(job, found.report(search, "partial", "the study could not be written"))
         raise InputError(
             f"cannot write the study in {job.config.state_dir}: {error.__cause__ or error}; make room there or give"
             f" --state-dir (what was measured is in {out})"
         ) from None
     except KeyboardInterrupt:
-        write_record(out, found.report(search, "partial", "interrupted by the user"))
+        publish(job, found.report(search, "partial", "interrupted by the user"))
         raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
     compare_with_profile(job, found, search)
     say_what_is_doubtful(job, found.report(search, "partial"))
     report = found.report(search, "complete" if search.measured else "partial")
-    write_record(out, report)
+    publish(job, report)
     if search.measured and search.pick() is None:
         raise MemoryLimitError(
             f"every candidate that ran needs more than {show_bytes(job.memory_limit or 0)} per rank; use more --stages,"
@@ -338,6 +345,23 @@ def nothing_ran(search: Search) -> DeviceError | MemoryLimitError:
         )
     earlier = "" if search.trials else " (in an earlier run; --fresh tries again)"
     return DeviceError(f"every candidate that was tried failed; the first: {failures[0].message}{earlier}")
+
+
+def page_file(out: Path) -> Path:
+    """Where the page of a report lies: report.html beside report.json."""
+    return out.with_suffix(".html") if out.suffix != ".html" else out.with_name(f"{out.name}.html")
+
+
+def publish(job: Job, report: Report) -> None:
+    """Writes the report for good, and the page beside it; a page that cannot be written loses nothing."""
+    from autotune.report.page.page import page
+
+    out = job.config.out
+    write_record(out, report)
+    try:
+        write_text(page_file(out), page(report))
+    except InputError as error:
+        job.events.warn(f"{error} (autotune show {out} --html FILE makes the page again)")
 
 
 def compare_with_profile(job: Job, found: Findings, search: Search) -> None:

@@ -115,7 +115,7 @@ def test_a_run_whose_micro_batches_are_summed_goes_on_and_says_so(tmp_path):
 def test_what_a_run_leaves_is_private_to_the_user(first_run):
     folder, _ = first_run
     assert (folder / ".autotune").stat().st_mode & 0o777 == 0o700
-    assert sorted(path.name for path in folder.iterdir()) == [".autotune", "profile.json", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".autotune", "profile.json", "report.html", "report.json"]
 
 
 def test_a_repeated_run_measures_nothing_again_and_says_so(first_run):
@@ -240,3 +240,13 @@ def test_ctrl_c_and_sigterm_leave_no_process_and_exit_130(moment, sent, tmp_path
     assert wait_until(lambda: not family(marker), 10)
     if moment == "first step":
         assert read_report(tmp_path / "report.json").status == "partial"
+
+
+def test_a_run_writes_a_page_beside_the_report_with_the_command_that_made_it(first_run):
+    folder, _ = first_run
+    text = (folder / "report.html").read_text()
+    assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
+    command = read_report(folder / "report.json").command
+    assert command.startswith("autotune run --layers 6 ")
+    assert f"<td>{command}</td>" in text
+    assert "Sweet spot: m = " in text

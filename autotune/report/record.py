@@ -185,6 +185,7 @@ class Report(Record):
     kind: Literal["autotune.report"] = "autotune.report"
     created: str
     autotune_version: str
+    command: str | None = None
     status: Literal["complete", "partial", "infeasible"]
     fingerprint: str | None = None
     environment: Environment

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def wrong_value(draw: st.DrawFn, seed: bytes) -> bytes:
         known = list(places(document))
         container, key = known[draw(st.integers(0, len(known) - 1))]
         how = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
-        value = draw(st.sampled_from(STRANGE) | st.text(max_size=10) | st.integers() | st.floats())
+        value = draw(st.sampled_from(STRANGE).map(deepcopy) | st.text(max_size=10) | st.integers() | st.floats())
         if how == "remove":
             del container[key]
         elif how == "add" and isinstance(container, dict):

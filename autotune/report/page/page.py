@@ -1,0 +1,224 @@
+"""A report as one HTML file: the answer, the plots, the tables behind them, and where the figures come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from bokeh.embed import components
+from bokeh.resources import Resources
+from jinja2 import Environment, select_autoescape
+
+from autotune.errors import AutotuneError
+from autotune.predict.predict import stage_costs
+from autotune.predict.schedules import build_schedule
+from autotune.predict.simulate import simulate
+from autotune.profile.record import Profile
+from autotune.report.page import plots
+from autotune.report.record import CandidateReport, Report
+from autotune.report.step import Step
+from autotune.report.table import COLUMNS, cells, conclusion, headline
+from autotune.report.units import show_bytes, show_seconds
+
+MOST_ACTIONS = 20_000
+"""Of a timeline that is drawn: sixteen ranks of 128 micro-batches with a split backward have 6144."""
+
+
+@dataclass
+class Section:
+    """A heading, what it shows, a plot, and the same numbers as a table."""
+
+    title: str
+    words: str
+    plots: list[Any] = field(default_factory=list)
+    headers: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    divs: Sequence[str] = ()
+
+
+def page(report: Report) -> str:
+    """The whole file; needs no network."""
+    sections = [one for one in sections_of(report) if one.plots or one.rows]
+    figures = [plot for section in sections for plot in section.plots]
+    script, divs = components(figures) if figures else ("", ())
+    left = iter(divs)
+    for section in sections:
+        section.divs = [next(left) for _ in section.plots]
+    template = (resources.files("autotune.report.page") / "page.html").read_text()
+    engine = Environment(autoescape=select_autoescape(default=True, default_for_string=True))
+    answer, *rest = conclusion(report).splitlines()
+    return engine.from_string(template).render(
+        title=headline(report),
+        answer=answer,
+        rest=rest,
+        warnings=report.warnings,
+        sections=sections,
+        library=Resources(mode="inline", components=["bokeh"], minified=True).render_js() if figures else "",
+        script=script,
+        facts=facts(report),
+    )
+
+
+def sections_of(report: Report) -> list[Section]:
+    """In the order in which a reader asks."""
+    spot = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
+    curve = of_schedule(report, spot)
+    winner = report.sweet_spot.candidate if report.sweet_spot else None
+    limit = ""
+    if report.memory_limit_bytes:
+        drawn = "drawn as a dashed line" if plots.is_limit_in_sight(report, curve) else "far above"
+        limit = f" The limit is {show_bytes(report.memory_limit_bytes)}, {drawn}."
+    stand_in = f" ({curve[0].schedule} where m is too small for it)" if curve[0].schedule != curve[-1].schedule else ""
+    name = f"{curve[-1].schedule}{stand_in}"
+    memory = plots.memory(report, curve)
+    pareto = plots.pareto(report)
+    return [
+        Section(
+            "Throughput",
+            "Lines and bands are predictions with their 90 % interval, after what real runs taught; points were"
+            " measured, with the range of their steps.",
+            [plots.throughput(report)],
+            COLUMNS,
+            [cells(row, index == winner) for index, row in enumerate(report.candidates)],
+        ),
+        Section(
+            "Peak memory",
+            f"Predicted for every rank (r0, r1, …) under {name}, by its parts.{limit}",
+            [memory] if memory else [],
+            ("m", "rank", *plots.MEMORY_PARTS, "peak", "moment"),
+            memory_rows(curve),
+        ),
+        Section(
+            "Where the time goes",
+            f"Seconds that the mean rank spends in one step under {name}, as predicted.",
+            [plots.where_time_goes(curve)],
+            ("m", *plots.PARTS),
+            [
+                [
+                    str(row.micro_batches),
+                    *(show_seconds(getattr(row.prediction.time_split_s, part)) for part in plots.PARTS),
+                ]
+                for row in curve
+            ],
+        ),
+        timelines(report, spot),
+        Section(
+            "Throughput against memory",
+            "Nothing beats the candidates on the front in both.",
+            [pareto] if pareto else [],
+            ("candidate", "sequences/s", "peak memory", "source"),
+            [
+                (
+                    name_of(report.candidates[point.candidate]),
+                    f"{point.throughput_seq_s:.1f}",
+                    show_bytes(point.peak_memory_bytes),
+                    point.source,
+                )
+                for point in report.search.pareto_front
+            ],
+        ),
+        Section(
+            "Real runs",
+            "In the order in which they were made.",
+            [],
+            ("when", "candidate", "steps", "step times", "sequences/s", "outcome"),
+            history(report),
+        ),
+    ]
+
+
+def of_schedule(report: Report, spot: CandidateReport | None) -> list[CandidateReport]:
+    """The candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
+
+    Where m is too small for it, GPipe stands in.
+    """
+    wanted = spot or report.candidates[0]
+    own = (wanted.schedule, wanted.virtual_stages)
+    rows = [row for row in report.candidates if (row.schedule, row.virtual_stages) == own]
+    least = min(row.micro_batches for row in rows)
+    rows += [row for row in report.candidates if row.schedule == "GPipe" and row.micro_batches < least]
+    return sorted(rows, key=lambda row: row.micro_batches)
+
+
+def name_of(row: CandidateReport) -> str:
+    """``m = 8 1F1B``."""
+    several = f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""
+    return f"m = {row.micro_batches} {row.schedule}{several}"
+
+
+def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:
+    """One for each m and rank."""
+    return [
+        [
+            str(row.micro_batches),
+            str(rank),
+            *(show_bytes(getattr(one, part)) for part in plots.MEMORY_PARTS),
+            show_bytes(one.total),
+            one.moment,
+        ]
+        for row in rows
+        for rank, one in enumerate(row.prediction.memory_split_bytes or ())
+    ]
+
+
+def history(report: Report) -> list[list[str]]:
+    """What ran, oldest first, then what failed."""
+    ran = [(row, row.measurement) for row in report.candidates if row.measurement]
+    rows = [
+        [
+            one.measured_at or "",
+            name_of(row),
+            str(len(one.step_times_s)),
+            ", ".join(map(show_seconds, one.step_times_s)),
+            f"{one.throughput_seq_s:.1f}",
+            "; ".join(("pruned" if one.pruned else "confirmed", *row.doubts)),
+        ]
+        for row, one in sorted(ran, key=lambda pair: pair[1].measured_at or "")
+    ]
+    failed = [row for row in report.candidates if row.failure]
+    return rows + [["", name_of(row), "", "", "", row.failure.message if row.failure else ""] for row in failed]
+
+
+def timelines(report: Report, spot: CandidateReport | None) -> Section:
+    """The winner's step and that of the naive m = 1, drawn to the same scale."""
+    naive = next((row for row in report.candidates if row.micro_batches == 1), None)
+    steps = [step for row in (spot, naive) if row is not None and (step := step_of(report, row)) is not None]
+    end_s = max((step.timeline.makespan for step in steps), default=0.0)
+    ranks = [
+        [f"m = {step.schedule.micro_batches} {step.name}", str(rank), show_seconds(busy), show_seconds(idle)]
+        for step in steps
+        for rank, (busy, idle) in enumerate(zip(step.timeline.busy.tolist(), step.timeline.idle.tolist(), strict=True))
+    ]
+    return Section(
+        "One step",
+        "As predicted, with the profile's durations, to the same scale. What is empty is bubble. Scrolling over it"
+        " zooms.",
+        [plots.timeline(step, end_s) for step in steps],
+        ("step", "rank", "busy", "idle"),
+        ranks,
+    )
+
+
+def step_of(report: Report, row: CandidateReport) -> Step | None:
+    """The candidate's step on paper; None where it has too many actions to draw, or cannot be simulated."""
+    profiles: list[Profile] = [report.profile, *report.virtual_profiles]
+    profile = next((one for one in profiles if one.virtual_stages == row.virtual_stages), None)
+    if profile is None or 3 * row.micro_batches * len(profile.stages) > MOST_ACTIONS:
+        return None
+    try:
+        schedule = build_schedule(row.schedule, profile.ranks, row.micro_batches, row.virtual_stages)
+        costs = stage_costs(profile, row.micro_batch_size, schedule)
+        return Step(schedule.name, simulate(schedule, costs), unit_times=False, micro_batch_size=row.micro_batch_size)
+    except (AutotuneError, ValueError):
+        return None
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Where the figures come from."""
+    pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
+    pairs |= report.environment.model_dump() | report.workload.model_dump()
+    shown = {
+        name.replace("_", " "): ", ".join(map(str, v)) if isinstance(v, tuple | list) else v
+        for name, v in pairs.items()
+    }
+    return [(name, str(value)) for name, value in shown.items() if value not in (None, "")]

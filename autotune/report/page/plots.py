@@ -1,0 +1,203 @@
+"""The plots of the page, drawn by Bokeh: each a figure, from the report's own numbers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.plotting import figure
+
+from autotune.predict.record import MemorySplit, TimeSplit
+from autotune.report.record import CandidateReport, Report
+from autotune.report.step import Step
+from autotune.report.timeline import MEANING
+
+# Okabe and Ito's colours, which people who see red and green alike can tell apart.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
+PARTS = dict(zip(TimeSplit.model_fields, (*COLOURS, "#555555"), strict=True))
+MEMORY_PARTS = dict(zip([name for name in MemorySplit.model_fields if name != "moment"], COLOURS, strict=False))
+ACTIONS = {"F": COLOURS[0], "B": COLOURS[1], "I": COLOURS[5], "W": COLOURS[2]}
+WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "toolbar_location": "above", "active_scroll": None}
+
+
+def plain(title: str, height: int = 340, **more: Any) -> Any:
+    """An empty figure as wide as the page."""
+    tools = more.pop("tools", "pan,box_zoom,reset,save")
+    return figure(title=title, height=height, tools=tools, **WIDE, **more)
+
+
+def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport]]:
+    """The candidates of each schedule and number of stages per rank, by ascending m."""
+    found: dict[str, list[CandidateReport]] = {}
+    for row in sorted(rows, key=lambda one: one.micro_batches):
+        name = row.schedule + (f" x{row.virtual_stages}" if row.virtual_stages > 1 else "")
+        found.setdefault(name, []).append(row)
+    return found
+
+
+def throughput(report: Report) -> Any:
+    """Sequences per second against m: the predicted band, and measured points with the range of their steps."""
+    plot = plain("", x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
+    plot.xaxis.ticker = sorted({row.micro_batches for row in report.candidates})
+    for (name, rows), colour in zip(schedules(report.candidates).items(), COLOURS, strict=False):
+        sequences = [row.micro_batches * row.micro_batch_size - row.padding for row in rows]
+        shown = [row.last_prediction or row.prediction for row in rows]
+        band = {
+            "m": [row.micro_batches for row in rows],
+            "predicted": [one.throughput_seq_s for one in shown],
+            "low": [n / one.step_time_high_s for n, one in zip(sequences, shown, strict=True)],
+            "high": [n / one.step_time_low_s for n, one in zip(sequences, shown, strict=True)],
+        }
+        source = ColumnDataSource(band)
+        plot.varea("m", "low", "high", source=source, color=colour, alpha=0.15)
+        line = plot.line("m", "predicted", source=source, color=colour, line_width=2, legend_label=f"{name}, predicted")
+        tips = [("m", "@m"), ("predicted", "@predicted{0.0} (@low{0.0} to @high{0.0})")]
+        plot.add_tools(HoverTool(renderers=[line], tooltips=[("schedule", name), *tips], mode="vline"))
+        add_measured(plot, name, rows, colour)
+    plot.add_layout(plot.legend[0], "right")
+    return plot
+
+
+def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
+    """Points where candidates ran, with whiskers over the range of their steps."""
+    ran = [(row, row.measurement) for row in rows if row.measurement]
+    if not ran:
+        return
+    data = {
+        "m": [row.micro_batches for row, _ in ran],
+        "rate": [one.throughput_seq_s for _, one in ran],
+        "low": [one.throughput_seq_s * one.step_time_s / max(one.step_times_s) for _, one in ran],
+        "high": [one.throughput_seq_s * one.step_time_s / min(one.step_times_s) for _, one in ran],
+        "steps": [len(one.step_times_s) for _, one in ran],
+    }
+    source = ColumnDataSource(data)
+    plot.segment("m", "low", "m", "high", source=source, color=colour, line_width=2)
+    points = plot.scatter(
+        "m", "rate", source=source, color=colour, size=9, line_color="black", legend_label=f"{name}, measured"
+    )
+    tips = [("schedule", name), ("m", "@m"), ("measured", "@rate{0.0} (@low{0.0} to @high{0.0}, @steps steps)")]
+    plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+
+
+def stacked(title: str, labels: list[str], parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:
+    """Bars of parts, one for each label."""
+    plot = plain(title, x_range=labels, y_axis_label=unit)
+    source = ColumnDataSource({"label": labels, **parts})
+    known = [name for name in parts if any(parts[name])]
+    bars = plot.vbar_stack(
+        known, x="label", width=0.8, source=source, color=[colours[name] for name in known], legend_label=known
+    )
+    for name, bar in zip(known, bars, strict=True):
+        tips = [("", "@label"), (name, f"@{name}{{0.000}} {unit}")]
+        plot.add_tools(HoverTool(renderers=[bar], tooltips=tips))
+    plot.y_range.start = 0
+    plot.xaxis.major_label_orientation = 1.2 if len(labels) > 16 else 0.0
+    plot.add_layout(plot.legend[0], "right")
+    return plot
+
+
+LIMIT_IN_SIGHT = 3  # times the highest peak
+
+
+def is_limit_in_sight(report: Report, rows: Sequence[CandidateReport]) -> bool:
+    """Whether the memory limit can be drawn without making the bars tiny."""
+    peaks = [one.total for row in rows for one in row.prediction.memory_split_bytes or ()]
+    return (
+        bool(peaks)
+        and report.memory_limit_bytes is not None
+        and report.memory_limit_bytes < LIMIT_IN_SIGHT * max(peaks)
+    )
+
+
+def memory(report: Report, rows: Sequence[CandidateReport]) -> Any | None:
+    """Peak memory of each rank for every m, by its parts, with the limit; None where it is not known."""
+    known = [(row, row.prediction.memory_split_bytes) for row in rows if row.prediction.memory_split_bytes]
+    if not known:
+        return None
+    labels = [f"m={row.micro_batches} r{rank}" for row, split in known for rank in range(len(split or ()))]
+    flat = [one for _, split in known for one in split or ()]
+    parts = {name: [getattr(one, name) / 2**30 for one in flat] for name in MEMORY_PARTS}
+    plot = stacked("", labels, parts, MEMORY_PARTS, "GiB")
+    if report.memory_limit_bytes and is_limit_in_sight(report, rows):
+        limit, most = report.memory_limit_bytes / 2**30, max(one.total for one in flat) / 2**30
+        plot.hspan(y=[limit], line_color="#d55e00", line_dash="dashed", line_width=2)
+        plot.y_range.end = 1.1 * max(limit, most)
+    return plot
+
+
+def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
+    """The mean rank's step for every m, by what it goes to."""
+    labels = [f"m={row.micro_batches}" for row in rows]
+    parts = {name: [getattr(row.prediction.time_split_s, name) for row in rows] for name in PARTS}
+    return stacked("", labels, parts, PARTS, "s")
+
+
+def pareto(report: Report) -> Any | None:
+    """Throughput against peak memory, and those that no other beats in both; None where memory is not known."""
+    rows = []
+    for row in report.candidates:
+        peaks = (row.measurement and row.measurement.peak_memory_bytes) or row.prediction.peak_memory_bytes
+        rate = (row.measurement or row.last_prediction or row.prediction).throughput_seq_s
+        if peaks:
+            rows.append((max(peaks) / 2**30, rate, f"m = {row.micro_batches} {row.schedule}", bool(row.measurement)))
+    if not rows:
+        return None
+    plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")
+    for is_measured, label, fill in ((True, "measured", COLOURS[0]), (False, "predicted", None)):
+        found = [row for row in rows if row[3] == is_measured]
+        if found:
+            memory_gib, rates, names, _ = zip(*found, strict=True)
+            source = ColumnDataSource({"memory": memory_gib, "rate": rates, "name": names})
+            dots = plot.scatter(
+                "memory", "rate", source=source, size=9, color=COLOURS[0], fill_color=fill, legend_label=label
+            )
+            tips = [("", "@name"), ("sequences/s", "@rate{0.0}"), ("GiB", "@memory{0.000}")]
+            plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    front = [(point.peak_memory_bytes / 2**30, point.throughput_seq_s) for point in report.search.pareto_front]
+    if len(front) > 1:
+        xs, ys = zip(*sorted(front), strict=True)
+        plot.step(xs, ys, mode="after", color=COLOURS[5], line_width=2, legend_label="Pareto front")
+    plot.add_layout(plot.legend[0], "right")
+    return plot
+
+
+def timeline(step: Step, end_s: float) -> Any:
+    """Ranks as rows, actions as bars of their length; zooms along time; the action under the pointer is named."""
+    ranks = step.schedule.ranks
+    plot = plain(
+        f"m = {step.schedule.micro_batches}, {step.name}",
+        height=90 + 26 * ranks,
+        tools="xpan,xwheel_zoom,xbox_zoom,reset,save",
+        x_axis_label="seconds",
+        x_range=Range1d(start=0, end=end_s, bounds=(0, end_s)),
+        y_range=Range1d(start=ranks - 0.5, end=-0.5),
+    )
+    plot.yaxis.ticker = list(range(ranks))
+    plot.yaxis.axis_label = "rank"
+    plot.ygrid.visible = False
+    columns: dict[str, list[tuple[int, float, float, int, int]]] = {}
+    for rank in range(ranks):
+        times = zip(step.timeline.start(rank).tolist(), step.timeline.end(rank).tolist(), strict=True)
+        for action, (start, end) in zip(step.schedule.actions(rank), times, strict=True):
+            micro_batch = action.micro_batch + step.first_micro_batch
+            columns.setdefault(action.kind, []).append((rank, start, end, action.stage, micro_batch))
+    for kind, rows in columns.items():
+        table = np.array(rows)
+        data = dict(zip(("rank", "start", "end", "stage", "micro_batch"), table.T, strict=True))
+        source = ColumnDataSource({**data, "ms": 1e3 * (table[:, 2] - table[:, 1])})
+        bars = plot.hbar(
+            "rank",
+            left="start",
+            right="end",
+            height=0.8,
+            source=source,
+            color=ACTIONS[kind],
+            line_color=None,
+            legend_label=MEANING[kind],
+        )
+        tips = [("", f"{MEANING[kind]} of micro-batch @micro_batch on stage @stage, rank @rank")]
+        plot.add_tools(
+            HoverTool(renderers=[bars], tooltips=[*tips, ("begins", "@start{0.0000} s"), ("ms", "@ms{0.00}")])
+        )
+    plot.add_layout(plot.legend[0], "right")
+    return plot
