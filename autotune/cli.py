@@ -266,7 +266,8 @@ def show(
     html: Annotated[Path | None, Flag(help="Write it to this file too, as a page with plots.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Print the table of a report again, and why the winner won."""
+    """Print the table of a report again, throughput and memory as bars, and why the winner won."""
+    from autotune.report.bars import print_bars
     from autotune.report.record import read_report
     from autotune.report.table import print_report
 
@@ -280,8 +281,11 @@ def show(
         from autotune.report.explain import explain as why_not
 
         sys.stdout.writelines(f"{line}\n" for line in why_not(report, explain))
-        return
-    print_json(report) if json_output else print_report(report, console())
+    elif json_output:
+        print_json(report)
+    else:
+        print_report(report, console())
+        print_bars(report, console())
 
 
 @app.command(name="export", epilog="Example: autotune export report.json --to megatron-lm --data-parallel 8")

@@ -209,6 +209,28 @@ def test_a_limit_below_every_candidate_leaves_the_predictions(tmp_path):
     assert all(row.prediction.fits is False for row in report.candidates)
 
 
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    """Whatever the first one set off is not waited for; ranks and temporary files go all the same."""
+    name, value = "AUTOTUNE_TEST_RUN", f"{os.getpid()}-twice"
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        command("run", "--layers", 48, "--stages", 4, "--device", "cpu"),
+        cwd=tmp_path,
+        env=os.environ | {name: value, "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    next(line for line in process.stderr if "timing stages" in line)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert wait_until(lambda: not family(f"{name}={value}"), 10)
+    assert wait_until(lambda: not any((tmp_path / "tmp").iterdir()), 10)
+
+
 @pytest.mark.parametrize(
     ("moment", "sent"),
     [("timing stages", signal.SIGINT), ("first step", signal.SIGINT), ("first step", signal.SIGTERM)],

@@ -2,6 +2,7 @@
 
 from autotune.errors import UsageError
 from autotune.predict.record import TimeSplit
+from autotune.report.bars import peak_of, rate_of
 from autotune.report.record import CandidateReport, Report
 from autotune.report.units import show_bytes, show_seconds
 
@@ -28,13 +29,13 @@ def against(row: CandidateReport, winner: CandidateReport) -> list[str]:
     if row == winner:
         return [f"{name(row)} is the sweet spot."]
     lines = [f"{name(row)}: {fate(row)}."]
-    gap = rate(row) / rate(winner) - 1
+    gap = rate_of(row) / rate_of(winner) - 1
     source = "measured" if row.measurement and winner.measurement else "predicted"
     lines.append(
         f"  It makes {abs(gap):.1%} {'more' if gap > 0 else 'less'} throughput than {name(winner)} ({source})."
     )
     lines.append(f"  {time_words(row, winner)}")
-    mine, theirs = peak(row), peak(winner)
+    mine, theirs = peak_of(row), peak_of(winner)
     if mine is not None and theirs is not None:
         less = "less" if mine <= theirs else "more"
         lines.append(f"  Its fullest rank needs {show_bytes(mine)}, {show_bytes(abs(theirs - mine))} {less}.")
@@ -62,26 +63,15 @@ def per_sequence(row: CandidateReport) -> dict[str, float]:
     return {part: getattr(split, part) / sequences for part in TimeSplit.model_fields}
 
 
-def rate(row: CandidateReport) -> float:
-    """Sequences per second, measured where it ran."""
-    return row.measurement.throughput_seq_s if row.measurement else row.prediction.throughput_seq_s
-
-
-def peak(row: CandidateReport) -> int | None:
-    """Bytes of the fullest rank, measured where it ran."""
-    peaks = (row.measurement.peak_memory_bytes if row.measurement else None) or row.prediction.peak_memory_bytes
-    return max(peaks) if peaks else None
-
-
 def fate(row: CandidateReport) -> str:
     """What became of it."""
     if row.failure:
         return f"it failed: {row.failure.message}"
     if row.measurement:
-        return f"{rate(row):.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
+        return f"{rate_of(row):.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
     if row.excluded:
-        return f"not tried, for {row.excluded}; {rate(row):.1f} sequences/s predicted"
-    return f"not tried, for it could not win any more; {rate(row):.1f} sequences/s predicted"
+        return f"not tried, for {row.excluded}; {rate_of(row):.1f} sequences/s predicted"
+    return f"not tried, for it could not win any more; {rate_of(row):.1f} sequences/s predicted"
 
 
 def name(row: CandidateReport) -> str:

@@ -14,6 +14,7 @@ from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
 from autotune.profile.record import Profile
+from autotune.report.bars import under_one_schedule
 from autotune.report.page import plots
 from autotune.report.record import CandidateReport, Report
 from autotune.report.step import Step
@@ -62,7 +63,7 @@ def page(report: Report) -> str:
 def sections_of(report: Report) -> list[Section]:
     """In the order in which a reader asks."""
     spot = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
-    curve = of_schedule(report, spot)
+    curve = under_one_schedule(report)
     winner = report.sweet_spot.candidate if report.sweet_spot else None
     limit = ""
     if report.memory_limit_bytes:
@@ -125,19 +126,6 @@ def sections_of(report: Report) -> list[Section]:
             history(report),
         ),
     ]
-
-
-def of_schedule(report: Report, spot: CandidateReport | None) -> list[CandidateReport]:
-    """The candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
-
-    Where m is too small for it, GPipe stands in.
-    """
-    wanted = spot or report.candidates[0]
-    own = (wanted.schedule, wanted.virtual_stages)
-    rows = [row for row in report.candidates if (row.schedule, row.virtual_stages) == own]
-    least = min(row.micro_batches for row in rows)
-    rows += [row for row in report.candidates if row.schedule == "GPipe" and row.micro_batches < least]
-    return sorted(rows, key=lambda row: row.micro_batches)
 
 
 def name_of(row: CandidateReport) -> str:

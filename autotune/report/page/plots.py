@@ -8,6 +8,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 
 from autotune.predict.record import MemorySplit, TimeSplit
+from autotune.report.bars import peak_of, rate_of
 from autotune.report.record import CandidateReport, Report
 from autotune.report.step import Step
 from autotune.report.timeline import MEANING
@@ -136,10 +137,9 @@ def pareto(report: Report) -> Any | None:
     """Throughput against peak memory, and those that no other beats in both; None where memory is not known."""
     rows = []
     for row in report.candidates:
-        peaks = (row.measurement and row.measurement.peak_memory_bytes) or row.prediction.peak_memory_bytes
-        rate = (row.measurement or row.last_prediction or row.prediction).throughput_seq_s
-        if peaks:
-            rows.append((max(peaks) / 2**30, rate, f"m = {row.micro_batches} {row.schedule}", bool(row.measurement)))
+        peak = peak_of(row)
+        if peak:
+            rows.append((peak / 2**30, rate_of(row), f"m = {row.micro_batches} {row.schedule}", bool(row.measurement)))
     if not rows:
         return None
     plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")

@@ -1,0 +1,55 @@
+"""Throughput and peak memory over m as bars, for a terminal; characters of ASCII where it knows no others."""
+
+from rich.console import Console
+
+from autotune.report.record import CandidateReport, Report
+from autotune.report.units import show_bytes
+
+ROOM = 52  # columns that the words of a row take
+LONGEST, SHORTEST = 40, 8  # columns of a bar
+
+
+def print_bars(report: Report, console: Console) -> None:
+    """One row for each m under the winner's schedule, and GPipe's where m is too small for that."""
+    rows = under_one_schedule(report)
+    width = max(SHORTEST, min(LONGEST, (console.width - ROOM) // 2))
+    cell = "█" if (console.encoding or "").lower().startswith("utf") else "#"
+    rates = [rate_of(row) for row in rows]
+    peaks = [peak_of(row) or 0 for row in rows]
+    winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
+    console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)
+    for row, rate, peak in zip(rows, rates, peaks, strict=True):
+        source = "measured" if row.measurement else "predicted"
+        line = f"m = {row.micro_batches:<4} {bar(rate, max(rates), width, cell)} {rate:8.1f} {source:9}"
+        if peak:
+            line += f" {bar(peak, max(peaks), width, cell)} {show_bytes(peak)}"
+        console.print(line, style="bold green" if row is winner else None, highlight=False, soft_wrap=True)
+
+
+def under_one_schedule(report: Report) -> list[CandidateReport]:
+    """The candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
+
+    Where m is too small for it, GPipe stands in.
+    """
+    wanted = report.candidates[report.sweet_spot.candidate if report.sweet_spot else 0]
+    own = (wanted.schedule, wanted.virtual_stages)
+    rows = [row for row in report.candidates if (row.schedule, row.virtual_stages) == own]
+    least = min(row.micro_batches for row in rows)
+    rows += [row for row in report.candidates if row.schedule == "GPipe" and row.micro_batches < least]
+    return sorted(rows, key=lambda row: row.micro_batches)
+
+
+def bar(value: float, most: float, width: int, cell: str) -> str:
+    """Proportional; at least one cell."""
+    return (cell * max(1, round(width * value / most if most else 0))).ljust(width)
+
+
+def rate_of(row: CandidateReport) -> float:
+    """Sequences per second: measured, or the last prediction."""
+    return (row.measurement or row.last_prediction or row.prediction).throughput_seq_s
+
+
+def peak_of(row: CandidateReport) -> int | None:
+    """Bytes of the fullest rank: measured, or predicted."""
+    peaks = (row.measurement.peak_memory_bytes if row.measurement else None) or row.prediction.peak_memory_bytes
+    return max(peaks) if peaks else None
