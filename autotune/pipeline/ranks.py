@@ -30,6 +30,7 @@ Run = Callable[[int, int, str, str, Connection, int | None], None]
 CONTEXT = multiprocessing.get_context("forkserver")
 START_TIMEOUT_S = 120.0
 GRACE_S = 1.0  # how long the others may take to answer once one rank has failed
+CORE_DUMP_S = 3.0  # how long a rank may take to die after its neighbours have lost it
 LOOK_S = 1.0  # how often silent ranks are looked at
 STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
 BUSY = 0.02  # of a core; less by all ranks together is idleness
@@ -153,7 +154,7 @@ class Ranks:
         limit, patience = deadline, Patience(idle_s)
         while waiting:
             if failures:
-                limit = min(limit, time.monotonic() + GRACE_S)
+                limit = min(limit, time.monotonic() + (CORE_DUMP_S if self._only_lost(failures) else GRACE_S))
             ready = wait(list(waiting), timeout=max(0.0, min(LOOK_S, limit - time.monotonic())))
             silent = {rank: int(self._processes[rank].pid) for rank in waiting.values()}
             if not ready and (time.monotonic() >= limit or patience.ends(list(silent.values()))):
@@ -165,11 +166,17 @@ class Ranks:
                 assert isinstance(pipe, Connection)
                 self._read(waiting.pop(pipe), pipe, replies, failures)
 
+    def _only_lost(self, failures: list[Failure]) -> bool:
+        """Whether all we know is that ranks, which still live, have lost a neighbour."""
+        return all(
+            one.kind == "crash" and one.rank is not None and self._processes[one.rank].is_alive() for one in failures
+        )
+
     def _read(self, rank: int, pipe: Connection, replies: dict[int, Any], failures: list[Failure]) -> None:
         try:
             reply = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
-            failures.append(self._death(rank))
+            failures.insert(0, self._death(rank))  # before what the neighbours say of having lost it
             return
         if reply["failure"] is not None:
             failures.append(Failure.model_validate(reply["failure"]))
@@ -185,7 +192,8 @@ class Ranks:
 
 
 def root_cause(failures: list[Failure]) -> Failure:
-    """The failure that explains the others: running out of memory before an error before a lost connection."""
+    """The failure that explains the others: running out of memory before an error before a death or a lost connection;
+    of equals the first."""
     order = {"out_of_memory": 0, "model_error": 1, "crash": 2, "hang": 3}
     return min(failures, key=lambda failure: order[failure.kind])
 
