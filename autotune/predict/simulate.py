@@ -120,7 +120,7 @@ class Timeline:
     @property
     def idle(self) -> Seconds:
         """float64[p]: seconds of the step that each rank does not compute."""
-        return self.makespan - self.busy
+        return np.maximum(0.0, self.makespan - self.busy)  # of a rank that is never idle rounding leaves -1e-16
 
     @property
     def bubble_fraction(self) -> float:

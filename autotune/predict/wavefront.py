@@ -40,7 +40,11 @@ class StepTime:
     @property
     def bubble_fraction(self) -> float:
         """Idle device time inside the step, as a fraction of p x step time."""
-        return 1.0 - float(self.busy.mean()) / self.makespan if self.makespan else 0.0
+        if not self.makespan:
+            return 0.0
+        return max(
+            0.0, 1.0 - float(self.busy.mean()) / self.makespan
+        )  # rounding leaves -1e-16 of one that is never idle
 
 
 def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> StepTime:

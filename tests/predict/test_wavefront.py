@@ -1,5 +1,7 @@
 """The fast ways to a step's time against the step-by-step simulation."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,13 @@ def test_a_deadlock_is_found_in_lockstep_too():
 def test_costs_must_fit_the_schedule():
     with pytest.raises(ScheduleError, match="costs are of 3 stages, the schedule has 2"):
         step_time(build_schedule("1F1B", 2, 2), unequal_stages(3, 0))
+
+
+def test_one_rank_is_never_idle_and_never_less_than_that():
+    """Rounding made its bubble -2e-16, which no prediction may be."""
+    draw = random.Random(0)
+    for _ in range(100):
+        costs = Costs([draw.random()], [draw.random()], [0.0], [0.0], [], [])
+        schedule = build_schedule("1F1B", 1, draw.randint(1, 40))
+        assert 0 <= step_time(schedule, costs).bubble_fraction < 1e-12
+        assert simulate(schedule, costs).idle.min() >= 0
