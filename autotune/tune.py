@@ -320,8 +320,9 @@ def search_and_report(job: Job, found: Findings) -> Report:
         publish(job, found.report(search, "partial", "interrupted by the user"))
         raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
     compare_with_profile(job, found, search)
-    say_what_is_doubtful(job, found.report(search, "partial"))
     report = found.report(search, "complete" if search.measured else "partial")
+    say_what_is_doubtful(job, report)
+    report = report.model_copy(update={"warnings": tuple(job.warnings)})
     publish(job, report)
     if search.measured and search.pick() is None:
         raise MemoryLimitError(

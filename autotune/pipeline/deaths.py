@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from autotune.pipeline.outcome import Failure
+from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.watch import Action, last_action
 
 WORDS_LINES, WORDS_CHARACTERS = 5, 500  # of a rank's stderr that are kept
@@ -36,20 +36,20 @@ def oom_kills() -> int | None:
 
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped the process, which only another one would continue."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] == "T"
+    return stat_fields(pid)[:1] == ["T"]
 
 
 def cpu_seconds(pid: int) -> float:
     """Seconds of CPU that a process has used; 0 where it has gone."""
+    return sum(map(int, stat_fields(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def stat_fields(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on (proc(5), the third field); nothing where it has gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def death(rank: int, exit_code: int | None, folder: Path, was_out_of_memory: bool) -> Failure:
@@ -82,11 +82,11 @@ def silence(pids: dict[int, int], folder: Path) -> Failure:
     return Failure(kind="hang", message=f"no rank answered in time ({told})")
 
 
-def failure(kind: str, rank: int, what: str, folder: Path) -> Failure:
+def failure(kind: FailureKind, rank: int, what: str, folder: Path) -> Failure:
     """A failure of ``rank``, with what it was doing and what it said."""
     action, words = last_action(doing_file(folder, rank)), last_words(folder, rank)
     return Failure(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         rank=rank,
         message=f"{place(rank, action)}: {what}; {f'last words: {words[-1]}' if words else 'it left no last words'}",
         stage=action.stage if action else None,

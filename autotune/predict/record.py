@@ -6,6 +6,11 @@ from autotune.config import ScheduleName
 from autotune.records import Record
 
 
+def schedule_words(schedule: str, virtual_stages: int) -> str:
+    """``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
+    return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
+
+
 class Candidate(Record):
     """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
 

@@ -14,8 +14,8 @@ def print_bars(report: Report, console: Console) -> None:
     rows = under_one_schedule(report)
     width = max(SHORTEST, min(LONGEST, (console.width - ROOM) // 2))
     cell = "█" if (console.encoding or "").lower().startswith("utf") else "#"
-    rates = [rate_of(row) for row in rows]
-    peaks = [peak_of(row) or 0 for row in rows]
+    rates = [row.best_known_rate for row in rows]
+    peaks = [row.peak or 0 for row in rows]
     winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)
     for row, rate, peak in zip(rows, rates, peaks, strict=True):
@@ -42,14 +42,3 @@ def under_one_schedule(report: Report) -> list[CandidateReport]:
 def bar(value: float, most: float, width: int, cell: str) -> str:
     """Proportional; at least one cell."""
     return (cell * max(1, round(width * value / most if most else 0))).ljust(width)
-
-
-def rate_of(row: CandidateReport) -> float:
-    """Sequences per second: measured, or the last prediction."""
-    return (row.measurement or row.last_prediction or row.prediction).throughput_seq_s
-
-
-def peak_of(row: CandidateReport) -> int | None:
-    """Bytes of the fullest rank: measured, or predicted."""
-    peaks = (row.measurement.peak_memory_bytes if row.measurement else None) or row.prediction.peak_memory_bytes
-    return max(peaks) if peaks else None

@@ -2,7 +2,6 @@
 
 from autotune.errors import UsageError
 from autotune.predict.record import TimeSplit
-from autotune.report.bars import peak_of, rate_of
 from autotune.report.record import CandidateReport, Report
 from autotune.report.units import show_bytes, show_seconds
 
@@ -19,7 +18,7 @@ def explain(report: Report, micro_batches: int) -> list[str]:
             f" --micro-batches {micro_batches}"
         )
     if report.sweet_spot is None:
-        return [line for row in rows for line in (f"{name(row)}: {fate(row)}.",)]
+        return [f"{name(row)}: {fate(row)}." for row in rows]
     winner = report.candidates[report.sweet_spot.candidate]
     return [line for row in rows for line in against(row, winner)]
 
@@ -29,13 +28,13 @@ def against(row: CandidateReport, winner: CandidateReport) -> list[str]:
     if row == winner:
         return [f"{name(row)} is the sweet spot."]
     lines = [f"{name(row)}: {fate(row)}."]
-    gap = rate_of(row) / rate_of(winner) - 1
+    gap = row.best_known_rate / winner.best_known_rate - 1
     source = "measured" if row.measurement and winner.measurement else "predicted"
     lines.append(
         f"  It makes {abs(gap):.1%} {'more' if gap > 0 else 'less'} throughput than {name(winner)} ({source})."
     )
     lines.append(f"  {time_words(row, winner)}")
-    mine, theirs = peak_of(row), peak_of(winner)
+    mine, theirs = row.peak, winner.peak
     if mine is not None and theirs is not None:
         less = "less" if mine <= theirs else "more"
         lines.append(f"  Its fullest rank needs {show_bytes(mine)}, {show_bytes(abs(theirs - mine))} {less}.")
@@ -58,9 +57,8 @@ def time_words(row: CandidateReport, winner: CandidateReport) -> str:
 
 def per_sequence(row: CandidateReport) -> dict[str, float]:
     """The predicted step by what it goes to, over its sequences."""
-    sequences = row.micro_batches * row.micro_batch_size - row.padding
     split = row.prediction.time_split_s
-    return {part: getattr(split, part) / sequences for part in TimeSplit.model_fields}
+    return {part: getattr(split, part) / row.sequences for part in TimeSplit.model_fields}
 
 
 def fate(row: CandidateReport) -> str:
@@ -68,13 +66,12 @@ def fate(row: CandidateReport) -> str:
     if row.failure:
         return f"it failed: {row.failure.message}"
     if row.measurement:
-        return f"{rate_of(row):.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
+        return f"{row.best_known_rate:.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
     if row.excluded:
-        return f"not tried, for {row.excluded}; {rate_of(row):.1f} sequences/s predicted"
-    return f"not tried, for it could not win any more; {rate_of(row):.1f} sequences/s predicted"
+        return f"not tried, for {row.excluded}; {row.best_known_rate:.1f} sequences/s predicted"
+    return f"not tried, for it could not win any more; {row.best_known_rate:.1f} sequences/s predicted"
 
 
 def name(row: CandidateReport) -> str:
     """``m = 8 under 1F1B``."""
-    several = f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""
-    return f"m = {row.micro_batches} under {row.schedule}{several}"
+    return f"m = {row.micro_batches} under {row.schedule_words}"

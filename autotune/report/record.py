@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.config import Objective, ScheduleName, WorkloadFacts
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.predict.record import Candidate, Prediction, Revision
+from autotune.predict.record import Candidate, Prediction, Revision, schedule_words
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record, read_record
 
@@ -52,6 +52,32 @@ class CandidateReport(Record):
     doubts: tuple[str, ...] = ()
     excluded: str | None = None
     loses_to: str | None = None
+
+    @property
+    def schedule_words(self) -> str:
+        """``Interleaved1F1B x2``."""
+        return schedule_words(self.schedule, self.virtual_stages)
+
+    @property
+    def name(self) -> str:
+        """``m = 8 1F1B``."""
+        return f"m = {self.micro_batches} {self.schedule_words}"
+
+    @property
+    def sequences(self) -> int:
+        """The real ones of a step."""
+        return self.micro_batches * self.micro_batch_size - self.padding
+
+    @property
+    def best_known_rate(self) -> float:
+        """Sequences per second: measured, or the last prediction."""
+        return (self.measurement or self.last_prediction or self.prediction).throughput_seq_s
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes of the fullest rank: measured, or predicted; None where neither is known."""
+        peaks = (self.measurement.peak_memory_bytes if self.measurement else None) or self.prediction.peak_memory_bytes
+        return max(peaks) if peaks else None
 
 
 Source = Literal["measured", "predicted"]

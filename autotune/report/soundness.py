@@ -73,7 +73,7 @@ def comparable(rows: Rows, batch_statistics: bool) -> list[list[int]]:
     groups: dict[tuple[int, int], list[int]] = {}
     for index, row in enumerate(rows):
         if is_known(row):
-            sequences = row.micro_batches * row.micro_batch_size - row.padding
+            sequences = row.sequences
             groups.setdefault((sequences, row.micro_batches if batch_statistics else 0), []).append(index)
     return [sorted(group, key=lambda index: rows[index].micro_batches) for group in groups.values()]
 
@@ -104,7 +104,7 @@ def not_compared(rows: Rows, groups: Sequence[Sequence[int]]) -> str | None:
     alone = sum(len(group) == 1 for group in groups)
     if not alone:
         return None
-    sequences = {row.micro_batches * row.micro_batch_size - row.padding for row in rows}
+    sequences = {row.sequences for row in rows}
     if len(groups) == 1:
         why = "no other one ran"
     elif len(sequences) > 1:
@@ -139,9 +139,9 @@ def disagreement(rows: Rows, found: Mapping[int, Agreement], tolerance: float) -
     row, reference = rows[worst], rows[found[worst].reference]
     mine, theirs = row.measurement, reference.measurement
     assert mine is not None and theirs is not None
-    others = ", ".join(name(rows[index]) for index in wrong if index != worst)
+    others = ", ".join(rows[index].name for index in wrong if index != worst)
     return (
-        f"{name(row)} does not compute what {name(reference)} computes: from the same weights and sequences its loss is"
+        f"{row.name} does not compute what {reference.name} computes: from the same weights and sequences its loss is"
         f" {mine.first_loss:.6g}, not {theirs.first_loss:.6g}, and its gradient norm {mine.gradient_norm:.6g}, not"
         f" {theirs.gradient_norm:.6g}, where rounding explains {tolerance:.2%}; {hint(row, reference, found[worst])}"
         + (f"; likewise {others}" if others else "")
@@ -180,9 +180,9 @@ def leak(rows: Rows) -> str | None:
     row = max(leaking, key=lambda one: growth(one) or 0)
     most = growth(row) or 0
     assert row.measurement is not None and row.measurement.growth_bytes is not None
-    others = ", ".join(name(one) for one in leaking if one is not row)
+    others = ", ".join(one.name for one in leaking if one is not row)
     return (
-        f"{name(row)} leaks memory: each step leaves {show_bytes(most)} behind on rank"
+        f"{row.name} leaks memory: each step leaves {show_bytes(most)} behind on rank"
         f" {row.measurement.growth_bytes.index(most)}, {show_bytes(most / row.micro_batches)} per micro-batch; look for"
         " what keeps outputs, losses or hooks' tensors from step to step" + (f"; likewise {others}" if others else "")
     )
@@ -250,9 +250,3 @@ def steepness(slope: PeakSlope | None) -> str | None:
         f" micro-batch of {slope.micro_batch_size} sequences, {slope.share_of_peak:.1%} of the peak from m = {first} to"
         f" m = {last}, beyond what the memory model knows; look for what is kept of a micro-batch until the step ends"
     )
-
-
-def name(row: CandidateReport) -> str:
-    """``m = 8 1F1B``."""
-    several = f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""
-    return f"m = {row.micro_batches} {row.schedule}{several}"

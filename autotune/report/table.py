@@ -55,17 +55,15 @@ def cells(row: CandidateReport, is_winner: bool) -> list[str]:
     """The cells of one candidate; a dash where nothing was measured."""
     prediction = row.prediction
     size = f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else "")
-    peaks = row.measurement.peak_memory_bytes if row.measurement else None
-    peaks = peaks or prediction.peak_memory_bytes
     return [
         str(row.micro_batches),
         size,
-        row.schedule + (f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""),
+        row.schedule_words,
         f"{prediction.throughput_seq_s:.1f}",
         throughput(row.measurement) if row.measurement else "-",
         f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
         f"{prediction.bubble_fraction:.0%}",
-        show_bytes(max(peaks)) if peaks else "-",
+        show_bytes(row.peak) if row.peak is not None else "-",
         status(row, is_winner),
     ]
 

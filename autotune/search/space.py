@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.predict.record import Candidate
+from autotune.predict.record import Candidate, schedule_words
 
 Key = tuple[int | str, ...]
 """What names a candidate inside a study: its value in every dimension."""
@@ -90,5 +90,4 @@ class Space:
 
 def show(candidate: Candidate) -> str:
     """``m = 8 1F1B``, in a line of text."""
-    several = f" x{candidate.virtual_stages}" if candidate.virtual_stages > 1 else ""
-    return f"m = {candidate.micro_batches} {candidate.schedule}{several}"
+    return f"m = {candidate.micro_batches} {schedule_words(candidate.schedule, candidate.virtual_stages)}"

@@ -27,9 +27,8 @@ def visit(ranks: Ranks, report: Report) -> float:
     """Sequences per second of the sweet spot, by autotune's own ranks."""
     assert report.sweet_spot is not None
     row = report.candidates[report.sweet_spot.candidate]
-    sequences = row.micro_batches * row.micro_batch_size - row.padding
     known = row.model_dump(include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages"})
-    plan = Prepare(sequences=sequences, **known)
+    plan = Prepare(sequences=row.sequences, **known)
     workload = Workload.model_validate(report.workload.model_dump(exclude_none=True))
     found = measure_candidate(ranks, workload, plan, row.prediction.step_time_s, STEPS, lambda *_: True)
     assert isinstance(found, Measurement), found

@@ -82,7 +82,7 @@ def by_throughput(report: Report) -> list[int]:
         if row.measurement is not None:
             return row.measurement.throughput_seq_s
         step = (row.last_prediction or row.prediction).step_time_s
-        return (row.micro_batches * row.micro_batch_size - row.padding) / step
+        return row.sequences / step
 
     rows = [index for index, row in enumerate(report.candidates) if could_run(row)]
     return sorted(rows, key=rate, reverse=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from bokeh.embed import components
@@ -10,14 +11,12 @@ from bokeh.resources import Resources
 from jinja2 import Environment, select_autoescape
 
 from autotune.errors import AutotuneError
-from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import simulate
 from autotune.profile.record import Profile
 from autotune.report.bars import under_one_schedule
 from autotune.report.page import plots
 from autotune.report.record import CandidateReport, Report
-from autotune.report.step import Step
+from autotune.report.step import Step, timed
 from autotune.report.table import COLUMNS, cells, conclusion, headline
 from autotune.report.units import show_bytes, show_seconds
 
@@ -110,7 +109,7 @@ def sections_of(report: Report) -> list[Section]:
             ("candidate", "sequences/s", "peak memory", "source"),
             [
                 (
-                    name_of(report.candidates[point.candidate]),
+                    report.candidates[point.candidate].name,
                     f"{point.throughput_seq_s:.1f}",
                     show_bytes(point.peak_memory_bytes),
                     point.source,
@@ -126,12 +125,6 @@ def sections_of(report: Report) -> list[Section]:
             history(report),
         ),
     ]
-
-
-def name_of(row: CandidateReport) -> str:
-    """``m = 8 1F1B``."""
-    several = f" x{row.virtual_stages}" if row.virtual_stages > 1 else ""
-    return f"m = {row.micro_batches} {row.schedule}{several}"
 
 
 def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:
@@ -155,7 +148,7 @@ def history(report: Report) -> list[list[str]]:
     rows = [
         [
             one.measured_at or "",
-            name_of(row),
+            row.name,
             str(len(one.step_times_s)),
             ", ".join(map(show_seconds, one.step_times_s)),
             f"{one.throughput_seq_s:.1f}",
@@ -164,7 +157,7 @@ def history(report: Report) -> list[list[str]]:
         for row, one in sorted(ran, key=lambda pair: pair[1].measured_at or "")
     ]
     failed = [row for row in report.candidates if row.failure]
-    return rows + [["", name_of(row), "", "", "", row.failure.message if row.failure else ""] for row in failed]
+    return rows + [["", row.name, "", "", "", row.failure.message if row.failure else ""] for row in failed]
 
 
 def timelines(report: Report, spot: CandidateReport | None) -> Section:
@@ -195,8 +188,7 @@ def step_of(report: Report, row: CandidateReport) -> Step | None:
         return None
     try:
         schedule = build_schedule(row.schedule, profile.ranks, row.micro_batches, row.virtual_stages)
-        costs = stage_costs(profile, row.micro_batch_size, schedule)
-        return Step(schedule.name, simulate(schedule, costs), unit_times=False, micro_batch_size=row.micro_batch_size)
+        return timed(Path("the report"), profile, schedule, row.micro_batch_size, ())
     except (AutotuneError, ValueError):
         return None
 

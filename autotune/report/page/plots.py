@@ -8,7 +8,6 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 
 from autotune.predict.record import MemorySplit, TimeSplit
-from autotune.report.bars import peak_of, rate_of
 from autotune.report.record import CandidateReport, Report
 from autotune.report.step import Step
 from autotune.report.timeline import MEANING
@@ -31,8 +30,7 @@ def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport
     """The candidates of each schedule and number of stages per rank, by ascending m."""
     found: dict[str, list[CandidateReport]] = {}
     for row in sorted(rows, key=lambda one: one.micro_batches):
-        name = row.schedule + (f" x{row.virtual_stages}" if row.virtual_stages > 1 else "")
-        found.setdefault(name, []).append(row)
+        found.setdefault(row.schedule_words, []).append(row)
     return found
 
 
@@ -41,7 +39,7 @@ def throughput(report: Report) -> Any:
     plot = plain("", x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
     plot.xaxis.ticker = sorted({row.micro_batches for row in report.candidates})
     for (name, rows), colour in zip(schedules(report.candidates).items(), COLOURS, strict=False):
-        sequences = [row.micro_batches * row.micro_batch_size - row.padding for row in rows]
+        sequences = [row.sequences for row in rows]
         shown = [row.last_prediction or row.prediction for row in rows]
         band = {
             "m": [row.micro_batches for row in rows],
@@ -135,11 +133,11 @@ def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
 
 def pareto(report: Report) -> Any | None:
     """Throughput against peak memory, and those that no other beats in both; None where memory is not known."""
-    rows = []
-    for row in report.candidates:
-        peak = peak_of(row)
-        if peak:
-            rows.append((peak / 2**30, rate_of(row), f"m = {row.micro_batches} {row.schedule}", bool(row.measurement)))
+    rows = [
+        (row.peak / 2**30, row.best_known_rate, row.name, bool(row.measurement))
+        for row in report.candidates
+        if row.peak
+    ]
     if not rows:
         return None
     plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")
