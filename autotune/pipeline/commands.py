@@ -222,7 +222,8 @@ class Primed(Record):
     """The first step of a candidate: the most bytes this rank's allocator held at once during it.
 
     ``reserved_bytes``: what it had taken from the device for that. ``outside_bytes``: held on the device by others, the
-    CUDA context and NCCL's buffers first of all. None where the device has no such thing.
+    CUDA context and NCCL's buffers first of all. None where the device has no such thing. ``held_bytes``: as after any
+    step.
 
     The step began with the weights that the stages were built with: its ``loss``, where the last stage is, and the sum
     of its gradients' squares over the rank's parameters are those of any candidate with the same batch. None where
@@ -234,6 +235,7 @@ class Primed(Record):
     gradient_square_sum: NonNegativeFloat | None = None
     reserved_bytes: NonNegativeInt | None = None
     outside_bytes: NonNegativeInt | None = None
+    held_bytes: NonNegativeInt | None = None
 
 
 class StepTimes(Record):

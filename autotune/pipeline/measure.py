@@ -69,12 +69,13 @@ def measure_candidate(
     first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
     idle_s = inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
     times: list[float] = []
-    held: list[list[int | None]] = []  # by step, by rank
+    held: list[list[int | None]] = []  # by step, the untimed one too, by rank
     loss = None
     try:
         if not ranks.alive or ranks.cut != plan.cut:
             build(ranks, workload, plan.cut)
         primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
+        held.append([answer.held_bytes for answer in primed])
         for number in range(steps):
             answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s, idle_s)]
             times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
@@ -109,12 +110,12 @@ def gradient_norm(primed: list[Primed]) -> float | None:
 def growth(held: list[list[int | None]]) -> tuple[int, ...] | None:
     """What each step left behind on each rank, from what was ``held`` after every step, by rank.
 
-    The least of all steps: a leak makes every step leave something; what only one leaves was not there before.
+    The least of all steps, of two at least: a leak makes every step leave something; what only one leaves is chance.
     """
     changes = []
     for counts in zip(*held, strict=True):
         known = [count for count in counts if count is not None]
-        if len(known) < max(2, len(counts)):
+        if len(known) < max(3, len(counts)):
             return None
         changes.append(min(after - before for before, after in pairwise(known)))
     return tuple(changes) or None

@@ -146,6 +146,7 @@ class Rank:
             else finite(gradient_square_sum(self._stages()), "gradient of the first step"),
             reserved_bytes=seen.reserved if seen else None,
             outside_bytes=seen.outside if seen else None,
+            held_bytes=self.device.held(),
         )
 
     def _reseed(self) -> None:

@@ -94,10 +94,11 @@ class Measurer:
     def round(self, number: int, is_shared: bool) -> "Round":
         """One round of all that drifts; ``is_shared``: ranks share cores.
 
-        Every other round leaves out the few large sizes that take most of the time, and vary least.
+        The few large sizes take most of the time, and vary least: they are left out of every other round, and the
+        largest, which a pipeline is hardly run with, is timed in the first alone.
         """
-        small = tuple(size for size in self.sizes if LARGE * size <= self.sizes[-1])
-        sizes = small if number % 2 and small else self.sizes
+        share = 1 if not number else LARGE if number % 2 else 2
+        sizes = tuple(size for size in self.sizes if share * size <= self.sizes[-1]) or self.sizes
         return Round(self.stage_times(sizes), self.calibrations(is_shared))
 
     def stage_memory(self) -> list[list[StageMemory]]:

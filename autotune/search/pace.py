@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 AGAIN_STEPS = 2  # timed steps of a later visit; more while they are uneven
 SURPRISE = 2.5  # sigmas between a trial and its prediction that send us back to the reference
+BY_CHANCE = 2.0  # sigmas of noise by which a new leader may lead without that
 
 
 def doubt(search: "Search", visit: Visit) -> None:
@@ -32,7 +33,8 @@ def doubt(search: "Search", visit: Visit) -> None:
     seen = median(visit.step_times_s) / before
     gap = log(seen * other.step_time_s / mine.step_time_s)
     lead = -log(seen * search.candidates[reference].sequences / search.candidates[visit.index].sequences)
-    is_surprising = abs(gap) > SURPRISE * misfit(search, mine, other) or lead > NOTICEABLE
+    chance = hypot(visits.noise.sigma / len(visit.step_times_s) ** 0.5, visits.estimate(reference).sigma)
+    is_surprising = abs(gap) > SURPRISE * misfit(search, mine, other) or lead > max(NOTICEABLE, BY_CHANCE * chance)
     if is_surprising and check_pace(search, reference, visit, gap):
         if gap > 0 and has_promised(search, visit.index):
             visit_again(search, visit.index)  # it may have been disturbed alone

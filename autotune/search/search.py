@@ -29,7 +29,8 @@ from autotune.search.visits import NOTICEABLE, STEPS, Visits, step_noise
 
 LEAST_STEPS = 2  # timed steps of a trial; as many more as it takes to know it well
 WELL = 0.75  # of the tolerance; the final does the rest where it matters
-BEHIND = 1.0  # sigmas below the best beyond which further steps go to others
+ENOUGH_STEPS, OUT_OF_REACH = 3, 2.0  # timed steps where even STEPS of them leave so many times WELL open
+BEHIND, BEHIND_AT_ONCE = 1.0, 2.0  # sigmas below the best beyond which further steps go to others; after one step
 UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Measurement | Failure]
@@ -249,22 +250,33 @@ class Search:
         self.on_outcome(self)
 
     def is_known_well(self, times: list[float]) -> bool:
-        """Whether these steps tell the candidate's throughput well enough for a decision about further trials."""
+        """Whether these steps tell the candidate's throughput well enough for a decision about further trials; or
+        nearly as well as a trial can on this machine, where that is not nearly enough: turns in the final tell more."""
         if len(times) < LEAST_STEPS:
             return False
         noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
-        return noise.sigma / sqrt(len(times)) <= self.goal.gain * WELL
+        enough = self.goal.gain * WELL
+        is_out_of_reach = len(times) >= ENOUGH_STEPS and noise.sigma / sqrt(STEPS) > OUT_OF_REACH * enough
+        return is_out_of_reach or noise.sigma / sqrt(len(times)) <= enough
 
     def is_behind(self, index: int, times: list[float]) -> bool:
-        """Whether these steps make it unlikely that the candidate beats the best by more than is worth a trial."""
-        best = max(
-            (one.rate * self.visits.usual_pace / self.visits.pace for one in self.standings().values()), default=0.0
-        )
-        if len(times) < LEAST_STEPS or not best:
+        """Whether these steps make it unlikely that the candidate beats the best by more than is worth a trial.
+
+        A single step, which something else may have disturbed, must be clearer, and no slower than the model expects of
+        a candidate that is behind.
+        """
+        best = max((one.rate for one in self.standings().values()), default=0.0)
+        if not best:
             return False
         noise = step_noise([*(visit.step_times_s for visit in self.visits.all), times])
-        ahead = log(self.candidates[index].sequences / median(times) / best) - self.goal.gain
-        return ahead < -BEHIND * hypot(noise.sigma / sqrt(len(times)), self.visits.visit_noise())
+        sigma = hypot(noise.sigma / sqrt(len(times)), self.visits.visit_noise())
+        seconds = median(times) * self.visits.usual_pace / self.visits.pace
+        ahead = log(self.candidates[index].sequences / seconds / best) - self.goal.gain
+        if len(times) >= LEAST_STEPS:
+            return ahead < -BEHIND * sigma
+        expected = self.revisions[index]
+        is_expected = expected.throughput_seq_s < best and seconds < expected.step_time_high_s
+        return is_expected and ahead < -BEHIND_AT_ONCE * sigma
 
     def is_even(self, times: list[float]) -> bool:
         """Whether the steps of a visit are alike but for noise; if not, something else ran during some of them."""

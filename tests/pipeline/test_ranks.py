@@ -173,7 +173,7 @@ def test_a_measurement_holds_what_the_first_step_computed_and_what_each_step_lef
 def test_growth_is_the_least_that_any_step_leaves():
     assert growth([[10, 5], [14, 5], [15, 9], [20, 9]]) == (1, 0)
     assert growth([[10, None], [14, None], [15, None]]) is None
-    assert growth([[10, 5]]) is None
+    assert growth([[10, 5], [60, 9]]) is None  # one step may leave something by chance
     assert growth([]) is None
 
 
