@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz test-gpu interop clean
+.PHONY: help setup run test check bench fuzz pictures test-gpu interop clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ bench: $(DEV)  ## model and search against published figures, waiting ranks, rea
 
 fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, profile, report and schedule
 	$(BIN)/python -m tests.fuzz
+
+pictures: $(DEV)  ## make the pictures in the README again, from a real run
+	$(BIN)/python -m tests.pictures
 
 test-gpu: $(DEV)  ## only the tests that need a GPU
 	$(PYTEST) tests/gpu -rs

@@ -35,6 +35,7 @@ from autotune.flags import (
     PrecisionFlag,
     Quiet,
     RecordedProfile,
+    RecordTimeline,
     Sampler,
     ScheduleFlag,
     Seed,
@@ -123,6 +124,7 @@ def run(
     objective: ObjectiveFlag = None,
     tolerance: Tolerance = None,
     explore_limit: ExploreLimit = None,
+    record_timeline: RecordTimeline = None,
     out: Out = None,
     state_dir: StateDir = None,
     fresh: Fresh = None,
@@ -143,7 +145,7 @@ def run(
 
     settings = load_config(config, flags)
     with Progress(console(stderr=True), quiet) as shown:
-        events = Events(shown.header, shown.warn, shown.progress)
+        events = Events(shown.header, shown.warn, shown.progress, known=shown.known)
         if dry_run:
             found = forecast(settings, events)
         else:

@@ -179,6 +179,9 @@ class Config(Record):
     out: Annotated[Path, Field(description="where the report is written")] = Path("report.json")
     state_dir: Annotated[Path, Field(description="profiles and studies of earlier runs")] = Path(".autotune")
     fresh: Annotated[bool, Field(description="measure everything again")] = False
+    record_timeline: Annotated[
+        bool, Field(description="record when every action of a few real steps of the pick begins and ends")
+    ] = False
     seed: Annotated[int, Field(ge=0, description="seeds weights and data")] = 0
 
     @model_validator(mode="after")

@@ -58,6 +58,10 @@ ExploreLimit = Annotated[bool | None, Flag("--explore-limit", help="Try also wha
 Out = Annotated[Path | None, Flag(help="Where the result is written.")]
 StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
 Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")]
+RecordTimeline = Annotated[
+    bool | None,
+    Flag("--record-timeline", help="Record a few real steps of the pick, action by action, for autotune timeline."),
+]
 Seed = Annotated[int | None, Flag(help="Seed of weights, data and order [default: 0].")]
 VerifyEnvironment = Annotated[
     bool, Flag("--verify-environment", help="Refuse a report of another machine or other software than is here.")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from autotune.config import Config
+from autotune.findings import exclusions, goal_of
 from autotune.job import Events, Job, prepare_job
 from autotune.pipeline.ranks import matrix_rate
 from autotune.predict.predict import predict
@@ -13,7 +14,6 @@ from autotune.report.cost import Basis, Forecast
 from autotune.search.rehearsal import exhaustive_seconds, rehearse
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits
-from autotune.tune import exclusions, goal_of
 
 PROFILING_STEPS = 7  # a profile takes about as long as so many steps of the largest micro-batch
 STARTING_S = 8.0  # for torch, the ranks and the stages

@@ -30,12 +30,14 @@ def ignore(*_: Any) -> None:
 
 @dataclass
 class Events:
-    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction or None)``, ``outcome(report)``."""
+    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction or None)``, ``outcome(report)``,
+    ``known(text)``: what is known so far."""
 
     header: Callable[[list[str]], None] = ignore
     warn: Callable[[str], None] = ignore
     progress: Callable[[str, float | None], None] = ignore
     outcome: Callable[[Report], None] = ignore
+    known: Callable[[str], None] = ignore
 
 
 @dataclass

@@ -1,8 +1,6 @@
 """The main job: Config -> Profile -> Predictions -> Measurements -> Report. Silent; tells ``Events`` what it does."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import import_module
 from math import log
 from pathlib import Path
@@ -10,150 +8,39 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
-from autotune import __version__
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
+from autotune.findings import Findings, exclusions, goal_of
 from autotune.job import Events, Job, obtain_profile, prepare_job, writable
 from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import measure_candidate
+from autotune.pipeline.measure import measure_candidate, record_steps
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.pipeline.ranks import load_torch
+from autotune.pipeline.ranks import RankFailure, load_torch
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction
+from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
 from autotune.profile.record import Profile
 from autotune.profile.replay import waits_for
 from autotune.records import remove_leftovers, write_record, write_text
-from autotune.report.fingerprint import fingerprint as report_fingerprint
-from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
-from autotune.report.soundness import checked
+from autotune.report.record import RecordedStep, Report
+from autotune.report.recorded import recorded_step
 from autotune.report.units import show_bytes
-from autotune.report.verdict import drift, pace, pareto_points, sweet_spot
-from autotune.search.choose import why_not
+from autotune.report.verdict import drift, so_far
 from autotune.search.lock import locked
-from autotune.search.prospects import TIE, Goal
-from autotune.search.rehearsal import exhaustive_seconds
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
+from autotune.search.space import show
 from autotune.search.study import Study, load_storage
 
 UNSTEADY = 0.05  # relative standard deviation between rounds of profiling that is worth a warning
-LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
+RECORDED_STEPS = 3
 
 
-def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction]) -> list[str | None]:
-    """Why each candidate is not tried, or None."""
-    least = job.config.min_micro_batch_size
-    batch_statistics = any(stage.batch_statistics for profile in profiles for stage in profile.stages)
-    reasons: list[str | None] = []
-    for candidate, prediction in zip(job.candidates, predictions, strict=True):
-        if prediction.fits is False and not job.config.explore_limit:
-            reasons.append("does not fit")
-        elif batch_statistics and candidate.micro_batch_size < least:
-            reasons.append(f"batch statistics need {least} samples")
-        else:
-            reasons.append(None)
-    if batch_statistics and any(reason and reason.startswith("batch") for reason in reasons):
-        job.warn(
-            f"the model normalises over the batch (BatchNorm): micro-batches of fewer than {least} samples are not"
-            " tried; --min-micro-batch-size changes that"
-        )
-    return reasons
-
-
-@dataclass
-class Findings:
-    """Everything a report is made of."""
-
-    job: Job
-    profiles: list[Profile]
-    is_earlier_profile: bool
-    predictions: list[Prediction]
-    excluded: list[str | None]
-
-    def report(self, search: Search | None, status: str, stopped_because: str = "") -> Report:
-        """The report as things stand."""
-        winner = search.pick() if search else None
-        spot = sweet_spot(search, winner, self.job.memory_limit) if search and winner is not None else None
-        rows = [self._candidate(index, search, winner) for index in range(len(self.predictions))]
-        candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
-        return Report(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            autotune_version=__version__,
-            command=self.job.command,
-            status=status,  # type: ignore[arg-type]
-            fingerprint=report_fingerprint(self.job.environment, self.job.facts, __version__),
-            environment=self.job.environment,
-            workload=self.job.facts,
-            memory_limit_bytes=self.job.memory_limit,
-            warnings=tuple(self.job.warnings),
-            profile=self.profiles[0],
-            virtual_profiles=tuple(self.profiles[1:]),
-            profile_from_earlier_run=self.is_earlier_profile,
-            candidates=candidates,
-            sweet_spot=spot,
-            soundness=soundness,
-            search=self._search(search, stopped_because),
-        )
-
-    def _search(self, search: Search | None, stopped_because: str) -> SearchReport:
-        config = self.job.config
-        goal = goal_of(config)
-        if search is None:
-            return SearchReport(
-                sampler=config.sampler,
-                trials=0,
-                real_steps=0,
-                profiling_s=self.job.profiling_s,
-                wall_s=0.0,
-                stopped_because=stopped_because or "still running",
-                objective=goal.objective,
-                tolerance=goal.tolerance,
-            )
-        return SearchReport(
-            sampler=config.sampler,
-            trials=search.trials,
-            earlier_trials=search.earlier_trials,
-            real_steps=search.real_steps,
-            profiling_s=self.job.profiling_s,
-            steps_s=self.job.ranks.busy_s - self.job.profiling_s,
-            device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
-            exhaustive_device_s=self._exhaustive_s(search) * self.job.ranks.ranks,
-            wall_s=search.elapsed_s,
-            stopped_because=stopped_because or search.stopped_because or "still running",
-            objective=goal.objective,
-            tolerance=goal.tolerance,
-            confidence=search.confidence() if search.pick() is not None else None,
-            final=search.final or None,
-            drift=drift(search),
-            pareto_front=pareto_points(search),
-        )
-
-    def _exhaustive_s(self, search: Search) -> float:
-        """Seconds that ranks would have worked to confirm every candidate that fits."""
-        known = search.visits.estimates()
-        steps = {index: search.revisions[index].step_time_s for index in search.allowed}
-        steps |= {index: known[index].step_time_s for index in search.allowed if index in known}
-        return self.job.profiling_s + exhaustive_seconds(list(steps.values()))
-
-    def _candidate(self, index: int, search: Search | None, winner: int | None) -> CandidateReport:
-        outcome = search.outcomes.get(index) if search else None
-        excluded = self.excluded[index] or (search.ruled_out.get(index) if search else None)
-        row = candidate_report(self.job.candidates[index], self.predictions[index], outcome, excluded)
-        if search is None:
-            return row
-        found = {"last_prediction": search.revisions.get(index), "pace": pace(search, index, row.measurement)}
-        row = row.model_copy(update=found)
-        if winner is None or index == winner or row.measurement is None:
-            return row
-        loses_to = why_not(index, winner, self.predictions, self.job.candidates)
-        return row.model_copy(update={"loses_to": loses_to})
-
-
-def goal_of(config: Config) -> Goal:
-    """What the search is for."""
-    usual = LEAN_TOLERANCE if config.objective == "memory" else TIE
-    return Goal(config.objective, config.tolerance or usual)
+def plan_of(found: Findings, candidate: Candidate) -> Prepare:
+    """What the ranks are asked to run: the model's stages, or waiting ones in a replay."""
+    waits = waits_for(found.profiles[0], candidate.micro_batch_size) if found.job.recorded else ()
+    return Prepare(**candidate.model_dump(), waits=waits)
 
 
 def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Search:
@@ -162,9 +49,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
     def measure(
         candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
     ) -> Measurement | Failure:
-        waits = waits_for(found.profiles[0], candidate.micro_batch_size) if job.recorded else ()
-        plan = Prepare(**candidate.model_dump(), waits=waits)
-        seq_len, expected = job.facts.seq_len, prediction.step_time_s
+        seq_len, expected, plan = job.facts.seq_len, prediction.step_time_s, plan_of(found, candidate)
         return measure_candidate(job.ranks, job.workload, plan, expected, steps, keep_going, seq_len)
 
     study = Study(job.config.state_dir, study_name(job), job.candidates, job.config.fresh, identity(job))
@@ -303,10 +188,12 @@ def search_and_report(job: Job, found: Findings) -> Report:
         report = found.report(search, "partial")
         write_record(out, report)
         job.events.outcome(report)
+        job.events.known(so_far(search))
 
     search = make_search(job, found, save)
     try:
         search.run()
+        recorded = record_pick(found, search)
     except DeviceError as error:
         publish(job, found.report(search, "partial", str(error)))
         raise DeviceError(f"{error} (what was measured is in {out})") from None
@@ -322,7 +209,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
     compare_with_profile(job, found, search)
     report = found.report(search, "complete" if search.measured else "partial")
     say_what_is_doubtful(job, report)
-    report = report.model_copy(update={"warnings": tuple(job.warnings)})
+    report = report.model_copy(update={"warnings": tuple(job.warnings), "recorded_step": recorded})
     publish(job, report)
     if search.measured and search.pick() is None:
         raise MemoryLimitError(
@@ -332,6 +219,22 @@ def search_and_report(job: Job, found: Findings) -> Report:
     if not search.measured:
         raise nothing_ran(search)
     return report
+
+
+def record_pick(found: Findings, search: Search) -> RecordedStep | None:
+    """A few steps of the pick, action by action, where the user asks for them; a rank that fails is a warning then."""
+    job, pick = found.job, search.pick()
+    if not job.config.record_timeline or pick is None:
+        return None
+    candidate, expected_s = job.candidates[pick], found.predictions[pick].step_time_s
+    job.events.progress(f"recording {show(candidate)}", None)
+    try:
+        steps = record_steps(job.ranks, job.workload, plan_of(found, candidate), expected_s, RECORDED_STEPS)
+    except RankFailure as error:
+        job.warn(f"the steps of {show(candidate)} could not be recorded: {error.failure.message}")
+        return None
+    v = candidate.virtual_stages
+    return recorded_step(pick, build_schedule(candidate.schedule, job.ranks.ranks, candidate.micro_batches, v), steps)
 
 
 def nothing_ran(search: Search) -> DeviceError | MemoryLimitError:

@@ -19,6 +19,7 @@ LAYERS = [
     "search",
     "report",
     "job",
+    "findings",
     "tune",
     "forecast",
     "flags",

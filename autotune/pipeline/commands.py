@@ -110,9 +110,10 @@ class Prepare(Record):
 
 
 class Step(Record):
-    """Run one timed step of the prepared candidate; answers a StepTimes."""
+    """Run one timed step of the prepared candidate; answers a StepTimes. ``record``: with its actions."""
 
     kind: Literal["step"] = "step"
+    record: bool = False
 
 
 Command = Annotated[
@@ -238,16 +239,28 @@ class Primed(Record):
     held_bytes: NonNegativeInt | None = None
 
 
+class RecordedAction(Record):
+    """When a rank really began and ended an action, on the host's monotonic clock."""
+
+    name: Literal["forward", "backward", "input_gradient", "weight_gradient"]
+    stage: NonNegativeInt
+    micro_batch: NonNegativeInt
+    start_s: float
+    end_s: float
+
+
 class StepTimes(Record):
     """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is.
 
     ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
+    ``actions``: in the order in which they ran, where the step was recorded.
     """
 
     start_s: float
     end_s: float
     loss: float | None = None
     held_bytes: NonNegativeInt | None = None
+    actions: tuple[RecordedAction, ...] = ()
 
 
 class Reply(Record):

@@ -65,6 +65,12 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Returns when the device has done everything asked of it so far."""
 
+    def stamp(self) -> Any:
+        """This point in the device's work."""
+
+    def seconds_between(self, one: Any, other: Any) -> float:
+        """From one stamp to a later one, once the device has come past both."""
+
     def release(self) -> None:
         """Gives back what the allocator keeps for later."""
 
@@ -92,6 +98,12 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         """The CPU is never behind."""
+
+    def stamp(self) -> float:
+        return time.perf_counter()
+
+    def seconds_between(self, one: float, other: float) -> float:
+        return other - one
 
     def seconds(self, work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -160,15 +172,23 @@ class CudaDevice:
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
 
+    def stamp(self) -> torch.cuda.Event:
+        """On the current stream, behind what waits there for a received message."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds_between(self, one: torch.cuda.Event, other: torch.cuda.Event) -> float:
+        return float(one.elapsed_time(other)) / 1e3  # elapsed_time is in milliseconds
+
     def seconds(self, work: Callable[[], object]) -> float:
         """Times on the device's own clock, between two events on the current stream."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         self.synchronize()
-        start.record()
+        start = self.stamp()
         work()
-        end.record()
+        end = self.stamp()
         end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3  # elapsed_time is in milliseconds
+        return self.seconds_between(start, end)
 
     @cached_property
     def cycles_per_s(self) -> float:

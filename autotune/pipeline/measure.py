@@ -66,8 +66,7 @@ def measure_candidate(
     Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it. Raises
     DeviceError where they cannot be, for no candidate is to blame for that.
     """
-    first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
-    idle_s = inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
+    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
     times: list[float] = []
     held: list[list[int | None]] = []  # by step, the untimed one too, by rank
     loss = None
@@ -99,6 +98,26 @@ def measure_candidate(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
     )
+
+
+def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
+    """Seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
+    first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
+    return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
+
+
+def record_steps(
+    ranks: Ranks, workload: Workload, plan: Prepare, expected_step_s: float, steps: int
+) -> list[list[StepTimes]]:
+    """Some steps of a candidate with all their actions, by step and rank, after an untimed one; raises RankFailure."""
+    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
+    if not ranks.alive or ranks.cut != plan.cut:
+        build(ranks, workload, plan.cut)
+    ranks.ask(plan, first_s, idle_s)
+    return [
+        [StepTimes.model_validate(answer) for answer in ranks.ask(Step(record=True), later_s, idle_s)]
+        for _ in range(steps)
+    ]
 
 
 def gradient_norm(primed: list[Primed]) -> float | None:

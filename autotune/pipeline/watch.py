@@ -6,7 +6,10 @@ A few bytes of a page that lies in memory; writing them takes less than a micros
 import mmap
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from autotune.pipeline.recording import Recording
 
 FORM = Struct("<3i?")  # which of WORK, stage, micro-batch (-1: none), has it ended?
 
@@ -46,7 +49,12 @@ class Action(NamedTuple):
 
 
 class Watch:
-    """The rank's side. Actions do not nest: one begins when the last has ended, or in its midst."""
+    """The rank's side. Actions do not nest: one begins when the last has ended, or in its midst.
+
+    ``recording``: who is told as well, while a step is recorded.
+    """
+
+    recording: "Recording | None" = None
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(FORM.size))  # a page of its own on the disk, before anything is written to memory
@@ -57,10 +65,14 @@ class Watch:
     def begin(self, name: str, stage: int = -1, micro_batch: int = -1) -> None:
         """The rank turns to this."""
         FORM.pack_into(self.page, 0, NAMES.index(name), stage, micro_batch, False)
+        if self.recording is not None:
+            self.recording.begin(name, stage, micro_batch)
 
     def end(self) -> None:
         """It has done what it began last."""
         self.page[FORM.size - 1] = True
+        if self.recording is not None:
+            self.recording.end()
 
     @property
     def action(self) -> Action:

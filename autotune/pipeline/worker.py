@@ -25,6 +25,7 @@ from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, round_trips
+from autotune.pipeline.recording import Recording
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
 from autotune.pipeline.watch import Watch
 from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
@@ -163,13 +164,16 @@ class Rank:
 
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
+        recording = self.watch.recording = Recording(self.device) if command.record else None
         self.device.meet()
         start = time.monotonic()
         loss = self.trial.step()
         end = time.monotonic()
+        self.watch.recording = None
         if loss is not None:
             finite(loss, "loss of a step")
-        return commands.StepTimes(start_s=start, end_s=end, loss=loss, held_bytes=self.device.held())
+        actions = recording.read() if recording is not None else ()
+        return commands.StepTimes(start_s=start, end_s=end, loss=loss, held_bytes=self.device.held(), actions=actions)
 
 
 def stage_facts(

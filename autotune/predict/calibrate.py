@@ -4,15 +4,15 @@ Crowding is how much longer a pass takes beside those of other ranks than its sh
 found from whole pipelined steps: nothing else shows what ranks do to each other while they compute, wait and send.
 """
 
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
 from autotune.pipeline.commands import StageTime
-from autotune.predict.predict import optimizer_seconds, stage_costs
+from autotune.predict.predict import action_overheads, optimizer_seconds, stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import optimizer_tail
-from autotune.predict.wavefront import step_time
+from autotune.predict.simulate import Seconds, optimizer_tail, simulate
 from autotune.profile.record import Calibration, Profile, Shared, StageProfile
 
 NUDGE = {"message_overhead_s": 1e-4, "crowding": 0.01}
@@ -23,34 +23,35 @@ TURNS = 5
 
 
 def calibrated(profile: Profile) -> Profile:
-    """The profile with the ``message_overhead_s`` and the crowding that explain its calibration runs.
+    """The profile with the overheads and the crowding that explain its calibration runs.
 
-    The run with the smallest micro-batches shows the overhead; another one, where there is one, the crowding. A run
-    that is faster than the model without overhead means none.
+    ``action_overhead_s`` is seen in them as it is.
+
+    Of each run two figures are explained: its step, and the seconds that ranks spent inside actions, where these were
+    recorded. The latter tell crowding from overhead, which lies between actions; without them two sizes of
+    micro-batches do, less well. A run that is faster than the model without overhead means none.
     """
-    runs = sorted(profile.calibrations, key=lambda run: run.micro_batch_size)
+    runs = profile.calibrations
     if not runs:
         return profile
-    names = ["message_overhead_s", "crowding"][: len(runs)]
+    if gaps := [gap for run in runs for gap in run.gap_s]:
+        profile = profile.model_copy(update={"action_overhead_s": median(gaps)})
+    can_tell = profile.shared is not None and (len(runs) > 1 or any(run.busy_s for run in runs))
+    names = ["message_overhead_s", "crowding"][: 2 if can_tell else 1]
     found = fitted(profile, runs, names)
-    if found.message_overhead_s == 0.0 and len(runs) > 1:
-        return fitted(found, runs[1:], names[1:])
+    if found.message_overhead_s == 0.0 and len(names) > 1:
+        return fitted(found, runs, names[1:])
     return found
 
 
-def fitted(profile: Profile, runs: list[Calibration], names: list[str]) -> Profile:
-    """Gauss and Newton's method for as many figures of the profile as there are runs; steps are almost linear in them.
-
-    Crowding has a prior, for runs of which both take little but overhead hardly tell it from that.
-    """
+def fitted(profile: Profile, runs: Sequence[Calibration], names: list[str]) -> Profile:
+    """Gauss and Newton's method: the named figures of the profile that explain the runs best, by least squares; they
+    are almost linear in them. Crowding has a weak prior."""
+    wanted = np.array([median(times) for run in runs for times in (run.step_times_s, run.busy_s) if times])
     for _ in range(TURNS):
-        now = np.array([run_seconds(profile, run) for run in runs])
-        wanted = np.array([median(run.step_times_s) for run in runs])
-        slopes = [
-            [(run_seconds(nudged(profile, name, NUDGE[name]), run) - now[row]) / NUDGE[name] for name in names]
-            for row, run in enumerate(runs)
-        ]
-        rows = np.array(slopes) / (RUN_ERROR * wanted[:, None])
+        now = explained(profile, runs)
+        slopes = [(explained(nudged(profile, name, NUDGE[name]), runs) - now) / NUDGE[name] for name in names]
+        rows = np.array(slopes).T / (RUN_ERROR * wanted[:, None])
         missing = (wanted - now) / (RUN_ERROR * wanted)
         if "crowding" in names and profile.shared is not None:
             prior = [(name == "crowding") / CROWDING_PRIOR for name in names]
@@ -70,13 +71,27 @@ def nudged(profile: Profile, name: str, change: float) -> Profile:
     return profile.model_copy(update={"shared": Shared.of(profile.shared.resources, profile.ranks, crowding)})
 
 
-def run_seconds(profile: Profile, run: Calibration) -> float:
-    """Seconds of a step of the calibration run by the profile's figures."""
+def explained(profile: Profile, runs: Sequence[Calibration]) -> Seconds:
+    """What the profile's figures make of each run: its step, and where it was recorded the time inside actions."""
+    found: list[float] = []
+    for run in runs:
+        step_s, busy_s = run_seconds(profile, run)
+        found += [step_s, busy_s] if run.busy_s else [step_s]
+    return np.array(found)
+
+
+def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
+    """By the profile's figures: seconds of a step of the run, and what all ranks together spend inside actions."""
     model = profile if run.wait_s is None else waiting_profile(profile, run.wait_s)
     schedule = build_schedule(run.schedule, profile.ranks, run.micro_batches, profile.virtual_stages)
-    totals = step_time(schedule, stage_costs(model, run.micro_batch_size, schedule))
-    tail = optimizer_tail(totals.rank_ends, optimizer_seconds(model, schedule))
-    return totals.makespan + tail + profile.step_overhead_s
+    costs = stage_costs(model, run.micro_batch_size, schedule)
+    timeline = simulate(schedule, costs)
+    tail = optimizer_tail(timeline.rank_ends, optimizer_seconds(model, schedule))
+    work = costs.work()[timeline.program.kind, timeline.program.stage]
+    overhead = action_overheads(model, schedule)[timeline.program.kind, timeline.program.stage]
+    inside = np.maximum(0.0, 1 - overhead / work)
+    busy = float(((timeline.ends - timeline.starts) * inside).sum())
+    return timeline.makespan + tail + profile.step_overhead_s, busy
 
 
 def waiting_profile(profile: Profile, wait_s: float) -> Profile:

@@ -5,16 +5,19 @@ from itertools import pairwise, product
 from math import hypot
 from statistics import median
 
+import numpy as np
+
 from autotune.config import ScheduleName
 from autotune.errors import InputError, UsageError
 from autotune.pipeline.commands import StageTime
 from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
 from autotune.predict.memory import device_bytes, peak_memory
+from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertainty
 from autotune.predict.revise import interval, total_sigma
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
-from autotune.predict.simulate import Costs, optimizer_tail
+from autotune.predict.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.split import split_step
 from autotune.predict.wavefront import step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
@@ -81,23 +84,40 @@ def link_seconds(profile: Profile, source: int, target: int, message: int) -> fl
     return sum(link.seconds(message) for link in profile.links if (link.from_, link.to) == (source, target))
 
 
+def action_overheads(profile: Profile, schedule: Schedule) -> Seconds:
+    """float64[4, S]: seconds of torch's runtime for an action, by kind and stage: for the action itself, and for every
+    message that it takes from another rank or gives to one. A weight gradient has none."""
+    crossing = [here != there for here, there in pairwise(schedule.stage_ranks)]
+    messages = np.array([0, *crossing], np.float64) + np.array([*crossing, 0])
+    found: Seconds = profile.action_overhead_s + profile.message_overhead_s * np.tile(messages, (4, 1))
+    found[WEIGHT_GRADIENT] = profile.action_overhead_s
+    return found
+
+
 def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> Costs:
     """What every action and message of this micro-batch size costs; the runtime's overhead is part of each action.
 
     torch leaves the whole backward of the first stage, which has no input gradient, to its weight gradient.
     """
-    message, overhead = profile.message_size(micro_batch_size), profile.message_overhead_s
+    message, overheads = profile.message_size(micro_batch_size), action_overheads(profile, schedule)
 
-    def row(part: Callable[[StageTime], float]) -> list[float]:
-        return [stage.seconds(micro_batch_size, part) + overhead for stage in profile.stages]
+    def row(kind: int, part: Callable[[StageTime], float]) -> list[float]:
+        own = overheads[kind].tolist()
+        return [stage.seconds(micro_batch_size, part) + own[at] for at, stage in enumerate(profile.stages)]
 
-    backward = row(lambda times: times.backward)
+    whole = profile.stages[0].seconds(micro_batch_size, lambda times: times.backward)
     boundaries = list(pairwise(schedule.stage_ranks))
     return Costs(
-        forward=row(lambda times: times.t_f),
-        backward=backward,
-        input_gradient=[overhead, *row(lambda times: times.input_gradient)[1:]],
-        weight_gradient=[backward[0], *row(lambda times: times.weight_gradient)[1:]],
+        forward=row(FORWARD, lambda times: times.t_f),
+        backward=row(BACKWARD, lambda times: times.backward),
+        input_gradient=[
+            float(overheads[INPUT_GRADIENT, 0]),
+            *row(INPUT_GRADIENT, lambda times: times.input_gradient)[1:],
+        ],
+        weight_gradient=[
+            whole + float(overheads[WEIGHT_GRADIENT, 0]),
+            *row(WEIGHT_GRADIENT, lambda times: times.weight_gradient)[1:],
+        ],
         activation_link=[link_seconds(profile, here, there, message) for here, there in boundaries],
         gradient_link=[link_seconds(profile, there, here, message) for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
@@ -128,16 +148,17 @@ def relative_spread(profile: Profile, micro_batch_size: int) -> float:
     return float(variance**0.5 / total) if total else 0.0
 
 
-def uncertainty(profile: Profile, candidate: Candidate, step_time_s: float) -> Uncertainty:
+def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_time_s: float) -> Uncertainty:
     """How far the prediction may be off, before any candidate was measured.
 
-    The overhead's share is that of the m·v + p-1 forwards and as many backwards of the longest chain. A candidate is
-    measured at one moment of a machine that drifts, the profile was measured at several.
+    ``overhead_s``: the runtime's for the mean forward or backward. Its share is that of the m·v + p-1 forwards and as
+    many backwards of the longest chain. A candidate is measured at one moment of a machine that drifts, the profile was
+    measured at several.
     """
     shared = profile.shared is not None
     chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
     pace = slowdown_with(profile.ranks, profile.shared.slowdown) if profile.shared else 1.0
-    share = min(1.0, chain * pace * profile.message_overhead_s / step_time_s)
+    share = min(1.0, chain * pace * overhead_s / step_time_s)
     spread = relative_spread(profile, candidate.micro_batch_size)
     return Uncertainty(
         common=float(hypot(profile.drift / ROUNDS**0.5, SHARED_COMMON if shared else OWN_COMMON)),
@@ -158,7 +179,8 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
     step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    unsure = uncertainty(profile, candidate, step)
+    overheads = action_overheads(profile, schedule)
+    unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     low, high = interval(step, total_sigma(unsure))
     split = split_step(
         schedule,
@@ -168,7 +190,7 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         sequences=candidate.sequences,
         micro_batch_size=candidate.micro_batch_size,
         optimizer_s=optimizer_s,
-        message_overhead_s=profile.message_overhead_s,
+        overhead_s=overheads,
         step_overhead_s=profile.step_overhead_s,
     )
     peaks = peak_memory(profile, candidate, schedule)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from autotune.predict.orders import BACKWARD, FORWARD
 from autotune.predict.receives import BLOCKING, Receives
@@ -72,20 +73,21 @@ def split_step(
     sequences: int,
     micro_batch_size: int,
     optimizer_s: Sequence[float],
-    message_overhead_s: float = 0.0,
+    overhead_s: ArrayLike = 0.0,
     step_overhead_s: float = 0.0,
     receives: Receives = "torch",
 ) -> StepSplit:
     """Divides a step of ``step.makespan`` + ``optimizer_tail`` + ``step_overhead_s`` seconds.
 
-    ``step`` is what ``step_time`` or ``simulate`` make of ``costs``, whose actions each include ``message_overhead_s``.
+    ``step`` is what ``step_time`` or ``simulate`` make of ``costs``. ``overhead_s``: the runtime's part of these
+    actions, the same for all or float64[4, S].
     ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
     ``sequences``: those of the batch, at most m x ``micro_batch_size``; the others are padding.
     ``optimizer_s[r]``: seconds of the optimizer step of rank r, at the pace that it has in the step.
     Two more steps are run on paper, with free links and with equal stages.
     """
     optimizer = np.array(optimizer_s, np.float64)
-    compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, message_overhead_s)
+    compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, overhead_s)
     done = compute + granularity + overhead
     busy = done if costs.slowdown is None else step.busy
     after = optimizer_tail(step.rank_ends, optimizer_s) - optimizer  # below 0: of its idle time before the last action
@@ -107,11 +109,11 @@ def split_step(
 
 
 def _work(
-    schedule: Schedule, costs: Costs, best: Seconds, micro_batch_size: int, message_overhead_s: float
+    schedule: Schedule, costs: Costs, best: Seconds, micro_batch_size: int, overhead_s: ArrayLike
 ) -> tuple[Seconds, Seconds, Seconds]:
     """What each rank computes undisturbed: at the best pace, beyond it, and the runtime's overhead; float64[p] each."""
     counts = action_counts(schedule)
-    overhead = np.minimum(message_overhead_s, costs.work()) * counts
+    overhead = np.minimum(np.asarray(overhead_s), costs.work()) * counts
     computed = (costs.work() * counts - overhead).sum(axis=0)
     at_best = np.minimum(computed, schedule.micro_batches * micro_batch_size * best)
     beyond = computed - at_best

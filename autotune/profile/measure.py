@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from statistics import mean, median, stdev
 from typing import Any, NamedTuple, TypeVar
 
@@ -155,15 +155,22 @@ class Measurer:
         )
         self.primed = [Primed.model_validate(answer) for answer in self.ask(plan)]
         walls: list[float] = []
+        busy: list[float] = []
+        gaps: list[float] = []
         for _ in range(steps):
-            step = [StepTimes.model_validate(answer) for answer in self.ask(Step())]
+            step = [StepTimes.model_validate(answer) for answer in self.ask(Step(record=True))]
             walls.append(max(rank.end_s for rank in step) - min(rank.start_s for rank in step))
+            busy.append(sum(action.end_s - action.start_s for rank in step for action in rank.actions))
+            between = [b.start_s - a.end_s for rank in step for a, b in pairwise(rank.actions)]
+            gaps.append(max(0.0, sorted(between)[len(between) // 4]))
         return Calibration(
             schedule=plan.schedule,
             micro_batches=count,
             micro_batch_size=size,
             wait_s=wait.t_f if wait else None,
             step_times_s=tuple(walls),
+            busy_s=tuple(busy),
+            gap_s=tuple(gaps),
         )
 
     def calibrations(self, is_shared: bool) -> list[Calibration]:

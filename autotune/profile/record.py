@@ -107,7 +107,9 @@ class Shared(Record):
 class Calibration(Record):
     """A pipelined run made while profiling; what it took beyond the model is the runtime's cost per action.
 
-    ``wait_s``: its stages only waited, so long for a forward and so long for a backward; None: they computed.
+    ``wait_s``: its stages only waited, so long for a forward and so long for a backward; None: they computed. For each
+    of ``step_times_s``: ``busy_s``, the seconds that all ranks together spent inside their actions; ``gap_s``, between
+    two actions of a rank where little more than the runtime lay between them (the lower quartile).
     """
 
     schedule: ScheduleName
@@ -115,11 +117,15 @@ class Calibration(Record):
     micro_batch_size: PositiveInt
     wait_s: NonNegativeFloat | None = None
     step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
+    busy_s: tuple[PositiveFloat, ...] = ()
+    gap_s: tuple[NonNegativeFloat, ...] = ()
 
     @staticmethod
     def merged(runs: Sequence["Calibration"]) -> "Calibration":
         """The same run made several times."""
-        return runs[0].model_copy(update={"step_times_s": tuple(step for run in runs for step in run.step_times_s)})
+        names = ("step_times_s", "busy_s", "gap_s")
+        joined = {name: tuple(one for run in runs for one in getattr(run, name)) for name in names}
+        return runs[0].model_copy(update=joined)
 
 
 class Profile(Record):
@@ -129,7 +135,9 @@ class Profile(Record):
     size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
     more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: of each device, held
     outside of torch's allocator. ``drift``: relative standard deviation of the same work between moments of profiling.
-    ``calibrations``: the runs that showed ``message_overhead_s`` and ``shared``.
+
+    torch's runtime takes ``action_overhead_s`` for every action, ``message_overhead_s`` more at either end of a
+    message, and ``step_overhead_s`` once. ``calibrations``: the runs that showed these and ``shared``.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
@@ -147,6 +155,7 @@ class Profile(Record):
     reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
     outside_bytes: NonNegativeInt = 0
     step_overhead_s: NonNegativeFloat = 0.0
+    action_overhead_s: NonNegativeFloat = 0.0
     message_overhead_s: NonNegativeFloat = 0.0
     calibrations: tuple[Calibration, ...] = ()
 

@@ -172,6 +172,19 @@ class Soundness(Record):
     findings: tuple[str, ...] = ()
 
 
+class RecordedStep(Record):
+    """A real step of ``candidate``, action by action; of a few that were recorded the one of median length.
+
+    ``starts_s[rank]``, ``ends_s[rank]``: in the order of the rank's actions, as ``autotune timeline --format json``
+    lists them, from the moment at which the first rank began the step.
+    """
+
+    candidate: NonNegativeInt
+    step_time_s: PositiveFloat
+    starts_s: tuple[tuple[float, ...], ...]
+    ends_s: tuple[tuple[float, ...], ...]
+
+
 class SearchReport(Record):
     """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
     taken over. Of the wall time of the run the ranks spent ``profiling_s`` measuring stages and links, and ``steps_s``
@@ -224,6 +237,7 @@ class Report(Record):
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
     sweet_spot: SweetSpot | None = None
     soundness: Soundness | None = None
+    recorded_step: RecordedStep | None = None
     search: SearchReport
 
 

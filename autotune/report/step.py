@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
 from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
@@ -34,12 +36,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Step:
-    """A simulated step and what its readers need to know.
+    """A step, simulated or recorded, and what its readers need to know.
 
     ``unit_times``: there was no profile, t_f = t_b = 1 (I and W half of it each) and messages take no time.
     ``name``: of the schedule, or of the user's own file. ``first_micro_batch``: the number under which the first one is
     shown; 1 where a user's own file counts from 1.
-    ``optimizer_s`` and ``overhead_s`` follow the timeline and are not drawn.
+    ``optimizer_s`` and ``overhead_s`` follow the timeline and are not drawn. ``recorded``: the same step as it really
+    ran, where that is known; of that one ``is_recorded``, and all that follows its timeline is ``optimizer_s``.
     """
 
     name: str
@@ -50,11 +53,26 @@ class Step:
     optimizer_s: float = 0.0
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
+    recorded: "Step | None" = None
+    is_recorded: bool = False
 
     @property
     def schedule(self) -> Schedule:
         """The schedule that was run."""
         return self.timeline.schedule
+
+    @property
+    def source(self) -> str:
+        """Where its times come from."""
+        return "measured" if self.is_recorded else "predicted"
+
+    @property
+    def lateness(self) -> tuple[float, float]:
+        """How far the real start of an action lies from the predicted one, as a share of the predicted step: the median
+        of all actions, and the most. Only of a step with a ``recorded`` one."""
+        assert self.recorded is not None
+        off = np.abs(self.recorded.timeline.starts - self.timeline.starts) / self.step_time_s
+        return float(np.median(off)), float(off.max())
 
     @property
     def step_time_s(self) -> float:
@@ -63,8 +81,9 @@ class Step:
 
     @cached_property
     def critical_path(self) -> list[int]:
-        """The chain of actions that ends last; found once, for it is drawn, told and written."""
-        return self.timeline.critical_path()
+        """The chain of actions that ends last; found once, for it is drawn, told and written. None is known of a
+        recorded step: what an action waited for was not noted."""
+        return [] if self.is_recorded else self.timeline.critical_path()
 
 
 def simulate_step(request: Request) -> Step:
@@ -82,7 +101,7 @@ def simulate_step(request: Request) -> Step:
     profile = of_cut(profiles, request, source)
     schedule = build(replace(request, virtual_stages=profile.virtual_stages), ranks)
     size, notes = settle_size(request, (report or profile).workload.batch, candidate, schedule.micro_batches)
-    return timed(source, profile, schedule, size, notes)
+    return with_recorded(timed(source, profile, schedule, size, notes), report)
 
 
 # --- what is asked for --------------------------------------------------------------------------------------------
@@ -202,6 +221,27 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
         overhead_s=profile.step_overhead_s,
         notes=notes,
     )
+
+
+def with_recorded(step: Step, report: Report | None) -> Step:
+    """The step with the real one beside it, where the report holds a recording of the same candidate."""
+    found = report.recorded_step if report else None
+    if report is None or found is None or not is_of(step, report.candidates[found.candidate]):
+        return step
+    starts, ends = (np.array([moment for row in rows for moment in row]) for rows in (found.starts_s, found.ends_s))
+    if not len(starts) == len(ends) == len(step.timeline.starts):
+        return replace(step, notes=(*step.notes, "the report's recorded_step has not one time per action; left out"))
+    timeline = Timeline(step.timeline.program, starts, ends)
+    rest = max(0.0, found.step_time_s - timeline.makespan)
+    real = replace(step, timeline=timeline, optimizer_s=rest, overhead_s=0.0, is_recorded=True, notes=())
+    return replace(step, recorded=real)
+
+
+def is_of(step: Step, row: CandidateReport) -> bool:
+    """Whether it is a step of this candidate."""
+    schedule = step.schedule
+    mine = (schedule.name, schedule.micro_batches, schedule.virtual_stages, step.micro_batch_size)
+    return mine == (row.schedule, row.micro_batches, row.virtual_stages, row.micro_batch_size)
 
 
 def unit_costs(stages: int) -> Costs:

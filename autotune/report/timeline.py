@@ -35,10 +35,11 @@ IDLE_COLUMN = 8
 Indices = NDArray[np.int64]
 
 
-def draw(step: Step, width: int) -> list[Text]:
-    """The whole drawing, at most ``width`` characters wide: title, time axis, ranks, legend."""
+def draw(step: Step, width: int, end_s: float | None = None) -> list[Text]:
+    """The whole drawing, at most ``width`` characters wide: title, time axis, ranks, legend. ``end_s``: when the axis
+    ends, where it is not to end with the step."""
     room = max(width, NARROWEST) - gutter(step) - IDLE_COLUMN
-    column_s = column_seconds(step, room)
+    column_s = end_s / room if end_s is not None else column_seconds(step, room)
     columns = ceil(step.timeline.makespan / column_s - 1e-6)
     shown = [actions_shown(step, rank, columns, column_s) for rank in range(step.schedule.ranks)]
     axis = " " * gutter(step) + time_axis(columns, column_s, step.unit_times)
@@ -53,8 +54,14 @@ def draw(step: Step, width: int) -> list[Text]:
 
 
 def print_timeline(step: Step, console: Console, width: int | None = None) -> None:
-    """Prints the drawing and what it shows in words; colour where the console has it."""
-    for line in [*draw(step, width or console.width), Text(), *map(Text, in_words(step))]:
+    """Prints the drawing, below it to the same scale that of the real step, where it is known, and what they show in
+    words; colour where the console has it."""
+    width = width or console.width
+    lines = [*draw(step, width), Text()]
+    if step.recorded is not None:
+        end_s = max(step.timeline.makespan, step.recorded.timeline.makespan)
+        lines = [line for one in (step, step.recorded) for line in (*draw(one, width, end_s), Text())]
+    for line in [*lines, *map(Text, in_words(step))]:
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -66,7 +73,8 @@ def title(step: Step) -> str:
     size = f" of {step.micro_batch_size}" if step.micro_batch_size else ""
     times = "; unit times: t_f = t_b = 1 t, messages take none" if step.unit_times else ""
     count = f"m = {schedule.micro_batches} micro-batch{'es' if schedule.micro_batches > 1 else ''}"
-    return f"{step.name}, {ranks}{stages}, {count}{size}{times}"
+    real = "; as it really ran" if step.is_recorded else "; as predicted" if step.recorded else ""
+    return f"{step.name}, {ranks}{stages}, {count}{size}{times}{real}"
 
 
 def gutter(step: Step) -> int:
@@ -185,8 +193,20 @@ def legend(step: Step) -> Text:
 
 
 def in_words(step: Step) -> list[str]:
-    """The step time, the bubble and the critical path, a line each."""
-    return [step_in_words(step), bubble_in_words(step), path_in_words(step)]
+    """The step time, the bubble, the critical path, and where it is known how the real step differs: a line each."""
+    lines = [step_in_words(step), bubble_in_words(step), path_in_words(step)]
+    return [*lines, recorded_in_words(step)] if step.recorded else lines
+
+
+def recorded_in_words(step: Step) -> str:
+    """The real step beside the predicted one."""
+    assert step.recorded is not None
+    middle, most = (share * step.step_time_s for share in step.lateness)
+    return (
+        f"As it really ran: the step {show_time(step, step.recorded.step_time_s)}, the bubble"
+        f" {step.recorded.timeline.bubble_fraction:.1%}; actions began {show_time(step, middle)} from their predicted"
+        f" start in the median, {show_time(step, most)} at most."
+    )
 
 
 def step_in_words(step: Step) -> str:

@@ -35,7 +35,8 @@ def actions(step: Step) -> Iterator[dict[str, Any]]:
 def timeline_document(step: Step) -> dict[str, Any]:
     """What ``--format json`` prints: the step's totals, each rank's, and every action.
 
-    ``critical_path`` holds indices into ``actions``. With ``unit_times`` a second stands for one t.
+    ``critical_path`` holds indices into ``actions``. With ``unit_times`` a second stands for one t. ``recorded``: the
+    same of the real step, where the report holds one, else None.
     """
     timeline, schedule = step.timeline, step.schedule
     totals = zip(timeline.busy.tolist(), timeline.idle.tolist(), strict=True)
@@ -59,43 +60,53 @@ def timeline_document(step: Step) -> dict[str, Any]:
         ],
         "critical_path": step.critical_path,
         "actions": list(actions(step)),
+        "recorded": timeline_document(step.recorded) if step.recorded else None,
     }
 
 
 def trace_document(step: Step) -> dict[str, Any]:
-    """What ``--format trace`` prints: one process, a thread per rank, a complete event per action; microseconds.
+    """What ``--format trace`` prints: a thread per rank, a complete event per action; microseconds. The predicted step
+    is process 0, the measured one, where the report holds it, process 1 below.
 
     Format: "Trace Event Format" of Chromium, JSON object form. Times are rounded to whole nanoseconds before lengths
     are taken, so that an event never reaches into the next one of its thread.
     """
-    schedule = step.schedule
-    name = f"{step.name}, p = {schedule.ranks}, m = {schedule.micro_batches}"
+    steps = (step, step.recorded) if step.recorded else (step,)
     return {
         "displayTimeUnit": "ms",
         "otherData": {"unit_times": step.unit_times, "micro_batch_size": step.micro_batch_size},
         "traceEvents": [
-            {"name": "process_name", "ph": "M", "pid": 0, "tid": 0, "args": {"name": name}},
-            *thread_names(schedule.ranks),
-            *(event(action) for action in actions(step)),
+            event
+            for process, one in enumerate(steps)
+            for event in (*names(one, process), *(event_of(action, process) for action in actions(one)))
         ],
     }
 
 
-def thread_names(ranks: int) -> Iterator[dict[str, Any]]:
-    """The metadata that names the threads and keeps them in the order of the ranks."""
-    for rank in range(ranks):
-        yield {"name": "thread_name", "ph": "M", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
-        yield {"name": "thread_sort_index", "ph": "M", "pid": 0, "tid": rank, "args": {"sort_index": rank}}
+def names(step: Step, process: int) -> Iterator[dict[str, Any]]:
+    """The metadata that names the process and its threads, and keeps them in order."""
+    schedule = step.schedule
+    source = f", {step.source}" if step.recorded or step.is_recorded else ""
+    name = f"{step.name}, p = {schedule.ranks}, m = {schedule.micro_batches}{source}"
+
+    def about(thread: int, what: str, **args: object) -> dict[str, Any]:
+        return {"name": what, "ph": "M", "pid": process, "tid": thread, "args": args}
+
+    yield about(0, "process_name", name=name)
+    yield about(0, "process_sort_index", sort_index=process)
+    for rank in range(schedule.ranks):
+        yield about(rank, "thread_name", name=f"rank {rank}")
+        yield about(rank, "thread_sort_index", sort_index=rank)
 
 
-def event(action: dict[str, Any]) -> dict[str, Any]:
+def event_of(action: dict[str, Any], process: int) -> dict[str, Any]:
     """One action as a complete ("X") event."""
     start, end = round(action["start_s"] * 1e9), round(action["end_s"] * 1e9)
     return {
         "name": f"{action['kind']}{action['micro_batch']}",
         "cat": MEANING[action["kind"]],
         "ph": "X",
-        "pid": 0,
+        "pid": process,
         "tid": action["rank"],
         "ts": start / 1000,
         "dur": (end - start) / 1000,

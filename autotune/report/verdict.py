@@ -6,10 +6,10 @@ from typing import Literal
 
 from autotune.pipeline.outcome import Measurement
 from autotune.report.record import Drift, KneeReport, Neighbour, ParetoPoint, SweetSpot
-from autotune.report.units import show_bytes
+from autotune.report.units import show_bytes, show_seconds
 from autotune.search.choose import eligible, fastest, find_knee, pareto_front
 from autotune.search.prospects import Standing
-from autotune.search.search import Search
+from autotune.search.search import LEAST_STEPS, Search
 from autotune.search.space import show
 
 
@@ -122,6 +122,25 @@ def pareto_points(search: Search) -> tuple[ParetoPoint, ...]:
         )
         for index in pareto_front(standings)
     )
+
+
+def so_far(search: Search) -> str:
+    """What is known while the search goes on: the pick, how sure it is, and how long it may still take."""
+    pick, outlook, limits = search.pick(), search.outlook(), search.limits
+    words = ["nothing has run yet"]
+    if pick is not None:
+        rate, name = search.standings()[pick].rate, show(search.candidates[pick])
+        sure = f"within {search.goal.tolerance:.0%} of the best with {search.confidence():.0%}"
+        words = [f"best so far {name}: {rate:.1f} sequences/s, {sure}"]
+    waiting = [index for index in outlook.open if limits.exhaustive or not search.measured or outlook.could_win(index)]
+    seconds = sum((1 + LEAST_STEPS) * search.revisions[index].step_time_s for index in waiting)
+    count = f"{len(waiting)} more {'to run' if limits.exhaustive else 'could win'}"
+    words.append(f"{count}, about {show_seconds(seconds)} of steps" if waiting else "no other could win")
+    if limits.budget_s is not None:
+        words.append(f"{search.elapsed_s:.0f} of {limits.budget_s:g} s used")
+    if limits.trials is not None:
+        words.append(f"{search.trials} of {limits.trials} trials used")
+    return "; ".join(words)
 
 
 def drift(search: Search) -> Drift | None:

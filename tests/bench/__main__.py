@@ -7,6 +7,7 @@ PARTS = {
     "published": "bubble rates and throughput printed in a paper, against the simulator's",
     "speed": "what a simulated action costs, against a plain loop and against torch's own dry run",
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
+    "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
     "real": "predictions against real runs on this machine",
     "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
     "overhead": "what of a run is neither profiling nor a pipeline step",

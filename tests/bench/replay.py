@@ -67,7 +67,7 @@ def one_round(
     profile = recorded(ranks, virtual_stages, shape)
     workload = replay_workload(profile, batch=ranks)
     build(live, workload, Cut(virtual_stages=virtual_stages))
-    profile = calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,)))
+    profile = calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,), print))
     for candidate in candidates(ranks, virtual_stages):
         prediction = predict(profile, candidate, None)
         plan = Prepare(**candidate.model_dump(), waits=waits_for(profile, 1))

@@ -95,7 +95,7 @@ def test_overheads_and_optimizers_have_their_own_parts():
     """0.25 s of each of 2 x 3 actions; 1 s for each step; the second rank's optimizer takes 5 s, but that rank is done
     with its actions at 7, so that the first one, done at 8, waits for 1 s only after its own 3 s."""
     schedule = build_schedule("GPipe", 2, 3)
-    given = {"best_s": [1.5, 1.5], "optimizer_s": [3, 5], "message_overhead_s": 0.25, "step_overhead_s": 1.0}
+    given = {"best_s": [1.5, 1.5], "optimizer_s": [3, 5], "overhead_s": 0.25, "step_overhead_s": 1.0}
     split = split_of(schedule, costs_of([1, 1], [1, 1]), **given)
     assert split.compute.tolist() == [4.5, 4.5]
     assert split.overhead.tolist() == [2.5, 2.5]
@@ -158,7 +158,7 @@ def steps(draw):
             "sequences": draw(st.integers(1, micro_batches * size)),
             "micro_batch_size": size,
             "optimizer_s": seconds(ranks),
-            "message_overhead_s": overhead,
+            "overhead_s": overhead,
             "step_overhead_s": draw(SECONDS),
             "receives": draw(st.sampled_from(["torch", "early"])),
         },

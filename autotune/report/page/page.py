@@ -16,7 +16,7 @@ from autotune.profile.record import Profile
 from autotune.report.bars import under_one_schedule
 from autotune.report.page import plots
 from autotune.report.record import CandidateReport, Report
-from autotune.report.step import Step, timed
+from autotune.report.step import Step, timed, with_recorded
 from autotune.report.table import COLUMNS, cells, conclusion, headline
 from autotune.report.units import show_bytes, show_seconds
 
@@ -119,8 +119,8 @@ def sections_of(report: Report) -> list[Section]:
         ),
         Section(
             "Real runs",
-            "In the order in which they were made.",
-            [],
+            "In the order in which they were made; each at the figure that all its steps gave in the end.",
+            [plots.history(in_order(report))] if len(in_order(report)) > 1 else [],
             ("when", "candidate", "steps", "step times", "sequences/s", "outcome"),
             history(report),
         ),
@@ -142,9 +142,14 @@ def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:
     ]
 
 
+def in_order(report: Report) -> list[CandidateReport]:
+    """What ran, oldest first."""
+    ran = [(row.measurement.measured_at or "", at) for at, row in enumerate(report.candidates) if row.measurement]
+    return [report.candidates[at] for _, at in sorted(ran)]
+
+
 def history(report: Report) -> list[list[str]]:
     """What ran, oldest first, then what failed."""
-    ran = [(row, row.measurement) for row in report.candidates if row.measurement]
     rows = [
         [
             one.measured_at or "",
@@ -154,26 +159,28 @@ def history(report: Report) -> list[list[str]]:
             f"{one.throughput_seq_s:.1f}",
             "; ".join(("pruned" if one.pruned else "confirmed", *row.doubts)),
         ]
-        for row, one in sorted(ran, key=lambda pair: pair[1].measured_at or "")
+        for row in in_order(report)
+        if (one := row.measurement)
     ]
     failed = [row for row in report.candidates if row.failure]
     return rows + [["", row.name, "", "", "", row.failure.message if row.failure else ""] for row in failed]
 
 
 def timelines(report: Report, spot: CandidateReport | None) -> Section:
-    """The winner's step and that of the naive m = 1, drawn to the same scale."""
+    """The winner's step, the real one too where it was recorded, and that of the naive m = 1, to the same scale."""
     naive = next((row for row in report.candidates if row.micro_batches == 1), None)
-    steps = [step for row in (spot, naive) if row is not None and (step := step_of(report, row)) is not None]
+    known = [step for row in (spot, naive) if row is not None and (step := step_of(report, row)) is not None]
+    steps = [one for step in known for one in (step, step.recorded) if one is not None]
     end_s = max((step.timeline.makespan for step in steps), default=0.0)
     ranks = [
-        [f"m = {step.schedule.micro_batches} {step.name}", str(rank), show_seconds(busy), show_seconds(idle)]
+        [f"m = {step.schedule.micro_batches} {step.name}, {step.source}", str(rank), *map(show_seconds, (busy, idle))]
         for step in steps
         for rank, (busy, idle) in enumerate(zip(step.timeline.busy.tolist(), step.timeline.idle.tolist(), strict=True))
     ]
     return Section(
         "One step",
-        "As predicted, with the profile's durations, to the same scale. What is empty is bubble. Scrolling over it"
-        " zooms.",
+        "Predicted, with the profile's durations; measured, where autotune run --record-timeline was given; to the same"
+        " scale. What is empty is bubble. Scrolling over it zooms.",
         [plots.timeline(step, end_s) for step in steps],
         ("step", "rank", "busy", "idle"),
         ranks,
@@ -188,7 +195,7 @@ def step_of(report: Report, row: CandidateReport) -> Step | None:
         return None
     try:
         schedule = build_schedule(row.schedule, profile.ranks, row.micro_batches, row.virtual_stages)
-        return timed(Path("the report"), profile, schedule, row.micro_batch_size, ())
+        return with_recorded(timed(Path("the report"), profile, schedule, row.micro_batch_size, ()), report)
     except (AutotuneError, ValueError):
         return None
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Range1d
 from bokeh.plotting import figure
 
 from autotune.predict.record import MemorySplit, TimeSplit
@@ -78,9 +78,13 @@ def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: 
     plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
 
 
-def stacked(title: str, labels: list[str], parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:
+Labels = list[str] | list[tuple[str, str]]
+"""Of bars; in pairs: of the group that a bar stands in, and its own."""
+
+
+def stacked(labels: Labels, parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:
     """Bars of parts, one for each label."""
-    plot = plain(title, x_range=labels, y_axis_label=unit)
+    plot = plain("", x_range=FactorRange(*labels), y_axis_label=unit)
     source = ColumnDataSource({"label": labels, **parts})
     known = [name for name in parts if any(parts[name])]
     bars = plot.vbar_stack(
@@ -90,11 +94,13 @@ def stacked(title: str, labels: list[str], parts: dict[str, list[float]], colour
         tips = [("", "@label"), (name, f"@{name}{{0.000}} {unit}")]
         plot.add_tools(HoverTool(renderers=[bar], tooltips=tips))
     plot.y_range.start = 0
-    plot.xaxis.major_label_orientation = 1.2 if len(labels) > 16 else 0.0
+    if len(labels) > MOST_LABELS:
+        plot.xaxis.major_label_text_font_size = "0pt"  # the bar under the pointer is named
     plot.add_layout(plot.legend[0], "right")
     return plot
 
 
+MOST_LABELS = 40
 LIMIT_IN_SIGHT = 3  # times the highest peak
 
 
@@ -113,10 +119,10 @@ def memory(report: Report, rows: Sequence[CandidateReport]) -> Any | None:
     known = [(row, row.prediction.memory_split_bytes) for row in rows if row.prediction.memory_split_bytes]
     if not known:
         return None
-    labels = [f"m={row.micro_batches} r{rank}" for row, split in known for rank in range(len(split or ()))]
+    labels = [(f"m={row.micro_batches}", f"r{rank}") for row, split in known for rank in range(len(split or ()))]
     flat = [one for _, split in known for one in split or ()]
     parts = {name: [getattr(one, name) / 2**30 for one in flat] for name in MEMORY_PARTS}
-    plot = stacked("", labels, parts, MEMORY_PARTS, "GiB")
+    plot = stacked(labels, parts, MEMORY_PARTS, "GiB")
     if report.memory_limit_bytes and is_limit_in_sight(report, rows):
         limit, most = report.memory_limit_bytes / 2**30, max(one.total for one in flat) / 2**30
         plot.hspan(y=[limit], line_color="#d55e00", line_dash="dashed", line_width=2)
@@ -128,7 +134,28 @@ def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
     """The mean rank's step for every m, by what it goes to."""
     labels = [f"m={row.micro_batches}" for row in rows]
     parts = {name: [getattr(row.prediction.time_split_s, name) for row in rows] for name in PARTS}
-    return stacked("", labels, parts, PARTS, "s")
+    return stacked(labels, parts, PARTS, "s")
+
+
+def history(rows: Sequence[CandidateReport]) -> Any:
+    """The throughput of what ran, in the order in which it first ran, and the best up to then."""
+    rates = [row.measurement.throughput_seq_s for row in rows if row.measurement]
+    plot = plain("", height=260, x_axis_label="candidates, as they ran", y_axis_label="sequences per second")
+    data = {
+        "number": list(range(1, len(rates) + 1)),
+        "rate": rates,
+        "best": [max(rates[: number + 1]) for number in range(len(rates))],
+        "name": [row.name for row in rows],
+    }
+    source = ColumnDataSource(data)
+    plot.step(
+        "number", "best", source=source, mode="after", color=COLOURS[5], line_width=2, legend_label="best by then"
+    )
+    dots = plot.scatter("number", "rate", source=source, size=9, color=COLOURS[0], legend_label="measured")
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
+    plot.xaxis.ticker = data["number"]
+    plot.add_layout(plot.legend[0], "right")
+    return plot
 
 
 def pareto(report: Report) -> Any | None:
@@ -163,7 +190,7 @@ def timeline(step: Step, end_s: float) -> Any:
     """Ranks as rows, actions as bars of their length; zooms along time; the action under the pointer is named."""
     ranks = step.schedule.ranks
     plot = plain(
-        f"m = {step.schedule.micro_batches}, {step.name}",
+        f"m = {step.schedule.micro_batches}, {step.name}, {step.source}",
         height=90 + 26 * ranks,
         tools="xpan,xwheel_zoom,xbox_zoom,reset,save",
         x_axis_label="seconds",

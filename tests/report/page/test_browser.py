@@ -59,7 +59,7 @@ def test_the_action_under_the_pointer_is_named(shown):
     row = REPORT.candidates[REPORT.sweet_spot.candidate]
     forward = 0.01 + (0.32 - 0.01) * 7 / 63  # of 8 sequences, between those of 1 and 64
     browser.locator("h2", has_text="One step").scroll_into_view_if_needed()
-    x, y = browser.evaluate(PLACE, [f"m = {row.micro_batches}, {row.schedule}", 1.5 * forward, 0])
+    x, y = browser.evaluate(PLACE, [f"m = {row.micro_batches}, {row.schedule}, predicted", 1.5 * forward, 0])
     browser.mouse.move(x, y)
     browser.get_by_text("forward of micro-batch 1 on stage 0, rank 0").first.wait_for(timeout=5000)
 

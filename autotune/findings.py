@@ -1,0 +1,135 @@
+"""What a run has found out so far, as a Report."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from autotune import __version__
+from autotune.config import Config
+from autotune.job import Job
+from autotune.predict.record import Prediction
+from autotune.profile.record import Profile
+from autotune.report.fingerprint import fingerprint
+from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
+from autotune.report.soundness import checked
+from autotune.report.verdict import drift, pace, pareto_points, sweet_spot
+from autotune.search.choose import why_not
+from autotune.search.prospects import TIE, Goal
+from autotune.search.rehearsal import exhaustive_seconds
+from autotune.search.search import Search
+
+LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
+
+
+def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction]) -> list[str | None]:
+    """Why each candidate is not tried, or None."""
+    least = job.config.min_micro_batch_size
+    batch_statistics = any(stage.batch_statistics for profile in profiles for stage in profile.stages)
+    reasons: list[str | None] = []
+    for candidate, prediction in zip(job.candidates, predictions, strict=True):
+        if prediction.fits is False and not job.config.explore_limit:
+            reasons.append("does not fit")
+        elif batch_statistics and candidate.micro_batch_size < least:
+            reasons.append(f"batch statistics need {least} samples")
+        else:
+            reasons.append(None)
+    if batch_statistics and any(reason and reason.startswith("batch") for reason in reasons):
+        job.warn(
+            f"the model normalises over the batch (BatchNorm): micro-batches of fewer than {least} samples are not"
+            " tried; --min-micro-batch-size changes that"
+        )
+    return reasons
+
+
+@dataclass
+class Findings:
+    """Everything a report is made of."""
+
+    job: Job
+    profiles: list[Profile]
+    is_earlier_profile: bool
+    predictions: list[Prediction]
+    excluded: list[str | None]
+
+    def report(self, search: Search | None, status: str, stopped_because: str = "") -> Report:
+        """The report as things stand."""
+        winner = search.pick() if search else None
+        spot = sweet_spot(search, winner, self.job.memory_limit) if search and winner is not None else None
+        rows = [self._candidate(index, search, winner) for index in range(len(self.predictions))]
+        candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
+        return Report(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            autotune_version=__version__,
+            command=self.job.command,
+            status=status,  # type: ignore[arg-type]
+            fingerprint=fingerprint(self.job.environment, self.job.facts, __version__),
+            environment=self.job.environment,
+            workload=self.job.facts,
+            memory_limit_bytes=self.job.memory_limit,
+            warnings=tuple(self.job.warnings),
+            profile=self.profiles[0],
+            virtual_profiles=tuple(self.profiles[1:]),
+            profile_from_earlier_run=self.is_earlier_profile,
+            candidates=candidates,
+            sweet_spot=spot,
+            soundness=soundness,
+            search=self._search(search, stopped_because),
+        )
+
+    def _search(self, search: Search | None, stopped_because: str) -> SearchReport:
+        config = self.job.config
+        goal = goal_of(config)
+        if search is None:
+            return SearchReport(
+                sampler=config.sampler,
+                trials=0,
+                real_steps=0,
+                profiling_s=self.job.profiling_s,
+                wall_s=0.0,
+                stopped_because=stopped_because or "still running",
+                objective=goal.objective,
+                tolerance=goal.tolerance,
+            )
+        return SearchReport(
+            sampler=config.sampler,
+            trials=search.trials,
+            earlier_trials=search.earlier_trials,
+            real_steps=search.real_steps,
+            profiling_s=self.job.profiling_s,
+            steps_s=self.job.ranks.busy_s - self.job.profiling_s,
+            device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
+            exhaustive_device_s=self._exhaustive_s(search) * self.job.ranks.ranks,
+            wall_s=search.elapsed_s,
+            stopped_because=stopped_because or search.stopped_because or "still running",
+            objective=goal.objective,
+            tolerance=goal.tolerance,
+            confidence=search.confidence() if search.pick() is not None else None,
+            final=search.final or None,
+            drift=drift(search),
+            pareto_front=pareto_points(search),
+        )
+
+    def _exhaustive_s(self, search: Search) -> float:
+        """Seconds that ranks would have worked to confirm every candidate that fits."""
+        known = search.visits.estimates()
+        steps = {index: search.revisions[index].step_time_s for index in search.allowed}
+        steps |= {index: known[index].step_time_s for index in search.allowed if index in known}
+        return self.job.profiling_s + exhaustive_seconds(list(steps.values()))
+
+    def _candidate(self, index: int, search: Search | None, winner: int | None) -> CandidateReport:
+        outcome = search.outcomes.get(index) if search else None
+        excluded = self.excluded[index] or (search.ruled_out.get(index) if search else None)
+        row = candidate_report(self.job.candidates[index], self.predictions[index], outcome, excluded)
+        if search is None:
+            return row
+        found = {"last_prediction": search.revisions.get(index), "pace": pace(search, index, row.measurement)}
+        row = row.model_copy(update=found)
+        if winner is None or index == winner or row.measurement is None:
+            return row
+        loses_to = why_not(index, winner, self.predictions, self.job.candidates)
+        return row.model_copy(update={"loses_to": loses_to})
+
+
+def goal_of(config: Config) -> Goal:
+    """What the search is for."""
+    usual = LEAN_TOLERANCE if config.objective == "memory" else TIE
+    return Goal(config.objective, config.tolerance or usual)

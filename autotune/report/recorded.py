@@ -1,0 +1,27 @@
+"""A step that the ranks recorded, as the report keeps it."""
+
+from collections.abc import Sequence
+
+from autotune.pipeline.commands import StepTimes
+from autotune.predict.schedules import Action, Kind, Schedule
+from autotune.report.record import RecordedStep
+
+KINDS: dict[str, Kind] = {"forward": "F", "backward": "B", "input_gradient": "I", "weight_gradient": "W"}
+
+
+def recorded_step(candidate: int, schedule: Schedule, steps: Sequence[Sequence[StepTimes]]) -> RecordedStep:
+    """Of ``steps``, by step and rank, the one of median length, its actions in the order of the schedule."""
+    chosen = sorted(steps, key=length)[len(steps) // 2]
+    begun = min(rank.start_s for rank in chosen)
+    starts, ends = [], []
+    for rank, times in enumerate(chosen):
+        found = {Action(KINDS[one.name], one.stage, one.micro_batch): one for one in times.actions}
+        row = [found[action] for action in schedule.actions(rank)]
+        starts.append(tuple(one.start_s - begun for one in row))
+        ends.append(tuple(one.end_s - begun for one in row))
+    return RecordedStep(candidate=candidate, step_time_s=length(chosen), starts_s=tuple(starts), ends_s=tuple(ends))
+
+
+def length(step: Sequence[StepTimes]) -> float:
+    """Seconds from the first rank's start to the last one's end."""
+    return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
