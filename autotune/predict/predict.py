@@ -24,9 +24,9 @@ from autotune.profile.record import ROUNDS, Profile, StageProfile
 
 # Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
 # disturb each other in ways that no profile holds; ranks with a device of their own hardly do.
-SHARED_COMMON, SHARED_MISFIT = 0.07, 0.04
-OWN_COMMON, OWN_MISFIT = 0.015, 0.01
-OVERHEAD = 0.5  # the runtime's cost per action may be off by half
+SHARED_COMMON, SHARED_PLACEMENT, SHARED_MISFIT = 0.04, 0.03, 0.03
+OWN_COMMON, OWN_PLACEMENT, OWN_MISFIT = 0.012, 0.009, 0.01
+OVERHEAD = 0.25  # the runtime's cost per action may be off by a quarter
 
 
 def candidates_for(
@@ -163,6 +163,7 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     return Uncertainty(
         common=float(hypot(profile.drift / ROUNDS**0.5, SHARED_COMMON if shared else OWN_COMMON)),
         overhead=OVERHEAD * share,
+        placement=SHARED_PLACEMENT if shared else OWN_PLACEMENT,
         own=float(hypot(spread, profile.drift, SHARED_MISFIT if shared else OWN_MISFIT)),
     )
 

@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import ScheduleName
+from autotune.config import V_SHAPED, ScheduleName
 from autotune.records import Record
 
 
@@ -27,6 +27,12 @@ class Candidate(Record):
     def padding(self) -> int:
         """Rows computed in vain: m·b - B."""
         return self.micro_batches * self.micro_batch_size - self.sequences
+
+    @property
+    def placement(self) -> tuple[int, bool]:
+        """How its stages lie on the ranks: so many on each, in a loop or folded. Candidates of one placement are
+        predicted from one profile in one way, and share its errors."""
+        return self.virtual_stages, self.schedule in V_SHAPED
 
 
 class TimeSplit(Record):
@@ -62,12 +68,13 @@ class MemorySplit(Record):
 class Uncertainty(Record):
     """How far a predicted step time may be off: relative standard deviations of independent errors.
 
-    ``common`` to all candidates of a profile (the machine's pace), of the runtime's ``overhead`` per action (common to
-    all, but it weighs more where actions are many and short), and the candidate's ``own``.
+    ``common`` to all candidates (the machine's pace), of the runtime's ``overhead`` per action (common to all, but it
+    weighs more where actions are many and short), common to those of one ``placement``, and the candidate's ``own``.
     """
 
     common: NonNegativeFloat
     overhead: NonNegativeFloat
+    placement: NonNegativeFloat = 0.0
     own: PositiveFloat
 
 

@@ -1,18 +1,20 @@
 """What confirmed candidates teach about the others: the model's common errors, learned from measured against predicted.
 
-Every prediction may be wrong in three ways, each a relative standard deviation (``Uncertainty``)::
+Every prediction may be wrong in four ways, each a relative standard deviation (``Uncertainty``)::
 
-    measured / predicted - 1  =  common · z1  +  overhead · z2  +  own · e
+    measured / predicted - 1  =  common · z1  +  overhead · z2  +  placement · z3[g]  +  own · e
 
 z1 is one number for all candidates (the machine runs slower than while it was profiled), z2 another (the runtime costs
-more per action than measured, which weighs where there are many small actions), e a new one for each candidate. All
-are standard normal before anything was measured; after that z1 and z2 follow Bayes' rule for a linear model, which is
-two equations (Bishop, Pattern Recognition and Machine Learning, section 3.3). Where measurements lie further from the
+more per action than measured, which weighs where there are many small actions), z3 one for each group of candidates
+whose stages lie alike on the ranks, e a new one for each candidate. All are standard normal before anything was
+measured; after that the shared ones follow Bayes' rule for a linear model, which is a few equations (Bishop, Pattern
+Recognition and Machine Learning, section 3.3). Where measurements lie further from the
 model than their deviations allow, all deviations are scaled up until they do (Birge's ratio), so that a model that
 misleads is trusted less and less.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from math import hypot
 
 import numpy as np
 
@@ -28,15 +30,25 @@ def interval(step_time_s: float, sigma: float) -> tuple[float, float]:
 
 def total_sigma(uncertainty: Uncertainty) -> float:
     """Relative standard deviation of a prediction before anything was measured."""
-    return float(np.hypot(np.hypot(uncertainty.common, uncertainty.overhead), uncertainty.own))
+    return hypot(uncertainty.common, uncertainty.overhead, uncertainty.placement, uncertainty.own)
 
 
-def revise(predictions: Sequence[Prediction], measured: Mapping[int, float]) -> list[Revision]:
-    """Every candidate's step time again, after the steps ``measured`` (index of the candidate -> seconds)."""
+def revise(
+    predictions: Sequence[Prediction], measured: Mapping[int, float], groups: Sequence[Hashable] | None = None
+) -> list[Revision]:
+    """Every candidate's step time again, after the steps ``measured`` (index of the candidate -> seconds).
+
+    ``groups``: of each candidate, the placement; None: all of one.
+    """
     parts = [prediction.uncertainty for prediction in predictions]
-    shares = np.array([(part.common, part.overhead) for part in parts])
+    names = groups or [None] * len(parts)
+    known = list(dict.fromkeys(names))
+    shares = np.zeros((len(parts), 2 + len(known)))
+    for row, (part, name) in enumerate(zip(parts, names, strict=True)):
+        shares[row, :2] = part.common, part.overhead
+        shares[row, 2 + known.index(name)] = part.placement
     own = np.array([part.own for part in parts])
-    precision, pull = np.eye(2), np.zeros(2)
+    precision, pull = np.eye(shares.shape[1]), np.zeros(shares.shape[1])
     for index, seconds in measured.items():
         weight = 1.0 / own[index] ** 2
         precision += weight * np.outer(shares[index], shares[index])

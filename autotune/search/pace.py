@@ -9,7 +9,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autotune.pipeline.outcome import Failure
-from autotune.predict.record import Prediction
 from autotune.search.space import show
 from autotune.search.visits import NOTICEABLE, STEPS, Visit
 
@@ -34,8 +33,9 @@ def doubt(search: "Search", visit: Visit) -> None:
     gap = log(seen * other.step_time_s / mine.step_time_s)
     lead = -log(seen * search.candidates[reference].sequences / search.candidates[visit.index].sequences)
     chance = hypot(visits.noise.sigma / len(visit.step_times_s) ** 0.5, visits.estimate(reference).sigma)
-    is_surprising = abs(gap) > SURPRISE * misfit(search, mine, other) or lead > max(NOTICEABLE, BY_CHANCE * chance)
-    if is_surprising and check_pace(search, reference, visit, gap):
+    is_surprising = abs(gap) > SURPRISE * misfit(search, visit.index, reference)
+    is_ahead = lead > max(NOTICEABLE, BY_CHANCE * chance)
+    if (is_surprising or is_ahead) and check_pace(search, reference, visit, gap):
         if gap > 0 and has_promised(search, visit.index):
             visit_again(search, visit.index)  # it may have been disturbed alone
         search.cleared.append(abs(gap))
@@ -48,11 +48,13 @@ def has_promised(search: "Search", index: int) -> bool:
     return search.candidates[index].sequences / search.revisions[index].step_time_low_s > best
 
 
-def misfit(search: "Search", one: Prediction, other: Prediction) -> float:
+def misfit(search: "Search", index: int, reference: int) -> float:
     """Relative standard deviation of two step times' ratio around the predicted one; no less than what usually turned
     out to be the candidates' own when the reference was visited again."""
-    overhead = one.uncertainty.overhead - other.uncertainty.overhead
-    expected = hypot(one.uncertainty.own, other.uncertainty.own, overhead, search.visits.noise.sigma)
+    one, other = (search.predictions[at].uncertainty for at in (index, reference))
+    expected = hypot(one.own, other.own, one.overhead - other.overhead, search.visits.noise.sigma)
+    if search.candidates[index].placement != search.candidates[reference].placement:
+        expected = hypot(expected, one.placement, other.placement)
     return max(expected, median(search.cleared) if search.cleared else 0.0)
 
 

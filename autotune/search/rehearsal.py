@@ -32,6 +32,7 @@ class PaperMachine:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.common, self.overhead = self.random.gauss(0, 1), self.random.gauss(0, 1)
+        self.placements: dict[tuple[int, bool], float] = {}
         self.truths: dict[Candidate, float] = {}
         self.seconds = 0.0
 
@@ -39,7 +40,9 @@ class PaperMachine:
         self, candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
     ) -> Measurement:
         unsure = prediction.uncertainty
-        error = unsure.common * self.common + unsure.overhead * self.overhead + unsure.own * self.random.gauss(0, 1)
+        shared = unsure.placement * self.placements.setdefault(candidate.placement, self.random.gauss(0, 1))
+        shared += unsure.common * self.common + unsure.overhead * self.overhead
+        error = shared + unsure.own * self.random.gauss(0, 1)
         truth = self.truths.setdefault(candidate, prediction.step_time_s * max(0.5, 1 + error))
         times: list[float] = []
         for number in range(steps):

@@ -8,7 +8,7 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import hypot, log, sqrt
 from statistics import median
@@ -161,7 +161,7 @@ class Search:
 
     def resume(self) -> None:
         """Takes over the outcomes and visits of earlier runs of this study."""
-        self.revisions = dict(enumerate(revise(self.predictions, {})))
+        self.revisions = dict(enumerate(self.revised({})))
         self.outcomes = self.study.finished(self.memory_limit)
         self.earlier_trials = len(self.outcomes)
         self.visits = self.study.visits()
@@ -206,9 +206,13 @@ class Search:
     def learn(self) -> None:
         """Predicts again what was not measured, with what was."""
         steps = {index: estimate.step_time_s for index, estimate in self.visits.estimates().items()}
-        for index, revision in enumerate(revise(self.predictions, steps)):
+        for index, revision in enumerate(self.revised(steps)):
             if index not in self.outcomes:
                 self.revisions[index] = revision
+
+    def revised(self, steps: Mapping[int, float]) -> list[Revision]:
+        """Every prediction after these step times."""
+        return revise(self.predictions, steps, [candidate.placement for candidate in self.candidates])
 
     def try_candidate(self, wanted: int | None) -> None:
         """One trial, of the candidate ``wanted`` or of whichever the sampler proposes."""

@@ -11,6 +11,7 @@ from autotune.pipeline.commands import Cut, Prepare, Step
 from autotune.pipeline.device import CudaDevice, open_device
 from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.recording import Recording
 from autotune.report.soundness import TOLERANCE
 
 MIB = 2**20
@@ -66,6 +67,21 @@ def test_twice_the_work_takes_about_twice_as_long(device):
     once = min(device.seconds(lambda: multiply(20)) for _ in range(5))
     twice = min(device.seconds(lambda: multiply(40)) for _ in range(5))
     assert 1.6 < twice / once < 2.4
+
+
+def test_a_recording_is_on_the_devices_own_clock(device):
+    """Kernels that spin return to Python at once; the recording must say when they ran, on the host's clock."""
+    device.wait(0.001)  # finds the clock's pace
+    began = time.monotonic()
+    recording = Recording(device)
+    for name, seconds in (("forward", 0.01), ("backward", 0.02)):
+        recording.begin(name, 0, 3)
+        device.wait(seconds)
+        recording.end()
+    one, other = recording.read()
+    assert one.end_s - one.start_s == pytest.approx(0.01, rel=0.3)
+    assert other.end_s - other.start_s == pytest.approx(0.02, rel=0.3)
+    assert began <= one.start_s < one.end_s <= other.start_s < other.end_s <= time.monotonic()
 
 
 def test_memory_tells_peak_from_end(device):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotune.predict.calibrate import calibrated
+from autotune.predict.calibrate import calibrated, run_seconds
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
 from autotune.profile.record import Calibration, Profile, Shared
@@ -61,6 +61,21 @@ def test_crowding_and_overhead_are_told_apart():
     found = calibrated(profile(shared=Shared.of(1, 2, crowding=1.0), calibrations=runs))
     assert found.message_overhead_s == pytest.approx(0.002, rel=0.02)
     assert found.shared.slowdown == pytest.approx((1.0, 2.5), rel=0.01)
+
+
+@pytest.mark.parametrize("resources", [1, 2])
+def test_one_recorded_run_tells_all_three(resources):
+    """Time inside actions is stretched by crowding; time between them is the runtime's, the least of it an action's."""
+    world = profile(action_overhead_s=0.0005, message_overhead_s=0.002, shared=Shared.of(resources, 2, crowding=1.25))
+    run = Calibration(schedule="1F1B", micro_batches=8, micro_batch_size=1, step_times_s=(1.0,), gap_s=(0.0005,))
+    step_s, busy_s = run_seconds(world, run)
+    assert step_s == pytest.approx(step_of(world, "1F1B", 8))
+    assert 0.5 * busy_s < 16 * 0.03 * 1.25 * 2 / resources < 1.5 * busy_s  # 8 forwards and backwards on two ranks
+    run = run.model_copy(update={"step_times_s": (step_s,), "busy_s": (busy_s,)})
+    found = calibrated(profile(shared=Shared.of(resources, 2, crowding=1.0), calibrations=[run]))
+    assert found.action_overhead_s == 0.0005
+    assert found.message_overhead_s == pytest.approx(0.002, rel=0.02)
+    assert found.shared.crowding == pytest.approx(1.25, rel=0.01)
 
 
 @pytest.mark.parametrize("seconds", [(0.05, 0.9), (0.9, 0.05), (30.0, 30.0)])

@@ -3,7 +3,9 @@
 import pytest
 
 from autotune.errors import InputError, UsageError
-from autotune.predict.predict import candidates_for, predict
+from autotune.predict.orders import WEIGHT_GRADIENT
+from autotune.predict.predict import action_overheads, candidates_for, predict
+from autotune.predict.schedules import build_schedule
 from autotune.predict.sweep import sweep
 from autotune.profile.record import Profile
 
@@ -51,6 +53,14 @@ def test_a_fixed_micro_batch_size_lets_the_batch_grow():
 
 def test_times_between_measured_sizes_lie_on_the_line_through_them():
     assert by_m(profile(), (4,), batch=12)[4].step_time_s == pytest.approx(7 * 3 * 3)
+
+
+def test_the_runtime_costs_for_each_action_and_for_each_end_of_a_message_between_ranks():
+    loop = action_overheads(profile(3, action_overhead_s=1.0, message_overhead_s=10.0), build_schedule("1F1B", 3, 4, 1))
+    assert loop[:3].tolist() == [[11.0, 21.0, 11.0]] * 3  # the middle stage receives and sends
+    assert loop[WEIGHT_GRADIENT].tolist() == [1.0] * 3
+    folded = build_schedule("ZBVZeroBubble", 2, 4, 2)  # stages 1 and 2 lie on one rank
+    assert action_overheads(profile(4, virtual_stages=2, message_overhead_s=10.0), folded)[0].tolist() == [10.0] * 4
 
 
 def test_links_and_overheads_lengthen_the_step():

@@ -54,6 +54,21 @@ def test_a_costlier_runtime_is_told_from_a_slower_machine():
     assert revisions[6].step_time_s == pytest.approx(1.3 * PREDICTIONS[6].step_time_s, rel=0.02)
 
 
+def test_what_one_placement_is_off_by_says_little_of_another():
+    groups = ["loop", "loop", "loop", "folded", "folded", "folded", "folded"]
+    predictions = [
+        one.model_copy(update={"uncertainty": one.uncertainty.model_copy(update={"placement": 0.2})})
+        for one in with_uncertainty(common=0.02, overhead=0.0, own=0.01)
+    ]
+    found = revise(predictions, {0: 1.2 * PREDICTIONS[0].step_time_s}, groups)
+    ratios = [one.step_time_s / first.step_time_s for one, first in zip(found, PREDICTIONS, strict=True)]
+    assert ratios[:3] == pytest.approx([1.2] * 3, rel=0.01)
+    assert ratios[3:] == pytest.approx([1.0] * 4, rel=0.01)
+    assert found[6].step_time_high_s / found[6].step_time_s > 1.3  # and as unsure as before
+    together = revise(predictions, {0: 1.2 * PREDICTIONS[0].step_time_s})
+    assert together[6].step_time_s == pytest.approx(1.2 * PREDICTIONS[6].step_time_s, rel=0.01)
+
+
 def test_a_model_that_misleads_is_trusted_less():
     predictions = with_uncertainty(common=0.05, overhead=0.0, own=0.02)
     agreeing = revise(predictions, {0: PREDICTIONS[0].step_time_s, 6: PREDICTIONS[6].step_time_s})

@@ -4,7 +4,7 @@ import pytest
 
 from autotune.pipeline.outcome import Failure
 from autotune.search.prospects import Goal
-from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
+from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 
 COUNTS = [candidate.micro_batches for candidate in CANDIDATES]
 
@@ -44,6 +44,42 @@ def test_a_machine_at_another_pace_than_the_profiles_changes_nothing(tmp_path):
 def test_a_clearly_worse_candidate_is_pruned_after_a_step(tmp_path):
     naive = search(tmp_path, Machine()).measured[0]
     assert (naive.pruned, len(naive.step_times_s)) == (True, 1)
+
+
+def steps_where_unsure(tmp_path, machine):
+    """The timed steps of each m's trial, with a model that may be off by a fifth and so rules nobody out."""
+    found = make_search(tmp_path, machine)
+    found.predictions = [
+        one.model_copy(update={"uncertainty": one.uncertainty.model_copy(update={"own": 0.12})}) for one in PREDICTIONS
+    ]
+    found.run()
+    return {CANDIDATES[index].micro_batches: len(one.step_times_s) for index, one in found.measured.items()}
+
+
+def test_a_candidate_that_is_behind_as_expected_ends_after_one_step(tmp_path):
+    steps = steps_where_unsure(tmp_path, Machine(noise=0.002))
+    behind = [count for m, count in steps.items() if m not in (1, BEST)]
+    assert behind
+    assert set(behind) == {1}
+    assert steps[BEST] > 1
+
+
+def test_one_step_that_is_slower_than_expected_is_not_enough(tmp_path):
+    """Something else may have disturbed it."""
+    steps = steps_where_unsure(tmp_path, Machine(factor=lambda m: 1.0 if m in (1, BEST) else 1.5, noise=0.002))
+    behind = [count for m, count in steps.items() if m not in (1, BEST)]
+    assert behind
+    assert max(behind) >= 2
+
+
+def test_where_noise_leaves_all_open_trials_are_short_and_chance_leaders_are_no_reason_to_look_back(tmp_path):
+    lengths, checks = [], 0
+    for seed in range(5):
+        found = search(tmp_path / str(seed), Machine(noise=0.06, seed=seed))
+        lengths += [len(visit.step_times_s) for visit in found.visits.all]
+        checks += found.checks
+    assert sum(length > 3 for length in lengths) < len(lengths) / 4
+    assert checks <= 5
 
 
 def test_every_outcome_is_saved_at_once(tmp_path):
