@@ -6,26 +6,33 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from autotune.report.record import read_report
 from tests.bench.truth import find_truth
 
 WORKLOAD = "4 ranks"
 THIRDS = ("first", "middle", "last")
+UNDISTURBED, ROUNDS = 3, 3
 
 
 def run_disturbed(folder: Path, truth_flags: list[str], third: int | None, usual_s: float) -> float:
-    """Runs the search from nothing with one core kept busy in one third of its usual time; returns its seconds."""
-    command = [sys.executable, "-m", "autotune", "run", *truth_flags, "--fresh", "--quiet"]
+    """Runs the search from nothing with one core kept busy in one third of the time that it usually measures for, from
+    its first measurement to its end; returns these seconds."""
+    command = [sys.executable, "-m", "autotune", "run", *truth_flags, "--fresh"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "measuring memory" not in process.stderr.readline():
+        assert process.poll() is None
     begun = time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if third is not None:
         time.sleep(third * usual_s / 3)
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=pin_to_one_core)
         time.sleep(usual_s / 3)
         busy.kill()
         busy.wait()
-    assert process.wait() == 0
+    process.communicate()
+    assert process.returncode == 0
     return time.monotonic() - begun
 
 
@@ -35,7 +42,7 @@ def pin_to_one_core() -> None:
 
 
 def main() -> None:
-    """The undisturbed run tells how long a third is; then each third in turn."""
+    """Undisturbed runs tell how long a third is; then each third in turn, a few times."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         truth = find_truth(WORKLOAD, folder)
@@ -45,12 +52,12 @@ def main() -> None:
             for field in ("layers", "stages", "hidden", "seq_len", "vocab", "batch")
             for text in (f"--{field.replace('_', '-')}", str(getattr(work, field)))
         ]
-        usual = run_disturbed(folder, [*flags, "--device", "cpu"], None, 0.0)
+        usual = median(run_disturbed(folder, [*flags, "--device", "cpu"], None, 0.0) for _ in range(UNDISTURBED))
         print(
             f"{WORKLOAD}: undisturbed {usual:.0f} s, best m = {truth.candidates[truth.best()].micro_batches},"
             f" repeating the measurement of all loses {truth.own_regret:.2%}"
         )
-        for third, when in enumerate(THIRDS):
+        for third, when in list(enumerate(THIRDS)) * ROUNDS:
             run_disturbed(folder, [*flags, "--device", "cpu"], third, usual)
             report = read_report(folder / "report.json")
             spot, drift = report.sweet_spot, report.search.drift
