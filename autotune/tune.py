@@ -33,7 +33,7 @@ from autotune.search.search import Limits, Search
 from autotune.search.space import show
 from autotune.search.study import Study, load_storage
 
-UNSTEADY = 0.05  # relative standard deviation between rounds of profiling that is worth a warning
+UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviation of passes, ratio of pipelined steps
 RECORDED_STEPS = 3
 
 
@@ -155,10 +155,13 @@ def profile_and_search(job: Job) -> Report:
 def say_if_unsteady(job: Job, profiles: list[Profile]) -> None:
     """Warns where the rounds of profiling differed by more than noise."""
     drift = max(profile.drift for profile in profiles)
-    if drift > UNSTEADY:
+    apart = max((run.apart for profile in profiles for run in profile.calibrations), default=1.0)
+    if drift > UNSTEADY or apart > FAR_APART:
+        words = f"the same passes took {drift:.0%} more or less from round to round"
+        if drift <= UNSTEADY:
+            words = f"the same pipelined step took {apart:.1f} times as long in one round as in another"
         job.warn(
-            f"the machine drifted while it was profiled: the same passes took {drift:.0%} more or less from round to"
-            " round, so predictions are less sure; --fresh profiles again"
+            f"the machine drifted while it was profiled: {words}, so predictions are less sure; --fresh profiles again"
         )
 
 

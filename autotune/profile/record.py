@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -119,6 +120,15 @@ class Calibration(Record):
     step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
     busy_s: tuple[PositiveFloat, ...] = ()
     gap_s: tuple[NonNegativeFloat, ...] = ()
+
+    @property
+    def apart(self) -> float:
+        """How many times as long its steps took in the slowest round of profiling as in the fastest."""
+        count = len(self.step_times_s) // ROUNDS
+        if not count:
+            return 1.0
+        rounds = [median(self.step_times_s[at * count : (at + 1) * count]) for at in range(ROUNDS)]
+        return max(rounds) / min(rounds)
 
     @staticmethod
     def merged(runs: Sequence["Calibration"]) -> "Calibration":

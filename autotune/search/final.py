@@ -1,18 +1,20 @@
 """The final: candidates that are too close to call meet face to face, in random order, round by round."""
 
 import random
-from math import hypot
+from math import hypot, log
 from typing import TYPE_CHECKING
 
 from autotune.search.choose import leanness
-from autotune.search.pace import judge, measure_again
+from autotune.search.pace import check_pace, judge, measure_again
 from autotune.search.prospects import expected_loss
 from autotune.search.space import show
+from autotune.search.visits import NOTICEABLE
 
 if TYPE_CHECKING:
     from autotune.search.search import Search
 
 ROUNDS, MOST_ROUNDS, FINALISTS = 2, 5, 3
+LOOKS = 6  # at the reference, for the machine's usual pace to come back
 SURE = 0.95  # confidence that ends the final
 ACCEPTED = 2 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
 ACCEPTED_AT_LAST = 3 / 2  # after ROUNDS
@@ -42,7 +44,8 @@ def hold_final(search: "Search") -> None:
     where the machine is so uneven that the pick would be a guess.
 
     In each round every finalist is visited once. Its visits are compared within the round, so that drift between rounds
-    does no harm; it is noted all the same. An earlier run's final stands while no further candidate has run.
+    does no harm; it is noted all the same. A round is not begun before the machine is back at its usual pace, for at
+    another one another candidate may be best. An earlier run's final stands while no further candidate has run.
     """
     if search.pick() is None:
         return
@@ -60,8 +63,23 @@ def hold_final(search: "Search") -> None:
         if search.is_out_of_time:
             search.final = "left open when the budget was used up"
             return
+        if not is_usual_again(search):
+            search.final = "left open, for the machine did not come back to its usual pace"
+            return
         play_round(search, shuffle.sample(finalists, len(finalists)), number)
         search.on_outcome(search)
+
+
+def is_usual_again(search: "Search") -> bool:
+    """Whether the machine is at its usual pace; while it is not, the reference is visited again, a few times."""
+    for _ in range(LOOKS):
+        reference, visits = search.reference(), search.visits
+        if abs(log(visits.pace / visits.usual_pace)) < NOTICEABLE:
+            return True
+        if reference is None or search.is_out_of_time:
+            break
+        check_pace(search, reference)
+    return False
 
 
 def why_over(search: "Search", finalists: list[int], rounds: int) -> str:

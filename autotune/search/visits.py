@@ -20,7 +20,7 @@ from statistics import NormalDist, mean, median
 STEPS = 5  # timed steps of a visit at most
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
-PACE_MISFIT = 0.2  # of a change of pace in logarithms: candidates do not slow down all alike
+PACE_MISFIT = 0.4  # of a change of pace in logarithms: candidates do not slow down all alike
 SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
 
 

@@ -8,7 +8,7 @@ from autotune.config import Workload
 from autotune.errors import InputError
 from autotune.pipeline.commands import StageTime
 from autotune.profile.cache import cached_profile, fingerprint, keep_profile, profile_path
-from autotune.profile.record import Environment, Profile, interpolate, read_profile
+from autotune.profile.record import Calibration, Environment, Profile, interpolate, read_profile
 from autotune.records import write_record
 
 ROW = {"micro_batch_size": 4, "t_f": 0.01, "t_bw": 0.02}
@@ -155,3 +155,11 @@ def test_another_workload_or_torch_is_another_fingerprint():
         fingerprint(WORK, here, "other candidates"),
     }
     assert len(marks) == 4
+
+
+@pytest.mark.parametrize(
+    ("times", "apart"), [((1.0, 1.1, 1.5, 1.6, 1.0, 1.0), 1.55), ((1.0, 2.0, 1.0), 2.0), ((1.0, 9.0), 1.0)]
+)
+def test_rounds_of_a_calibration_tell_how_uneven_the_machine_was(times, apart):
+    run = Calibration(schedule="1F1B", micro_batches=4, micro_batch_size=1, step_times_s=times)
+    assert run.apart == pytest.approx(apart)

@@ -154,6 +154,22 @@ def test_a_machine_that_slows_down_midway_is_noticed_and_does_not_mislead(seed, 
     assert max(found.visits.paces) == pytest.approx(1.6, rel=0.05)
 
 
+def test_the_final_waits_for_the_usual_pace(tmp_path):
+    """All are alike, so that there are rounds; the machine is slow when they would begin, and then recovers, or not."""
+    equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
+    for slow_for, ended in ((16, "after"), (10_000, "did not come back to its usual pace")):
+        trials = make_search(tmp_path / "length", Machine(lambda m: equal[m], noise=0.01), exhaustive=True, fresh=True)
+        trials.run()
+        machine = Machine(lambda m: equal[m], noise=0.01)
+        length = sum(len(visit.step_times_s) for visit in trials.visits.all[: trials.trials])
+        machine.pace = lambda step, last=length - 8, more=slow_for: 1.5 if last < step <= last + more else 1.0
+        found = search(tmp_path / str(slow_for), machine, exhaustive=True)
+        assert any("the machine drifted" in text for text in found.warned)
+        assert ended in found.final
+        if slow_for > 16:
+            assert len(found.visits.all) < 30
+
+
 def test_a_steady_machine_is_not_said_to_drift(tmp_path):
     for seed in range(5):
         found = search(tmp_path / str(seed), Machine(noise=0.01, seed=seed), exhaustive=True)
