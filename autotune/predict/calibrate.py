@@ -1,7 +1,7 @@
-"""What makes the model take as long as pipelined runs really took: the runtime's cost per action, and crowding.
+"""What makes the model take as long as pipelined runs really took: the runtime's overheads, and crowding.
 
-Crowding is how much longer a pass takes beside those of other ranks than its share of the cores explains. Both are
-found from whole pipelined steps: nothing else shows what ranks do to each other while they compute, wait and send.
+Crowding is how much longer a pass takes beside those of other ranks than its share of the cores explains. All are found
+from whole pipelined steps: nothing else shows what ranks do to each other while they compute, wait and send.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,10 @@ TURNS = 5
 def calibrated(profile: Profile) -> Profile:
     """The profile with the overheads and the crowding that explain its calibration runs.
 
-    ``action_overhead_s`` is seen in them as it is.
-
-    Of each run two figures are explained: its step, and the seconds that ranks spent inside actions, where these were
-    recorded. The latter tell crowding from overhead, which lies between actions; without them two sizes of
-    micro-batches do, less well. A run that is faster than the model without overhead means none.
+    ``action_overhead_s`` is what lies at least between two actions. Crowding shows in the seconds that ranks spent
+    inside actions, where these were recorded, and ``message_overhead_s`` is what the steps take beyond that. Without a
+    recording two sizes of micro-batches tell the two apart, less well. A run that is faster than the model without
+    overhead means none.
     """
     runs = profile.calibrations
     if not runs:
