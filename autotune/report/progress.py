@@ -3,6 +3,7 @@
 Two lines that stay in their place on a terminal, plain lines elsewhere.
 """
 
+import re
 import time
 from types import TracebackType
 from typing import Self
@@ -50,7 +51,8 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A warning, which names its remedy; also when quiet."""
-        self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        wraps = not self.console.is_terminal
+        self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=wraps)
 
     def progress(self, text: str, done: float | None) -> None:
         """What is being done now; on a plain stderr one line per new thing, and none per step."""
@@ -58,7 +60,7 @@ class Progress:
         if self.status is not None:
             self.status.update(self._both())
         else:
-            self._print(self.doing.split(": step")[0])
+            self._print(re.split(": (?:first )?step", self.doing)[0])
 
     def _left(self, done: float) -> str:
         """How long it may still take, once enough is done to tell."""

@@ -1,6 +1,7 @@
 """The table of candidates and the sentence about the winner, for a terminal or a pipe."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from autotune.report.cost import cost_words
 from autotune.report.record import CandidateReport, Report, candidate_report
 from autotune.report.units import show_bytes, show_seconds
 
+NARROW = 100  # columns of a terminal
 COLUMNS = ("m", "b", "schedule", "predicted", "measured", "error", "bubble", "peak memory", "status")
 
 
@@ -23,7 +25,8 @@ def print_report(report: Report, console: Console) -> None:
     print_table(
         rows, winner, f"{headline(report)}; throughput in sequences/s, peak of the fullest rank{limit}", console
     )
-    console.print(conclusion(report), soft_wrap=True)
+    # In a pipe a sentence stays one line; on a terminal it is wrapped between words.
+    console.print(conclusion(report), soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
 def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Console) -> None:
@@ -37,15 +40,18 @@ def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Co
     console.print(
         f"Best prediction: m = {best.micro_batches} micro-batches of {best.micro_batch_size} under {best.schedule}, "
         f"{best.prediction.throughput_seq_s:.1f} sequences/s. autotune run confirms it by real runs.",
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
 
 
 def print_table(rows: Sequence[CandidateReport], winner: int | None, title: str, console: Console) -> None:
     """One row per candidate, the winner marked."""
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    narrow = console.width < NARROW
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("schedule", "status") else "right", no_wrap=name != "status")
+        justify: Literal["left", "right"] = "left" if name in ("schedule", "status") else "right"
+        header = name.replace(" ", "\n") if narrow else name
+        table.add_column(header, justify=justify, no_wrap=name != "status", min_width=11 if name == "status" else None)
     for index, row in enumerate(rows):
         table.add_row(*cells(row, index == winner), style="bold green" if index == winner else None)
     console.print(table)
@@ -84,7 +90,8 @@ def status(row: CandidateReport, is_winner: bool) -> str:
         return row.excluded or ("does not fit" if row.prediction.fits is False else "predicted")
     steps = len(row.measurement.step_times_s)
     words = "sweet spot, " if is_winner else ""
-    words += f"pruned after {steps} steps" if row.measurement.pruned else f"confirmed, {steps} steps"
+    counted = f"{steps} step{'' if steps == 1 else 's'}"
+    words += f"pruned after {counted}" if row.measurement.pruned else f"confirmed, {counted}"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
     words += f", machine {row.pace:.2f}x slower then" if row.pace and abs(row.pace - 1) > 0.005 else ""
     words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)

@@ -84,7 +84,7 @@ def is_usual_again(search: "Search") -> bool:
 
 def why_over(search: "Search", finalists: list[int], rounds: int) -> str:
     """Why no further round is needed, or nothing."""
-    after = f" after {rounds} rounds" if rounds else " by the trials"
+    after = f" after {rounds} round{'' if rounds == 1 else 's'}" if rounds else " by the trials"
     standings = search.standings()
     leaner = [index for index in finalists if leanness(standings[index]) < leanness(standings[finalists[0]])]
     is_fast_enough = search.confidence(is_of_measured=True) >= SURE
