@@ -17,7 +17,7 @@ from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 from autotune.report.recorded import recorded_step
 from tests.bench.replay import candidates, recorded
 
-RANKS, STEPS = (2, 4, 8), 3
+RANKS, STEPS = (2, 4, 8), 1
 
 
 def main() -> None:

@@ -94,8 +94,10 @@ def stacked(labels: Labels, parts: dict[str, list[float]], colours: dict[str, st
         tips = [("", "@label"), (name, f"@{name}{{0.000}} {unit}")]
         plot.add_tools(HoverTool(renderers=[bar], tooltips=tips))
     plot.y_range.start = 0
-    if len(labels) > MOST_LABELS:
-        plot.xaxis.major_label_text_font_size = "0pt"  # the bar under the pointer is named
+    # On a telephone the labels of fourteen bars just fit; where there are too many, the bar under the pointer is named.
+    plot.xaxis.major_label_text_font_size = "9px" if len(labels) <= MOST_LABELS else "0px"
+    if labels and isinstance(labels[0], tuple):
+        plot.xaxis.group_text_font_size = "9px"
     plot.add_layout(plot.legend[0], "right")
     return plot
 
