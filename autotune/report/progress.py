@@ -3,7 +3,6 @@
 Two lines that stay in their place on a terminal, plain lines elsewhere.
 """
 
-import re
 import time
 from types import TracebackType
 from typing import Self
@@ -60,7 +59,7 @@ class Progress:
         if self.status is not None:
             self.status.update(self._both())
         else:
-            self._print(re.split(": (?:first )?step", self.doing)[0])
+            self._print(self.doing.split(": step")[0])
 
     def _left(self, done: float) -> str:
         """How long it may still take, once enough is done to tell."""

@@ -19,7 +19,6 @@ def told(is_quiet=False, **terminal):
         shown.header(["device    cpu"])
         shown.progress("timing stages, round 1 of 3", 0.1)
         shown.progress("timing stages, round 1 of 3", 0.1)
-        shown.progress("m = 8 1F1B: first step, untimed", None)
         shown.progress("m = 8 1F1B: step 1, 0.251 s", None)
         shown.progress("m = 8 1F1B: step 2, 0.249 s", None)
         shown.known(LONG)
