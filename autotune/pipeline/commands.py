@@ -239,10 +239,13 @@ class Primed(Record):
     held_bytes: NonNegativeInt | None = None
 
 
+ActionName = Literal["forward", "backward", "input_gradient", "weight_gradient"]
+
+
 class RecordedAction(Record):
     """When a rank really began and ended an action, on the host's monotonic clock."""
 
-    name: Literal["forward", "backward", "input_gradient", "weight_gradient"]
+    name: ActionName
     stage: NonNegativeInt
     micro_batch: NonNegativeInt
     start_s: float
@@ -261,6 +264,11 @@ class StepTimes(Record):
     loss: float | None = None
     held_bytes: NonNegativeInt | None = None
     actions: tuple[RecordedAction, ...] = ()
+
+
+def step_seconds(step: Sequence[StepTimes]) -> float:
+    """From the first rank's start to the last one's end; ``step`` holds what every rank answered."""
+    return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
 
 
 class Reply(Record):

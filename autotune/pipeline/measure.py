@@ -8,7 +8,7 @@ from typing import Any
 
 from autotune.config import Workload
 from autotune.errors import DeviceError
-from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes
+from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes, step_seconds
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.workload.partition import stage_ranks
@@ -77,7 +77,7 @@ def measure_candidate(
         held.append([answer.held_bytes for answer in primed])
         for number in range(steps):
             answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s, idle_s)]
-            times.append(max(answer.end_s for answer in answers) - min(answer.start_s for answer in answers))
+            times.append(step_seconds(answers))
             held.append([answer.held_bytes for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)
             if not keep_going(number, times[-1]):

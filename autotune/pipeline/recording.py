@@ -1,12 +1,12 @@
 """When a rank really begins and ends each action of a step, for a timeline to be laid beside the predicted one."""
 
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from autotune.pipeline.commands import RecordedAction
+from autotune.pipeline.commands import ActionName, RecordedAction
 from autotune.pipeline.device import Device
 
-RECORDED = ("forward", "backward", "input_gradient", "weight_gradient")
+RECORDED = get_args(ActionName)
 """Of all that ``autotune.pipeline.watch`` is told of, the actions of a schedule."""
 
 

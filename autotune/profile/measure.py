@@ -28,6 +28,7 @@ from autotune.pipeline.commands import (
     TimeOptimizer,
     TimeStage,
     Waits,
+    step_seconds,
 )
 from autotune.pipeline.measure import build, by_stage
 from autotune.pipeline.ranks import RankFailure, Ranks
@@ -159,7 +160,7 @@ class Measurer:
         gaps: list[float] = []
         for _ in range(steps):
             step = [StepTimes.model_validate(answer) for answer in self.ask(Step(record=True))]
-            walls.append(max(rank.end_s for rank in step) - min(rank.start_s for rank in step))
+            walls.append(step_seconds(step))
             busy.append(sum(action.end_s - action.start_s for rank in step for action in rank.actions))
             between = [b.start_s - a.end_s for rank in step for a, b in pairwise(rank.actions)]
             gaps.append(max(0.0, sorted(between)[len(between) // 4]))

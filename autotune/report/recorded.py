@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from autotune.pipeline.commands import StepTimes
+from autotune.pipeline.commands import StepTimes, step_seconds
 from autotune.predict.schedules import Action, Kind, Schedule
 from autotune.report.record import RecordedStep
 
@@ -11,7 +11,7 @@ KINDS: dict[str, Kind] = {"forward": "F", "backward": "B", "input_gradient": "I"
 
 def recorded_step(candidate: int, schedule: Schedule, steps: Sequence[Sequence[StepTimes]]) -> RecordedStep:
     """Of ``steps``, by step and rank, the one of median length, its actions in the order of the schedule."""
-    chosen = sorted(steps, key=length)[len(steps) // 2]
+    chosen = sorted(steps, key=step_seconds)[len(steps) // 2]
     begun = min(rank.start_s for rank in chosen)
     starts, ends = [], []
     for rank, times in enumerate(chosen):
@@ -19,9 +19,6 @@ def recorded_step(candidate: int, schedule: Schedule, steps: Sequence[Sequence[S
         row = [found[action] for action in schedule.actions(rank)]
         starts.append(tuple(one.start_s - begun for one in row))
         ends.append(tuple(one.end_s - begun for one in row))
-    return RecordedStep(candidate=candidate, step_time_s=length(chosen), starts_s=tuple(starts), ends_s=tuple(ends))
-
-
-def length(step: Sequence[StepTimes]) -> float:
-    """Seconds from the first rank's start to the last one's end."""
-    return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
+    return RecordedStep(
+        candidate=candidate, step_time_s=step_seconds(chosen), starts_s=tuple(starts), ends_s=tuple(ends)
+    )

@@ -62,6 +62,11 @@ class Step:
         return self.timeline.schedule
 
     @property
+    def each(self) -> tuple["Step", ...]:
+        """The step, and the real one where it is known."""
+        return (self, self.recorded) if self.recorded else (self,)
+
+    @property
     def source(self) -> str:
         """Where its times come from."""
         return "measured" if self.is_recorded else "predicted"

@@ -57,10 +57,8 @@ def print_timeline(step: Step, console: Console, width: int | None = None) -> No
     """Prints the drawing, below it to the same scale that of the real step, where it is known, and what they show in
     words; colour where the console has it."""
     width = width or console.width
-    lines = [*draw(step, width), Text()]
-    if step.recorded is not None:
-        end_s = max(step.timeline.makespan, step.recorded.timeline.makespan)
-        lines = [line for one in (step, step.recorded) for line in (*draw(one, width, end_s), Text())]
+    end_s = max(one.timeline.makespan for one in step.each) if step.recorded else None
+    lines = [line for one in step.each for line in (*draw(one, width, end_s), Text())]
     for line in [*lines, *map(Text, in_words(step))]:
         console.print(line, soft_wrap=True, highlight=False)
 

@@ -71,13 +71,12 @@ def trace_document(step: Step) -> dict[str, Any]:
     Format: "Trace Event Format" of Chromium, JSON object form. Times are rounded to whole nanoseconds before lengths
     are taken, so that an event never reaches into the next one of its thread.
     """
-    steps = (step, step.recorded) if step.recorded else (step,)
     return {
         "displayTimeUnit": "ms",
         "otherData": {"unit_times": step.unit_times, "micro_batch_size": step.micro_batch_size},
         "traceEvents": [
             event
-            for process, one in enumerate(steps)
+            for process, one in enumerate(step.each)
             for event in (*names(one, process), *(event_of(action, process) for action in actions(one)))
         ],
     }

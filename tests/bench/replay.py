@@ -10,7 +10,7 @@ from itertools import product
 from statistics import median
 from typing import get_args
 
-from autotune.config import ScheduleName
+from autotune.config import ScheduleName, Workload
 from autotune.pipeline.commands import Cut, Prepare, StageTime
 from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.outcome import Measurement
@@ -60,14 +60,20 @@ def candidates(ranks: int, virtual_stages: int) -> Iterator[Candidate]:
                 )
 
 
+def made_ready(ranks: int, virtual_stages: int, shape: str, live: Ranks) -> tuple[Workload, Profile]:
+    """Builds the waiting stages; what the ranks were told to build, and the profile with this machine's links and
+    overheads."""
+    profile = recorded(ranks, virtual_stages, shape)
+    workload = replay_workload(profile, batch=ranks)
+    build(live, workload, Cut(virtual_stages=virtual_stages))
+    return workload, calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,), print))
+
+
 def one_round(
     ranks: int, virtual_stages: int, shape: str, live: Ranks
 ) -> Iterator[tuple[Key, float, tuple[float, ...]]]:
     """Measures links and the runtime's cost, then every candidate; gives its predicted step and its measured ones."""
-    profile = recorded(ranks, virtual_stages, shape)
-    workload = replay_workload(profile, batch=ranks)
-    build(live, workload, Cut(virtual_stages=virtual_stages))
-    profile = calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,), print))
+    workload, profile = made_ready(ranks, virtual_stages, shape, live)
     for candidate in candidates(ranks, virtual_stages):
         prediction = predict(profile, candidate, None)
         plan = Prepare(**candidate.model_dump(), waits=waits_for(profile, 1))

@@ -5,17 +5,15 @@ The ranks, schedules and messages of the ``replay`` part, one calibration for ea
 
 from statistics import median
 
-from autotune.pipeline.commands import Cut, Prepare
-from autotune.pipeline.measure import build, record_steps
+from autotune.pipeline.commands import Prepare
+from autotune.pipeline.measure import record_steps
 from autotune.pipeline.ranks import Ranks
-from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
-from autotune.profile.record import Environment
-from autotune.profile.replay import replay_workload, replayed_profile, waits_for
+from autotune.profile.replay import waits_for
 from autotune.report.recorded import recorded_step
-from tests.bench.replay import candidates, recorded
+from tests.bench.replay import candidates, made_ready
 
 RANKS, STEPS = (2, 4, 8), 1
 
@@ -26,10 +24,7 @@ def main() -> None:
     for ranks in RANKS:
         for virtual_stages in (1, 2):
             with Ranks(ranks, "cpu") as live:
-                profile = recorded(ranks, virtual_stages, "unequal")
-                workload = replay_workload(profile, batch=ranks)
-                build(live, workload, Cut(virtual_stages=virtual_stages))
-                profile = calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,), print))
+                workload, profile = made_ready(ranks, virtual_stages, "unequal", live)
                 for candidate in candidates(ranks, virtual_stages):
                     schedule = build_schedule(candidate.schedule, ranks, candidate.micro_batches, virtual_stages)
                     timeline = simulate(schedule, stage_costs(profile, 1, schedule))

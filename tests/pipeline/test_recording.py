@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from autotune.pipeline.commands import Cut, Prepare, StageTime
+from autotune.pipeline.commands import Cut, Prepare, StageTime, step_seconds
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.measure import build, record_steps
 from autotune.pipeline.ranks import Ranks
@@ -17,7 +17,7 @@ from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
-from autotune.report.recorded import length, recorded_step
+from autotune.report.recorded import recorded_step
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6
@@ -71,7 +71,7 @@ def test_computing_ranks_are_recorded_too_and_only_when_asked():
         assert [len(rank.actions) for step in steps for rank in step] == [2 * M] * 4
         one = steps[0][0]
         assert one.start_s <= one.actions[0].start_s < one.actions[0].end_s <= one.actions[1].start_s
-        assert length(steps[0]) > 0
+        assert step_seconds(steps[0]) > 0
 
 
 def test_what_is_no_action_of_a_schedule_is_not_recorded():

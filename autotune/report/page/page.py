@@ -71,7 +71,7 @@ def sections_of(report: Report) -> list[Section]:
     stand_in = f" ({curve[0].schedule} where m is too small for it)" if curve[0].schedule != curve[-1].schedule else ""
     name = f"{curve[-1].schedule}{stand_in}"
     memory = plots.memory(report, curve)
-    pareto = plots.pareto(report)
+    pareto, ran = plots.pareto(report), in_order(report)
     return [
         Section(
             "Throughput",
@@ -120,7 +120,7 @@ def sections_of(report: Report) -> list[Section]:
         Section(
             "Real runs",
             "In the order in which they were made; each at the figure that all its steps gave in the end.",
-            [plots.history(in_order(report))] if len(in_order(report)) > 1 else [],
+            [plots.history(ran)] if len(ran) > 1 else [],
             ("when", "candidate", "steps", "step times", "sequences/s", "outcome"),
             history(report),
         ),
@@ -170,7 +170,7 @@ def timelines(report: Report, spot: CandidateReport | None) -> Section:
     """The winner's step, the real one too where it was recorded, and that of the naive m = 1, to the same scale."""
     naive = next((row for row in report.candidates if row.micro_batches == 1), None)
     known = [step for row in (spot, naive) if row is not None and (step := step_of(report, row)) is not None]
-    steps = [one for step in known for one in (step, step.recorded) if one is not None]
+    steps = [one for step in known for one in step.each]
     end_s = max((step.timeline.makespan for step in steps), default=0.0)
     ranks = [
         [f"m = {step.schedule.micro_batches} {step.name}, {step.source}", str(rank), *map(show_seconds, (busy, idle))]
