@@ -23,6 +23,7 @@ LAYERS = [
     "tune",
     "forecast",
     "flags",
+    "reading",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}
