@@ -21,6 +21,7 @@ from autotune.flags import (
     Fresh,
     Heads,
     Hidden,
+    HostTimeout,
     Json,
     Layers,
     MemoryLimit,
@@ -35,8 +36,11 @@ from autotune.flags import (
     Quiet,
     RecordedProfile,
     RecordTimeline,
+    RendezvousFlag,
+    RunId,
     Sampler,
     ScheduleFlag,
+    SecretFile,
     Seed,
     SeqLen,
     Stages,
@@ -108,6 +112,10 @@ def run(
     tolerance: Tolerance = None,
     explore_limit: ExploreLimit = None,
     record_timeline: RecordTimeline = None,
+    rendezvous: RendezvousFlag = None,
+    secret_file: SecretFile = None,
+    run_id: RunId = None,
+    host_timeout: HostTimeout = None,
     out: Out = None,
     state_dir: StateDir = None,
     fresh: Fresh = None,
@@ -156,6 +164,10 @@ def profile(
     micro_batch_size: MicroBatchSize = None,
     device: Device = None,
     memory_limit: MemoryLimit = None,
+    rendezvous: RendezvousFlag = None,
+    secret_file: SecretFile = None,
+    run_id: RunId = None,
+    host_timeout: HostTimeout = None,
     out: Out = Path("profile.json"),
     state_dir: StateDir = None,
     fresh: Fresh = None,
@@ -177,6 +189,21 @@ def profile(
         print_json(measured)
     else:
         sys.stdout.write(f"{settings.out}: {len(measured.stages)} stages; autotune predict {settings.out} reads it\n")
+
+
+@app.command(epilog="Example: torchrun --nnodes 2 --nproc-per-node 4 ... -m autotune worker --rendezvous HOST:29600")
+def worker(
+    rendezvous: Annotated[
+        str, Flag(help="HOST:PORT of autotune run; auto: the host that torchrun or Slurm name first.")
+    ] = "auto",
+    secret_file: SecretFile = None,
+    host_timeout: HostTimeout = None,
+) -> None:
+    """Keep one rank of a pipeline over several hosts, for the autotune run at the rendezvous."""
+    from autotune.hosts import work
+
+    flags = {"rendezvous": rendezvous, "secret_file": secret_file, "host_timeout": host_timeout}
+    work(flags, lambda line: print(f"autotune: {line}", file=sys.stderr, flush=True))
 
 
 @app.command(epilog="Example: autotune predict profile.json --batch 64 --micro-batches 4,8,16")

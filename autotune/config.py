@@ -182,6 +182,20 @@ class Config(Record):
     record_timeline: Annotated[
         bool, Field(description="record when every action of a few real steps of the pick begins and ends")
     ] = False
+    rendezvous: Annotated[
+        str | None,
+        Field(description="HOST:PORT of this host where the workers of all ranks come to; default: ranks run here"),
+    ] = None
+    secret_file: Annotated[
+        Path | None, Field(description="file with the secret that workers share; default: AUTOTUNE_SECRET holds it")
+    ] = None
+    run_id: Annotated[
+        str | None,
+        Field(description="torchrun's --rdzv-id; default: the number of the Slurm job, or torchrun's default"),
+    ] = None
+    host_timeout: Annotated[
+        float, BeforeValidator(parse_seconds), Field(gt=0, description="seconds for a host to come, or to come back")
+    ] = 300.0
     seed: Annotated[int, Field(ge=0, description="seeds weights and data")] = 0
 
     @model_validator(mode="after")

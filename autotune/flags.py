@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 WORKLOAD = "Workload"
+HOSTS = "Several hosts"
 CANDIDATES = "Candidates"
 Flag = typer.Option
 
@@ -61,6 +62,22 @@ Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")
 RecordTimeline = Annotated[
     bool | None,
     Flag("--record-timeline", help="Record a few real steps of the pick, action by action, for autotune timeline."),
+]
+RendezvousFlag = Annotated[
+    str | None,
+    Flag(
+        "--rendezvous",
+        help="HOST:PORT of this host where workers come to; auto: see the README [default: ranks run here].",
+        rich_help_panel=HOSTS,
+    ),
+]
+SecretFile = Annotated[
+    Path | None,
+    Flag(help="File with the secret of all workers [default: AUTOTUNE_SECRET holds it].", rich_help_panel=HOSTS),
+]
+RunId = Annotated[str | None, Flag(help="The --rdzv-id of the workers' torchrun.", rich_help_panel=HOSTS)]
+HostTimeout = Annotated[
+    str | None, Flag(help="How long to wait for a host, such as 5m [default: 300s].", rich_help_panel=HOSTS)
 ]
 Seed = Annotated[int | None, Flag(help="Seed of weights, data and order [default: 0].")]
 VerifyEnvironment = Annotated[

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 from autotune.config import Config
+from autotune.errors import UsageError
 from autotune.findings import exclusions, goal_of
 from autotune.job import Events, Job, prepare_job
-from autotune.pipeline.ranks import matrix_rate
+from autotune.pipeline.process import matrix_rate
 from autotune.predict.predict import predict
 from autotune.profile.assumed import assumed_profile
 from autotune.profile.cache import cached_profile, profile_path
@@ -29,6 +30,8 @@ class Basics(NamedTuple):
 def forecast(config: Config, events: Events) -> Forecast:
     """The expected cost of ``tune`` with the same config. Starts no rank and writes nothing."""
     check_sampler(config.sampler)
+    if config.rendezvous is not None:
+        raise UsageError("--dry-run looks at this host alone; leave --rendezvous out")
     job = prepare_job(config, events)
     known = basics(job)
     predictions = [predict(known.profiles[c.virtual_stages], c, job.memory_limit) for c in job.candidates]

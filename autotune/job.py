@@ -1,6 +1,7 @@
 """What is settled before the search: Config -> Job, and the profiles that its predictions are made from."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 
 from autotune.config import SPLIT_BACKWARD, Config, Workload, WorkloadFacts, load_config
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
+from autotune.hosts import common_environment
 from autotune.pipeline.commands import Cut, StageFacts
 from autotune.pipeline.measure import build, describe
-from autotune.pipeline.ranks import RankFailure, Ranks, survey
+from autotune.pipeline.process import survey
+from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.pipeline.rendezvous import Rendezvous
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import candidates_for
 from autotune.predict.record import Candidate
@@ -105,16 +109,18 @@ def choose_device(config: Config, environment: Environment, recorded: Profile | 
     return environment
 
 
-def prepare_job(config: Config, events: Events) -> Job:
-    """Looks at the machine and settles sizes, candidates and limits; starts no rank yet."""
+def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = None) -> Job:
+    """Looks at the machine, or at the hosts that are at the ``rendezvous``, and settles sizes, candidates and limits;
+    starts no rank yet."""
     recorded = read_profile(config.profile) if config.profile else None
     events.progress("looking at the devices", None)
-    environment = choose_device(config, Environment.model_validate(survey()), recorded)
+    seen = common_environment(rendezvous) if rendezvous else Environment.model_validate(survey())
+    environment = choose_device(config, seen, recorded)
     if recorded is not None:
-        return replay_job(config, environment, recorded, events)
+        return replay_job(config, environment, recorded, events, rendezvous)
     kind = environment.device or "cpu"
     workload = config.workload(kind)
-    sharing = workload.stages if kind == "cpu" else 1
+    sharing = most_on_a_host(environment, workload.stages) if kind == "cpu" else 1
     limit = config.memory_limit or (environment.memory_bytes or 0) // sharing
     candidates, notes = candidates_for(
         job_counts(config),
@@ -125,11 +131,13 @@ def prepare_job(config: Config, events: Events) -> Job:
         workload.batch,
         config.micro_batch_size,
     )
-    ranks = Ranks(workload.stages, kind, memory_limit=limit or None)
+    ranks = Ranks(workload.stages, kind, memory_limit=limit or None, rendezvous=rendezvous)
     return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), notes)
 
 
-def replay_job(config: Config, environment: Environment, recorded: Profile, events: Events) -> Job:
+def replay_job(
+    config: Config, environment: Environment, recorded: Profile, events: Events, rendezvous: Rendezvous | None
+) -> Job:
     """The same for ranks that replay a recorded profile: what the profile says is settled already."""
     if "stages" in config.model_fields_set and config.stages != recorded.ranks:
         raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
@@ -140,10 +148,15 @@ def replay_job(config: Config, environment: Environment, recorded: Profile, even
     )
     workload = replay_workload(recorded, batch)
     facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})
-    sharing = recorded.ranks if recorded.environment.device == "cpu" else 1
+    sharing = most_on_a_host(recorded.environment, recorded.ranks) if recorded.environment.device == "cpu" else 1
     limit = config.memory_limit or (recorded.environment.memory_bytes or 0) // sharing or None
-    ranks = Ranks(recorded.ranks, "cpu")
+    ranks = Ranks(recorded.ranks, "cpu", rendezvous=rendezvous)
     return announce(Job(settled, environment, workload, facts, limit, candidates, ranks, events, recorded), notes)
+
+
+def most_on_a_host(environment: Environment, ranks: int) -> int:
+    """How many ranks the fullest host has."""
+    return max(Counter(environment.hosts).values(), default=ranks)
 
 
 def job_counts(config: Config) -> tuple[int, ...]:
@@ -153,6 +166,9 @@ def job_counts(config: Config) -> tuple[int, ...]:
 
 def announce(job: Job, notes: list[str]) -> Job:
     """Says what will be tried, and what not."""
+    if rendezvous := job.ranks.rendezvous:
+        job.warnings += rendezvous.turned_away
+        rendezvous.on_warning = job.warn
     job.events.header(header(job))
     for note in notes:
         job.warn(note)
@@ -175,11 +191,18 @@ def header(job: Job) -> list[str]:
     }
     sizes = "".join(f", {name} {value}" for name, value in known.items() if value is not None)
     kinds = "".join(f", {value}" for value in (work.precision, work.optimizer) if value is not None)
-    return [
+    lines = [
         f"device    {here.device}{': ' if devices else ''}{devices}, torch {here.torch_version}{limit}",
         f"workload  {f'{work.layers} layers' if work.layers else 'model'} in {work.stages} stages{sizes}{kinds}",
         f"batch     {work.batch} sequences, m in {counts} micro-batches{fixed}, {schedules}",
     ]
+    return [*lines, f"hosts     {places(here.hosts)}"] if here.hosts else lines
+
+
+def places(hosts: tuple[str, ...]) -> str:
+    """``alpha: ranks 0, 1; beta: ranks 2, 3``."""
+    ranks = {host: [str(rank) for rank, at in enumerate(hosts) if at == host] for host in hosts}
+    return "; ".join(f"{host}: rank{'s' * (len(here) > 1)} {', '.join(here)}" for host, here in ranks.items())
 
 
 def check_weights(job: Job, static_bytes: list[int], virtual_stages: int) -> None:

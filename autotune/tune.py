@@ -11,11 +11,13 @@ from optuna.exceptions import StorageInternalError
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.findings import Findings, exclusions, goal_of
+from autotune.hosts import rendezvous_of
 from autotune.job import Events, Job, obtain_profile, prepare_job, writable
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate, record_steps
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.pipeline.ranks import RankFailure, load_torch
+from autotune.pipeline.process import load_torch
+from autotune.pipeline.ranks import RankFailure
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.predict.schedules import build_schedule
@@ -120,12 +122,13 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     load_torch()  # takes seconds, which the controller has its own libraries to load in
     load_storage()
     import_module("autotune.report.page.page")
-    job = prepare_job(config, events)
-    job.command = command
-    with locked(lock_path(job)):
-        for path in (config.out, page_file(config.out)):
-            remove_leftovers(path)
-        return profile_and_search(job)
+    with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
+        job = prepare_job(config, events, rendezvous)
+        job.command = command
+        with locked(lock_path(job)):
+            for path in (config.out, page_file(config.out)):
+                remove_leftovers(path)
+            return profile_and_search(job)
 
 
 def lock_path(job: Job) -> Path:
@@ -295,12 +298,13 @@ def profile_only(config: Config, events: Events) -> Profile:
     writable(config.out)
     if config.device == "replay":
         raise UsageError("--device replay has a profile already; autotune run replays it")
-    job = prepare_job(config, events)
-    try:
-        profile, _ = obtain_profile(job, job.cuts[0])
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before the profile was complete; nothing was written") from None
-    finally:
-        job.ranks.stop()
+    with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
+        job = prepare_job(config, events, rendezvous)
+        try:
+            profile, _ = obtain_profile(job, job.cuts[0])
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted before the profile was complete; nothing was written") from None
+        finally:
+            job.ranks.stop()
     write_record(config.out, profile)
     return profile

@@ -18,6 +18,7 @@ LAYERS = [
     "predict",
     "search",
     "report",
+    "hosts",
     "job",
     "findings",
     "tune",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.watch import Action, last_action
+from autotune.pipeline.wire import Look
 
 WORDS_LINES, WORDS_CHARACTERS = 5, 500  # of a rank's stderr that are kept
+WORDS_BYTES = 2**14  # of its end, in which they are looked for
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -52,39 +54,49 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
-def death(rank: int, exit_code: int | None, folder: Path, was_out_of_memory: bool) -> Failure:
+def take_look(pid: int, folder: Path, rank: int) -> Look:
+    """What is to be seen now of the rank whose process this is."""
+    return Look(
+        cpu_s=cpu_seconds(pid),
+        is_stopped=is_stopped(pid),
+        action=last_action(doing_file(folder, rank)),
+        words=tuple(last_words(folder, rank)),
+    )
+
+
+def death(rank: int, exit_code: int | None, look: Look, was_out_of_memory: bool) -> Failure:
     """Describes a rank that has gone.
 
     SIGKILL is what the kernel sends when memory runs out, but anyone can send it: it counts as that only where the
     kernel has counted it too.
     """
     if exit_code == -signal.SIGKILL and was_out_of_memory:
-        return failure("out_of_memory", rank, "killed by the kernel, which had no memory left", folder)
+        return failure("out_of_memory", rank, "killed by the kernel, which had no memory left", look)
     if exit_code is not None and exit_code < 0:
-        return failure("crash", rank, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", folder)
-    return failure("crash", rank, f"exited with status {exit_code}", folder)
+        return failure("crash", rank, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", look)
+    return failure("crash", rank, f"exited with status {exit_code}", look)
 
 
-def silence(pids: dict[int, int], folder: Path) -> Failure:
-    """Describes ranks that did not answer in time, by rank their process.
+def silence(looks: dict[int, Look]) -> Failure:
+    """Describes ranks that did not answer in time, by rank what is to be seen of them.
 
     A rank that was stopped is to blame, or the only one that is silent or in the midst of an action.
     """
-    stopped = [rank for rank, pid in pids.items() if is_stopped(pid)]
+    stopped = [rank for rank, look in looks.items() if look.is_stopped]
     if stopped:
-        return failure("hang", stopped[0], "stopped by a signal", folder)
-    actions = {rank: last_action(doing_file(folder, rank)) for rank in pids}
+        return failure("hang", stopped[0], "stopped by a signal", looks[stopped[0]])
+    actions = {rank: look.action for rank, look in looks.items()}
     busy = [rank for rank, action in actions.items() if action and action.stage is not None and not action.has_ended]
-    for blamed in (list(pids), busy):
+    for blamed in (list(looks), busy):
         if len(blamed) == 1:
-            return failure("hang", blamed[0], "did not answer in time", folder)
+            return failure("hang", blamed[0], "did not answer in time", looks[blamed[0]])
     told = "; ".join(f"rank {rank}: {action or 'nothing known'}" for rank, action in actions.items())
     return Failure(kind="hang", message=f"no rank answered in time ({told})")
 
 
-def failure(kind: FailureKind, rank: int, what: str, folder: Path) -> Failure:
+def failure(kind: FailureKind, rank: int, what: str, look: Look) -> Failure:
     """A failure of ``rank``, with what it was doing and what it said."""
-    action, words = last_action(doing_file(folder, rank)), last_words(folder, rank)
+    action, words = look.action, look.words
     return Failure(
         kind=kind,
         rank=rank,
@@ -102,8 +114,12 @@ def place(rank: int, action: Action | None) -> str:
 
 def last_words(folder: Path, rank: int) -> list[str]:
     """The last lines that a rank wrote to its stderr."""
-    log = log_file(folder, rank)
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    try:
+        with log_file(folder, rank).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - WORDS_BYTES))
+            lines = log.read().decode(errors="replace").split("\n")
+    except OSError:
+        return []
     said = [line.strip() for line in lines if line.strip() and not line.startswith("USDT:")]
     return [line[:WORDS_CHARACTERS] for line in said[-WORDS_LINES:]]
 

@@ -160,7 +160,7 @@ class CpuDevice:
 
 
 class CudaDevice:
-    """GPU number ``rank`` of this host."""
+    """GPU number ``rank`` of this host, ``rank`` being the rank's number on it."""
 
     kind = "cuda"
     backend = "nccl"
@@ -268,5 +268,5 @@ def counts_tensors() -> bool:
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:
-    """The device of ``rank`` among ``ranks`` on this host; ``kind`` is "cpu" or "cuda"."""
+    """The device of the ``rank``-th of ``ranks`` on this host; ``kind`` is "cpu" or "cuda"."""
     return CudaDevice(rank) if kind == "cuda" else CpuDevice(ranks)

@@ -23,11 +23,13 @@ from autotune.config import Workload
 from autotune.pipeline import commands
 from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
+from autotune.pipeline.meeting import meeting_point, use_interface
 from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.recording import Recording
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
 from autotune.pipeline.watch import Watch
+from autotune.pipeline.wire import MET, Seat
 from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
 from autotune.workload.partition import layers_per_stage, stage_ranks
 
@@ -278,28 +280,22 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(
-    rank: int,
-    ranks: int,
-    kind: str,
-    folder: str,
-    connection: Connection,
-    memory_limit: int | None,
-    model: Model = GPT,
-) -> None:
-    """The life of a rank: joins the others over a file store in ``folder``, then obeys until the pipe closes."""
-    quieten(log_file(Path(folder), rank))
+def serve(seat: Seat, folder: str, connection: Connection, model: Model = GPT) -> None:
+    """The life of a rank: meets the others, then obeys until the pipe closes."""
+    quieten(log_file(Path(folder), seat.rank))
     exit_with_controller(folder)
-    watch = Watch(doing_file(Path(folder), rank))
-    # Nothing may listen on any other interface than loopback.
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
-    device = open_device(kind, rank, ranks)
-    dist.init_process_group(device.backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    watch = Watch(doing_file(Path(folder), seat.rank))
+    device = open_device(seat.device, seat.local_rank, seat.local_ranks)
+    use_interface(seat.address)
+    store = meeting_point(seat, folder, connection)
+    dist.init_process_group(device.backend, store=store, rank=seat.rank, world_size=seat.ranks)
     device.meet()
-    if memory_limit is not None:
-        device.limit(memory_limit)
+    if seat.address is not None:
+        connection.send_bytes(MET)
+    if seat.memory_limit is not None:
+        device.limit(seat.memory_limit)
     watch.end()
-    me = Rank(rank, ranks, device, watch, model)
+    me = Rank(seat.rank, seat.ranks, device, watch, model)
     while True:
         try:
             message = connection.recv_bytes()

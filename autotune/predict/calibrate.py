@@ -67,7 +67,8 @@ def nudged(profile: Profile, name: str, change: float) -> Profile:
         return profile.model_copy(update={name: max(LEAST[name], profile.message_overhead_s + change)})
     assert profile.shared is not None
     crowding = min(MOST_CROWDING, max(LEAST[name], profile.shared.crowding + change))
-    return profile.model_copy(update={"shared": Shared.of(profile.shared.resources, profile.ranks, crowding)})
+    together = len(profile.shared.slowdown)
+    return profile.model_copy(update={"shared": Shared.of(profile.shared.resources, together, crowding)})
 
 
 def explained(profile: Profile, runs: Sequence[Calibration]) -> Seconds:

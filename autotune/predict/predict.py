@@ -121,7 +121,14 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         activation_link=[link_seconds(profile, here, there, message) for here, there in boundaries],
         gradient_link=[link_seconds(profile, there, here, message) for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
+        hosts=profile.hosts,
     )
+
+
+def pace_together(profile: Profile) -> float:
+    """How many times slower a rank runs while all of its host compute; of the fullest host."""
+    together = max(profile.hosts.count(host) for host in profile.hosts)
+    return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
 
 
 def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
@@ -129,7 +136,7 @@ def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
     seconds = [0.0] * schedule.ranks
     for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
         seconds[rank] += stage.optimizer_s
-    pace = slowdown_with(schedule.ranks, profile.shared.slowdown) if profile.shared else 1.0
+    pace = pace_together(profile)
     return [own * pace for own in seconds]
 
 
@@ -157,7 +164,7 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     """
     shared = profile.shared is not None
     chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
-    pace = slowdown_with(profile.ranks, profile.shared.slowdown) if profile.shared else 1.0
+    pace = pace_together(profile)
     share = min(1.0, chain * pace * overhead_s / step_time_s)
     spread = relative_spread(profile, candidate.micro_batch_size)
     return Uncertainty(

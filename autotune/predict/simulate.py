@@ -26,6 +26,7 @@ class Costs:
     no core is used meanwhile. Zero where both stages sit on the same rank.
     ``slowdown[k-1]``: with k ranks computing at once each runs that many times slower (ranks that share a host's
     cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
+    ``hosts[r]``: a number for the host of rank r, whose cores only its own ranks share. None: all are on one.
     """
 
     forward: Sequence[float]
@@ -35,6 +36,7 @@ class Costs:
     activation_link: Sequence[float]
     gradient_link: Sequence[float]
     slowdown: Sequence[float] | None = None
+    hosts: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Refuses lists of unequal length."""
@@ -173,5 +175,5 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
     program = program_of(schedule, receives)
     seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     if costs.slowdown is not None:
-        return Timeline(program, *run_shared(program, seconds, delay, costs.slowdown))
+        return Timeline(program, *run_shared(program, seconds, delay, costs.slowdown, costs.hosts))
     return Timeline(program, *run(program, seconds, delay))

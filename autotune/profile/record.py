@@ -17,7 +17,10 @@ ROUNDS = 3
 
 
 class Environment(Record):
-    """The machine and software behind the figures. ``memory_bytes`` is what one rank may use."""
+    """The machine and software behind the figures. ``memory_bytes`` is what the smallest device, or host, has.
+
+    ``hosts``: the name of each rank's host, by rank; nothing where there is but the one. ``cores``: of the smallest.
+    """
 
     device: str | None = None
     devices: tuple[str, ...] = ()
@@ -30,6 +33,7 @@ class Environment(Record):
     cuda_version: str | None = None
     nccl_version: str | None = None
     driver_version: str | None = None
+    hosts: tuple[str, ...] = ()
 
 
 class StageProfile(Record):
@@ -66,18 +70,24 @@ class StageProfile(Record):
 
 
 class Link(Record):
-    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
+    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back.
+
+    ``bandwidth_bytes_s``: while nothing else is under way. ``together_bytes_s``: while all links carry a message at
+    once, both ways; of links between hosts, which may share an uplink. None where not measured.
+    """
 
     from_: NonNegativeInt = Field(alias="from")
     to: NonNegativeInt
     latency_s: NonNegativeFloat = 0.0
     bandwidth_bytes_s: PositiveFloat | None = None
+    together_bytes_s: PositiveFloat | None = None
 
     model_config = Record.model_config | {"populate_by_name": True}
 
     def seconds(self, message_bytes: int) -> float:
-        """Seconds that one message is on its way."""
-        return self.latency_s + (message_bytes / self.bandwidth_bytes_s if self.bandwidth_bytes_s else 0.0)
+        """Seconds that one message is on its way, at the lower bandwidth: a slow link is in use most of the time."""
+        rates = [rate for rate in (self.bandwidth_bytes_s, self.together_bytes_s) if rate is not None]
+        return self.latency_s + (message_bytes / min(rates) if rates else 0.0)
 
 
 class MessageSize(Record):
@@ -174,6 +184,13 @@ class Profile(Record):
         """p, the number of ranks."""
         return len(self.stages) // self.virtual_stages
 
+    @property
+    def hosts(self) -> tuple[int, ...]:
+        """A number for the host of each rank; all the same where the profile names none."""
+        names = self.environment.hosts or ("",) * self.ranks
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return tuple(numbers[name] for name in names)
+
     def message_size(self, micro_batch_size: int) -> int:
         """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
         rows = self.message_bytes
@@ -185,6 +202,15 @@ class Profile(Record):
         if len(self.stages) % self.virtual_stages:
             raise ValueError(
                 f"virtual_stages: {len(self.stages)} stages cannot lie {self.virtual_stages} to a rank; give a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_rank_has_a_host(self) -> Self:
+        if len(self.environment.hosts) not in (0, self.ranks):
+            raise ValueError(
+                f"environment.hosts: name the host of each of the {self.ranks} ranks, or none (given:"
+                f" {len(self.environment.hosts)} names)"
             )
         return self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from autotune.errors import AutotuneError
-from autotune.pipeline.ranks import survey
+from autotune.pipeline.process import survey
 from autotune.profile.record import Environment
 from autotune.records import Record
 from autotune.report.units import show_bytes

@@ -8,7 +8,7 @@ from typing import Any
 from autotune import __version__
 from autotune.config import WorkloadFacts
 from autotune.errors import InputError
-from autotune.pipeline.ranks import survey
+from autotune.pipeline.process import survey
 from autotune.profile.record import Environment
 from autotune.records import changed
 from autotune.report.record import Report

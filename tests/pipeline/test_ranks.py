@@ -41,7 +41,7 @@ def ranks():
 
 
 def pids(ranks):
-    return [process.pid for process in ranks._processes]
+    return [rank.process.pid for rank in ranks._live]
 
 
 def alive(pid):
@@ -247,7 +247,7 @@ if __name__ == "__main__":
     ranks = Ranks(2, "cpu")
     ranks.start()
     ranks.ask(Build(workload=Workload.model_validate_json({WORK.model_dump_json()!r})), 60)
-    print(*[process.pid for process in ranks._processes], flush=True)
+    print(*[rank.process.pid for rank in ranks._live], flush=True)
     ranks.ask(Ping(source=0, target=1, there_bytes=1, back_bytes=1, repeats=10**8), 90)
 """
     environment = os.environ | {"TMPDIR": str(tmp_path)}

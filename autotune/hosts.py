@@ -1,0 +1,90 @@
+"""A pipeline over several hosts, from flags and the launcher's environment: the rendezvous, and the worker that goes
+there."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from autotune import __version__
+from autotune.config import Config, load_config
+from autotune.errors import DeviceError, UsageError
+from autotune.pipeline.handshake import PORT, parse_address, read_secret
+from autotune.pipeline.host import Worker, launched_as
+from autotune.pipeline.rendezvous import Identity, Rendezvous
+from autotune.profile.record import Environment
+
+Tell = Callable[[str], None]
+NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
+FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
+"""Who tells the first host of an allocation: srun and Slurm's batch script, where the controller runs; torchrun."""
+
+
+def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Where ``--rendezvous auto`` is; raises UsageError where nothing tells."""
+    found = next((environment[name] for name in FIRST_HOST if environment.get(name)), None)
+    if found is None:
+        raise UsageError(
+            f"--rendezvous auto: none of {', '.join(FIRST_HOST)} is set; give HOST:PORT, such as 10.0.0.1:{PORT}"
+        )
+    return found, PORT
+
+
+def address_of(rendezvous: str) -> tuple[str, int]:
+    """Of ``HOST:PORT``, or ``auto``."""
+    return first_host(os.environ) if rendezvous == "auto" else parse_address(rendezvous)
+
+
+@contextmanager
+def rendezvous_of(config: Config, on_progress: Tell, on_warning: Tell) -> Iterator[Rendezvous | None]:
+    """The rendezvous of a run, all of whose workers have come; None where its ranks run here."""
+    if config.rendezvous is None:
+        yield None
+        return
+    run_id = config.run_id or os.environ.get("SLURM_JOB_ID", NO_RUN)
+    identity = Identity(__version__, version("torch"), run_id, config.stages)
+    secret = read_secret(config.secret_file)
+    address = address_of(config.rendezvous)
+    with Rendezvous(address, secret, identity, config.host_timeout, on_progress, on_warning) as rendezvous:
+        rendezvous.gather()
+        yield rendezvous
+
+
+def common_environment(rendezvous: Rendezvous) -> Environment:
+    """What all hosts have in common, the smallest where they differ in size; raises DeviceError where they differ in
+    kind. ``devices`` has that of every rank, of CPUs every kind once."""
+    seen = [Environment.model_validate(one) for one in rendezvous.environments]
+    for name in ("device", "cuda_version", "nccl_version"):
+        values = {getattr(one, name): host for one, host in zip(seen, rendezvous.hosts, strict=True)}
+        if len(values) > 1:
+            told = ", ".join(f"{value} on {host}" for value, host in values.items())
+            raise DeviceError(f"the hosts differ in {name}: {told}; give all of them the same")
+    devices: list[str] = []
+    local: Counter[str] = Counter()
+    for here, host in zip(seen, rendezvous.hosts, strict=True):
+        if here.device == "cuda":
+            if local[host] >= len(here.devices):
+                raise DeviceError(
+                    f"host {host} has {len(here.devices)} GPUs, but more workers; start one worker for each GPU"
+                )
+            devices.append(here.devices[local[host]])
+            local[host] += 1
+    return seen[0].model_copy(
+        update={
+            "devices": tuple(devices) or tuple(sorted({name for here in seen for name in here.devices})),
+            "cores": min(here.cores or 1 for here in seen),
+            "memory_bytes": min(here.memory_bytes or 0 for here in seen) or None,
+            "hosts": rendezvous.hosts,
+        }
+    )
+
+
+def work(flags: Mapping[str, Any], say: Tell) -> None:
+    """What ``autotune worker`` does: keeps one rank until the run is over."""
+    config = load_config(None, flags)
+    place = launched_as(os.environ)
+    Worker(
+        address_of(config.rendezvous or "auto"), read_secret(config.secret_file), place, config.host_timeout, say
+    ).run()

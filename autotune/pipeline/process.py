@@ -1,0 +1,147 @@
+"""One rank's process on this host, forked from a server that has torch loaded, and the pipe to it.
+
+The process that starts ranks never imports torch itself: that would cost it seconds.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from multiprocessing import forkserver, util
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import DeviceError
+from autotune.pipeline.deaths import death, oom_kills, take_look
+from autotune.pipeline.outcome import Failure
+from autotune.pipeline.wire import Look, Seat
+
+Run = Callable[[Seat, str, Connection], None]
+"""(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+class LocalRank:
+    """A live rank of this host. ``folder``: where its files are, which ``make_folder`` makes."""
+
+    def __init__(self, seat: Seat, folder: Path, run: Run | None = None) -> None:
+        self.rank, self.folder = seat.rank, folder
+        self._oom_kills = oom_kills()  # in our control group when it was started
+        self.connection, theirs = CONTEXT.Pipe()
+        arguments = (seat, str(folder), theirs)
+        name = f"autotune rank {seat.rank}"
+        self.process = CONTEXT.Process(target=run or run_rank, args=arguments, daemon=True, name=name)
+        self.process.start()
+        theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is ready for a command."""
+        return self.process.is_alive()
+
+    def send(self, message: bytes) -> None:
+        """Hands it a command; raises OSError where it has gone."""
+        self.connection.send_bytes(message)
+
+    def hear(self) -> bytes | Failure:
+        """What it says, once ``connection`` is ready; or how it died."""
+        try:
+            return self.connection.recv_bytes()
+        except (EOFError, OSError):
+            return self.death()
+
+    def look(self) -> Look:
+        """What is to be seen of it from outside."""
+        return take_look(int(self.process.pid or 0), self.folder, self.rank)
+
+    def lost(self, after_s: float) -> None:
+        """A process of this host is never out of sight."""
+
+    def death(self) -> Failure:
+        """Describes how it died."""
+        self.process.join(1.0)
+        return death(self.rank, self.process.exitcode, self.look(), oom_kills() != self._oom_kills)
+
+    def end(self) -> None:
+        """Ranks hold nothing worth saving, so they are killed."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """After ``end``: returns when it has gone."""
+        self.process.join()
+        self.connection.close()
+
+
+def make_folder() -> Path:
+    """A folder for the files of ranks, mode 0700: their rendezvous is the user's alone."""
+    return Path(tempfile.mkdtemp(prefix="ranks-", dir=util.get_temp_dir()))
+
+
+def remove_folder(folder: Path) -> None:
+    """Once the ranks have gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_rank(seat: Seat, folder: str, connection: Connection) -> None:
+    """Runs in the rank's process, where torch is loaded."""
+    from autotune.pipeline.worker import serve
+
+    serve(seat, folder, connection)
+
+
+def load_torch() -> None:
+    """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
+    CONTEXT.set_forkserver_preload(["autotune.pipeline.preload"])
+    folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/inductor")  # torch makes one when it is loaded
+    forkserver.ensure_running()
+
+
+def survey() -> dict[str, Any]:
+    """What torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    answer: dict[str, Any] = in_torch(run_survey)
+    return answer
+
+
+def matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Floating-point operations per second that one of ``ranks`` reaches in a large matrix product, timed here."""
+    return float(in_torch(run_matrix_rate, device, ranks, precision))
+
+
+def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
+    """What ``work(*arguments)`` returns in a process that has torch loaded: a JSON value."""
+    load_torch()
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=send_answer, args=(theirs, work, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        return json.loads(ours.recv_bytes())
+    except EOFError:
+        raise DeviceError("torch could not be loaded; run autotune doctor, or install torch again") from None
+    finally:
+        process.join()
+        ours.close()
+
+
+def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
+    """Runs in a process that has torch loaded."""
+    connection.send_bytes(json.dumps(work(*arguments)).encode())
+
+
+def run_survey() -> dict[str, Any]:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.survey import environment
+
+    return environment()
+
+
+def run_matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.survey import matrix_rate
+
+    return matrix_rate(device, ranks, precision)
