@@ -1,7 +1,6 @@
 """What is settled before the search: Config -> Job, and the profiles that its predictions are made from."""
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.profile.measure import measure_profile
 from autotune.profile.record import Environment, Profile, read_profile
 from autotune.profile.replay import replay_workload, replayed_device, replayed_profile
+from autotune.report.hosts import places
 from autotune.report.record import Report
 from autotune.report.units import show_bytes
 from autotune.workload.partition import stage_ranks
@@ -120,7 +120,7 @@ def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = 
         return replay_job(config, environment, recorded, events, rendezvous)
     kind = environment.device or "cpu"
     workload = config.workload(kind)
-    sharing = most_on_a_host(environment, workload.stages) if kind == "cpu" else 1
+    sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
     limit = config.memory_limit or (environment.memory_bytes or 0) // sharing
     candidates, notes = candidates_for(
         job_counts(config),
@@ -148,15 +148,10 @@ def replay_job(
     )
     workload = replay_workload(recorded, batch)
     facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})
-    sharing = most_on_a_host(recorded.environment, recorded.ranks) if recorded.environment.device == "cpu" else 1
+    sharing = recorded.environment.most_on_a_host(recorded.ranks) if recorded.environment.device == "cpu" else 1
     limit = config.memory_limit or (recorded.environment.memory_bytes or 0) // sharing or None
     ranks = Ranks(recorded.ranks, "cpu", rendezvous=rendezvous)
     return announce(Job(settled, environment, workload, facts, limit, candidates, ranks, events, recorded), notes)
-
-
-def most_on_a_host(environment: Environment, ranks: int) -> int:
-    """How many ranks the fullest host has."""
-    return max(Counter(environment.hosts).values(), default=ranks)
 
 
 def job_counts(config: Config) -> tuple[int, ...]:
@@ -197,12 +192,6 @@ def header(job: Job) -> list[str]:
         f"batch     {work.batch} sequences, m in {counts} micro-batches{fixed}, {schedules}",
     ]
     return [*lines, f"hosts     {places(here.hosts)}"] if here.hosts else lines
-
-
-def places(hosts: tuple[str, ...]) -> str:
-    """``alpha: ranks 0, 1; beta: ranks 2, 3``."""
-    ranks = {host: [str(rank) for rank, at in enumerate(hosts) if at == host] for host in hosts}
-    return "; ".join(f"{host}: rank{'s' * (len(here) > 1)} {', '.join(here)}" for host, here in ranks.items())
 
 
 def check_weights(job: Job, static_bytes: list[int], virtual_stages: int) -> None:

@@ -79,6 +79,16 @@ class Ping(Record):
     repeats: PositiveInt
 
 
+class Exchange(Record):
+    """Send ``message_bytes`` over every one of ``links`` (source, target) at once; answers how long each repeat took
+    until the rank's own had been sent and received, seconds. Ranks of no link answer an empty list."""
+
+    kind: Literal["exchange"] = "exchange"
+    links: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
+    message_bytes: PositiveInt
+    repeats: PositiveInt
+
+
 class Waits(Record):
     """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
 
@@ -117,7 +127,7 @@ class Step(Record):
 
 
 Command = Annotated[
-    Describe | Build | TimeStage | MeasureMemory | TimeOptimizer | Ping | Prepare | Step,
+    Describe | Build | TimeStage | MeasureMemory | TimeOptimizer | Ping | Exchange | Prepare | Step,
     Field(discriminator="kind"),
 ]
 COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
@@ -253,7 +263,7 @@ class RecordedAction(Record):
 
 
 class StepTimes(Record):
-    """Start and end of one step on this rank, on the host's monotonic clock; the loss where the last stage is.
+    """Start and end of one step on this rank, on its host's monotonic clock; the loss where the last stage is.
 
     ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
     ``actions``: in the order in which they ran, where the step was recorded.
@@ -264,6 +274,15 @@ class StepTimes(Record):
     loss: float | None = None
     held_bytes: NonNegativeInt | None = None
     actions: tuple[RecordedAction, ...] = ()
+
+    def shifted(self, by_s: float) -> "StepTimes":
+        """The same on a clock that shows ``by_s`` more."""
+
+        def later(record: Record) -> dict[str, float]:
+            return {name: getattr(record, name) + by_s for name in ("start_s", "end_s")}
+
+        actions = tuple(action.model_copy(update=later(action)) for action in self.actions)
+        return self.model_copy(update=later(self) | {"actions": actions})
 
 
 def step_seconds(step: Sequence[StepTimes]) -> float:

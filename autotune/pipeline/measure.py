@@ -1,6 +1,6 @@
 """A short real pipeline run of one candidate, from the controller's side: a Measurement or a Failure comes back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf, sqrt
@@ -76,7 +76,7 @@ def measure_candidate(
         primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
         held.append([answer.held_bytes for answer in primed])
         for number in range(steps):
-            answers = [StepTimes.model_validate(answer) for answer in ranks.ask(Step(), later_s, idle_s)]
+            answers = run_step(ranks, Step(), later_s, idle_s)
             times.append(step_seconds(answers))
             held.append([answer.held_bytes for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)
@@ -100,6 +100,24 @@ def measure_candidate(
     )
 
 
+def run_step(ranks: Ranks, command: Step, timeout_s: float, idle_s: float = inf) -> list[StepTimes]:
+    """One step of the prepared candidate, by rank, on one clock."""
+    answers = [StepTimes.model_validate(answer) for answer in ranks.ask(command, timeout_s, idle_s)]
+    return on_one_clock(answers, ranks.hosts or ("",) * len(answers))
+
+
+def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]:
+    """The step with the clock of every host set so that its first rank begins at 0.
+
+    Clocks of different hosts have nothing in common, but all ranks begin together: they have just left a barrier, which
+    ends on all hosts within about the latency of a message.
+    """
+    begun: dict[str, float] = {}
+    for rank, host in zip(step, hosts, strict=True):
+        begun[host] = min(rank.start_s, begun.get(host, inf))
+    return [rank.shifted(-begun[host]) for rank, host in zip(step, hosts, strict=True)]
+
+
 def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
     """Seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
     first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
@@ -114,10 +132,7 @@ def record_steps(
     if not ranks.alive or ranks.cut != plan.cut:
         build(ranks, workload, plan.cut)
     ranks.ask(plan, first_s, idle_s)
-    return [
-        [StepTimes.model_validate(answer) for answer in ranks.ask(Step(record=True), later_s, idle_s)]
-        for _ in range(steps)
-    ]
+    return [run_step(ranks, Step(record=True), later_s, idle_s) for _ in range(steps)]
 
 
 def gradient_norm(primed: list[Primed]) -> float | None:

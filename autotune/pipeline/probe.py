@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from autotune.config import Workload
-from autotune.pipeline.commands import OptimizerCost, Ping, StageMemory, StageTime
+from autotune.pipeline.commands import Exchange, OptimizerCost, Ping, StageMemory, StageTime
 from autotune.pipeline.device import Device
 from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
 
@@ -216,3 +216,22 @@ def round_trips(ping: Ping, rank: int, device: Device) -> list[float]:
         work()
         samples.append(time.perf_counter() - start)
     return samples[1:] if rank == ping.source else []  # the first is a priming pass
+
+
+def exchanges(exchange: Exchange, rank: int, device: Device) -> list[float]:
+    """Seconds in which a rank's messages of each round have gone and come, all ranks having begun together."""
+
+    def message() -> Tensor:
+        return torch.zeros(exchange.message_bytes, dtype=torch.uint8, device=device.torch_device)
+
+    mine = [dist.P2POp(dist.isend, message(), target) for source, target in exchange.links if source == rank]
+    mine += [dist.P2POp(dist.irecv, message(), source) for source, target in exchange.links if target == rank]
+    samples = []
+    for _ in range(exchange.repeats + 1):
+        device.meet()
+        start = time.perf_counter()
+        for work in dist.batch_isend_irecv(mine) if mine else ():
+            work.wait()
+        device.synchronize()
+        samples.append(time.perf_counter() - start)
+    return samples[1:] if mine else []  # the first is a priming pass

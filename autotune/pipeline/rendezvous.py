@@ -276,13 +276,18 @@ class Rendezvous:
                 self.on_progress(words)
                 told = words
             if time.monotonic() > deadline:
-                who = ", ".join(map(str, missing))
+                who = ", ".join(map(self._known, missing))
                 raise DeviceError(
                     f"worker {who} of {self.identity.ranks} did not come to {where} within {self.host_timeout_s:g} s;"
                     " start autotune worker there, or raise --host-timeout"
                 )
             present = [worker.connection for worker in self._workers.values()]
             wait(present, timeout=0.2) if present else time.sleep(0.2)
+
+    def _known(self, number: int) -> str:
+        """``2 (beta)``: the worker, and its host if it was here before."""
+        host = next((worker.host for worker in self._order if worker.hello.number == number), None)
+        return f"{number} ({host})" if host else str(number)
 
     def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
         """Fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError where a

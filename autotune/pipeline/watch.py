@@ -21,6 +21,7 @@ WORK = {
     "measure_memory": "measuring the memory of its stages",
     "time_optimizer": "timing the optimizer",
     "ping": "measuring a link",
+    "exchange": "measuring all links at once",
     "prepare": "preparing a trial",
     "step": "beginning a step",
     "forward": "the forward",

@@ -25,7 +25,7 @@ from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.meeting import meeting_point, use_interface
 from autotune.pipeline.outcome import Failure, FailureKind
-from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, round_trips
+from autotune.pipeline.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.recording import Recording
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
 from autotune.pipeline.watch import Watch
@@ -121,6 +121,9 @@ class Rank:
 
     def ping(self, command: commands.Ping) -> list[float]:
         return round_trips(command, self.rank, self.device)
+
+    def exchange(self, command: commands.Exchange) -> list[float]:
+        return exchanges(command, self.rank, self.device)
 
     def prepare(self, command: commands.Prepare) -> commands.Primed:
         self.trial = None  # frees the last candidate's buffers before this one's are counted

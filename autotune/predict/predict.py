@@ -127,7 +127,7 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
 
 def pace_together(profile: Profile) -> float:
     """How many times slower a rank runs while all of its host compute; of the fullest host."""
-    together = max(profile.hosts.count(host) for host in profile.hosts)
+    together = profile.environment.most_on_a_host(profile.ranks)
     return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
 
 

@@ -38,5 +38,7 @@ def assumed_profile(
             StageProfile(layers=count, time_s=tuple(row(index, size) for size in sizes))
             for index, count in enumerate(counts)
         ),
-        shared=Shared.of(environment.cores or 1, workload.stages, crowding=1.0) if is_cpu else None,
+        shared=Shared.of(environment.cores or 1, environment.most_on_a_host(workload.stages), crowding=1.0)
+        if is_cpu
+        else None,
     )

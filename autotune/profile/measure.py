@@ -15,6 +15,7 @@ from autotune.errors import DeviceError, MemoryLimitError
 from autotune.pipeline.commands import (
     Command,
     Cut,
+    Exchange,
     MeasureMemory,
     OptimizerCost,
     Ping,
@@ -24,13 +25,12 @@ from autotune.pipeline.commands import (
     StageMemory,
     StageTime,
     Step,
-    StepTimes,
     TimeOptimizer,
     TimeStage,
     Waits,
     step_seconds,
 )
-from autotune.pipeline.measure import build, by_stage
+from autotune.pipeline.measure import build, by_stage, run_step
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.workload.partition import stage_ranks
@@ -129,7 +129,26 @@ class Measurer:
         """Both directions between every two ranks whose stages are neighbours, up to messages of ``largest`` bytes."""
         pairs = set(zip(self.stage_ranks, self.stage_ranks[1:], strict=False))
         both = sorted({pair[::turn] for pair in pairs for turn in (1, -1) if pair[0] != pair[1]})
-        return [self._link(source, target, largest) for source, target in both]
+        return self.together([self._link(source, target, largest) for source, target in both], largest)
+
+    def together(self, links: list[Link], largest: int) -> list[Link]:
+        """With what is left of the bandwidth of each link between hosts while all links carry messages.
+
+        The largest messages, both ways at once. Within a host only the ranks' own cores would be measured.
+        """
+        hosts = self.ranks.hosts
+        if len(set(hosts)) < 2:
+            return links
+        command = Exchange(links=tuple((one.from_, one.to) for one in links), message_bytes=largest, repeats=3)
+        seconds = [median(samples) if samples else 0.0 for samples in self.ask(command)]
+
+        def measured(link: Link) -> Link:
+            carried = seconds[link.to] - link.latency_s
+            if hosts[link.from_] == hosts[link.to] or carried <= 0:
+                return link
+            return link.model_copy(update={"together_bytes_s": largest / carried})
+
+        return [measured(link) for link in links]
 
     def _link(self, source: int, target: int, largest: int) -> Link:
         """Half of an almost empty round trip is the latency; what the largest message adds to it the bandwidth."""
@@ -159,7 +178,7 @@ class Measurer:
         busy: list[float] = []
         gaps: list[float] = []
         for _ in range(steps):
-            step = [StepTimes.model_validate(answer) for answer in self.ask(Step(record=True))]
+            step = run_step(self.ranks, Step(record=True), self.timeout_s, IDLE_S)
             walls.append(step_seconds(step))
             busy.append(sum(action.end_s - action.start_s for rank in step for action in rank.actions))
             between = [b.start_s - a.end_s for rank in step for a, b in pairwise(rank.actions)]
@@ -239,7 +258,7 @@ def measure_profile(
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
-        shared=Shared.of(cores, len(measurer.everyone), crowding=1.0) if cores else None,
+        shared=Shared.of(cores, environment.most_on_a_host(workload.stages), crowding=1.0) if cores else None,
         drift=drift_of(rounds, times),
         reserved_over_allocated=FRAGMENTATION if any(answer.reserved_bytes for answer in measurer.primed) else 1.0,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),

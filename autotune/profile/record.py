@@ -35,6 +35,10 @@ class Environment(Record):
     driver_version: str | None = None
     hosts: tuple[str, ...] = ()
 
+    def most_on_a_host(self, ranks: int) -> int:
+        """How many of ``ranks`` ranks are on the fullest host."""
+        return max((self.hosts.count(host) for host in self.hosts), default=ranks)
+
 
 class StageProfile(Record):
     """One stage. ``static_bytes``: weights, gradients, optimizer state and constant buffers.
@@ -186,7 +190,7 @@ class Profile(Record):
 
     @property
     def hosts(self) -> tuple[int, ...]:
-        """A number for the host of each rank; all the same where the profile names none."""
+        """A number for the host of each rank; all the same where the environment names none."""
         names = self.environment.hosts or ("",) * self.ranks
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return tuple(numbers[name] for name in names)

@@ -17,9 +17,10 @@ Facts = Mapping[str, Any]
 
 
 def machine_facts(environment: Environment) -> Facts:
-    """Devices and software. Not the host's name nor its memory: hosts of one kind are alike."""
-    python = environment.python_version
-    return {
+    """Devices and software. Not the hosts' names nor their memory: hosts of one kind are alike."""
+    python, hosts = environment.python_version, environment.hosts
+    layout = {"ranks of hosts": [hosts.count(host) for host in dict.fromkeys(hosts)]} if hosts else {}
+    return layout | {
         "device": environment.device,
         "devices": list(environment.devices),
         "cores": environment.cores,

@@ -10,6 +10,7 @@ from rich.table import Table
 from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 from autotune.report.cost import cost_words
+from autotune.report.hosts import host_words
 from autotune.report.record import CandidateReport, Report, candidate_report
 from autotune.report.units import show_bytes, show_seconds
 
@@ -113,7 +114,14 @@ def conclusion(report: Report) -> str:
     speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
     kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
     source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
-    lines = (*doubt_words(report), *spot.ties, *knee_words(report), *pareto_words(report), *soundness_words(report))
+    lines = (
+        *doubt_words(report),
+        *spot.ties,
+        *knee_words(report),
+        *pareto_words(report),
+        *soundness_words(report),
+        *host_words(report.profile),
+    )
     around = "".join(f"{line}\n" for line in lines)
     return (
         f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "

@@ -14,6 +14,7 @@ from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
 from autotune.profile.record import Profile
 from autotune.report.bars import under_one_schedule
+from autotune.report.hosts import host_words
 from autotune.report.page import plots
 from autotune.report.record import CandidateReport, Report
 from autotune.report.step import Step, timed, with_recorded
@@ -204,6 +205,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Where the figures come from."""
     pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
     pairs |= report.environment.model_dump() | report.workload.model_dump()
+    pairs["hosts"] = " ".join(host_words(report.profile))
     shown = {
         name.replace("_", " "): ", ".join(map(str, v)) if isinstance(v, tuple | list) else v
         for name, v in pairs.items()

@@ -1,0 +1,127 @@
+"""Two hosts on one machine: two network namespaces with an address, a core and a torchrun each, and a cable between.
+
+::
+
+    +-- namespace a ----------------+           +-- namespace b ----------------+
+    | 10.77.0.1, the first core     |== veth ===| 10.77.0.2, the last core      |
+    | autotune run, torchrun        |           | torchrun                      |
+    +-------------------------------+           +-------------------------------+
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+SECRET = "a secret of these tests only"
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
+RENDEZVOUS, STORE = f"{ADDRESSES[0]}:29600", f"{ADDRESSES[0]}:29500"
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+def why_not():
+    """Why there can be no two hosts here; nothing where there can."""
+    if os.geteuid():
+        return "network namespaces need root"
+    try:
+        ip("netns", "add", f"autotune-{os.getpid()}")
+        ip("netns", "delete", f"autotune-{os.getpid()}")
+    except FileNotFoundError:
+        return "there is no ip command (Debian's iproute2)"
+    except subprocess.CalledProcessError as error:
+        return f"no network namespace can be made here: {error.stderr.strip()}"
+    return "" if len(CORES) > 1 else "two hosts need a core each"
+
+
+class TwoHosts:
+    """A context manager: leaving it ends all that was started, and removes the namespaces."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.names = [f"at{os.getpid()}{side}" for side in "ab"]
+        self.started = []
+
+    def __enter__(self):
+        for name in self.names:
+            ip("netns", "add", name)
+        a, b = self.names
+        ip("link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b)
+        for name, address in zip(self.names, ADDRESSES, strict=True):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+            for interface in ("lo", "eth0"):
+                ip("-n", name, "link", "set", interface, "up")
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for name in self.names:
+            listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+            for pid in listed.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            ip("netns", "delete", name)
+
+    def slow(self, rate, burst="16kb"):
+        """Limits the cable, each way: ``rate`` as tc(8) has it, such as 80mbit."""
+        for name in self.names:
+            words = ["tc", "-n", name, "qdisc", "replace", "dev", "eth0", "root", "tbf"]
+            words += ["rate", rate, "burst", burst, "latency", "1s"]
+            subprocess.run(words, check=True, capture_output=True, text=True)
+
+    def plug(self, is_in):
+        """Pulls the cable out of host b, or puts it back."""
+        ip("-n", self.names[1], "link", "set", "eth0", "up" if is_in else "down")
+
+    def start(self, side, words, name, **environment):
+        """Runs a command on host 0 or 1, its stdout and stderr in files of that name."""
+        core = str((CORES[0], CORES[-1])[side])
+        out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
+        held = {"AUTOTUNE_SECRET": SECRET, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        with out.open("w") as stdout, err.open("w") as stderr:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.names[side], "taskset", "-c", core, *map(str, words)],
+                stdout=stdout,
+                stderr=stderr,
+                cwd=self.folder,
+                env=os.environ | held | environment,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def torchrun(self, side, name=None, flags=(), ranks=2, **environment):
+        """The launcher of a host, with ``ranks`` workers."""
+        words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", ranks]
+        words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", STORE, "--local-addr", ADDRESSES[side]]
+        # torchrun tells by the host's name whether it is the endpoint's host; both namespaces have the same one.
+        words += ["--rdzv-conf", f"is_host={not side}", *flags]
+        words += ["-m", "autotune", "worker", "--rendezvous", RENDEZVOUS, "--host-timeout", "90s"]
+        return self.start(side, words, name or f"torchrun{side}", **environment)
+
+    def run(self, flags, name="run", **environment):
+        """The controller, on host 0."""
+        words = [sys.executable, "-m", "autotune", "run", "--rendezvous", RENDEZVOUS, *flags]
+        return self.start(0, words, name, **environment)
+
+    def said(self, name, kind="err"):
+        return (self.folder / f"{name}.{kind}").read_text()
+
+    def wait_for(self, words, name="run", seconds=90):
+        """Until a command has said that; the text."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if words in self.said(name):
+                return self.said(name)
+            time.sleep(0.05)
+        raise AssertionError(f"{name} did not say {words!r}: {self.said(name)}")

@@ -1,0 +1,130 @@
+"""A pipeline over two hosts, which are network namespaces of this machine: real torchrun, real cables, real losses."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autotune.report.record import read_report
+from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+SMALL = ["--layers", 8, "--stages", 4, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 64, "--batch", 32]
+SMALL += ["--micro-batches", "1,2,4,8", "--exhaustive"]
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    with TwoHosts(tmp_path) as two:
+        yield two
+
+
+def ended(process, seconds=120):
+    return process.wait(seconds)
+
+
+def report(hosts):
+    return read_report(hosts.folder / "report.json")
+
+
+def listening(hosts, side, but=None):
+    """Every (address, port) that is listened to on a host, ``but`` those of one process."""
+    words = ["ip", "netns", "exec", hosts.names[side], "ss", "-Hltnp"]
+    rows = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    others = [row for row in rows if but is None or f"pid={but.pid}," not in row]
+    return {tuple(row.split()[3].rsplit(":", 1)) for row in others}
+
+
+def test_strangers_are_turned_away_and_nothing_else_listens(hosts):
+    run = hosts.run(SMALL)
+    hosts.wait_for("waiting at")
+    assert listening(hosts, 0) == {(ADDRESSES[0], "29600")}
+    with_other_secret = hosts.torchrun(1, "other_secret", AUTOTUNE_SECRET="this is not the right secret")
+    hosts.torchrun(0, "other_secret_0", AUTOTUNE_SECRET="this is not the right secret")
+    hosts.wait_for("knows another secret")
+    assert ended(with_other_secret) != 0
+    assert "do not have the same secret" in hosts.said("other_secret")
+    stray(hosts, b"GET / HTTP/1.1\r\n\r\n")
+    hosts.wait_for("is no worker")
+    assert ended(direct(hosts, "version", 1, PYTHONPATH=other_version(hosts.folder))) == 4
+    assert "it is autotune 0.0.1, the controller" in hosts.said("version")
+    assert ended(direct(hosts, "another_run", 1, TORCHELASTIC_RUN_ID="another")) == 4
+    assert "it belongs to run 'another'" in hosts.said("another_run")
+    assert ended(direct(hosts, "too_many", 1, WORLD_SIZE="8")) == 4
+    assert "the run has 4 stages" in hosts.said("too_many")
+    launchers = [hosts.torchrun(side) for side in (0, 1)]
+    hosts.wait_for("first step")
+    # torchrun's own stores listen on all addresses of the first host; torch knows no other way.
+    on_a, on_b = (listening(hosts, side, but=launchers[side]) for side in (0, 1))
+    assert ended(run) == 0
+    assert [ended(launcher) for launcher in launchers] == [0, 0]
+    assert {address for address, _ in on_a} == {ADDRESSES[0]}
+    assert {address for address, _ in on_b} == {ADDRESSES[1]}
+    assert (ADDRESSES[0], "29600") in on_a
+    found = report(hosts)
+    assert len([row for row in found.candidates if row.measurement]) == 4
+    for words in ("knows another secret", "is no worker", "autotune 0.0.1", "run 'another'", "8 workers"):
+        assert any(words in warning for warning in found.warnings), words
+    assert "secret of these tests" not in (hosts.folder / "report.json").read_text() + hosts.said("run")
+
+
+def stray(hosts, words):
+    """Says something to the rendezvous that no worker says, from host b."""
+    code = f"import socket; s = socket.create_connection({(ADDRESSES[0], 29600)!r}); s.sendall({words!r})"
+    code += "\nwhile s.recv(99): pass"
+    subprocess.run(
+        ["ip", "netns", "exec", hosts.names[1], sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL
+    )
+
+
+def other_version(folder):
+    """A copy of the package that says that it is another one."""
+    shutil.copytree(PROJECT / "autotune", folder / "older" / "autotune")
+    init = folder / "older" / "autotune" / "__init__.py"
+    lines = init.read_text().splitlines(keepends=True)
+    init.write_text("".join('__version__ = "0.0.1"\n' if one.startswith("__version__") else one for one in lines))
+    return str(folder / "older")
+
+
+def direct(hosts, name, number, **environment):
+    """One worker without a launcher, as a pod might start it."""
+    held = {"RANK": str(number), "WORLD_SIZE": "4"} | environment
+    words = [sys.executable, "-m", "autotune", "worker", "--rendezvous", RENDEZVOUS, "--host-timeout", "20s"]
+    return hosts.start(1, words, name, **held)
+
+
+def test_a_cable_that_is_pulled_in_mid_trial_and_put_back(hosts):
+    launchers = [hosts.torchrun(side) for side in (0, 1)]
+    run = hosts.run([*SMALL, "--host-timeout", "90s"])
+    hosts.wait_for("first step")
+    hosts.plug(False)
+    hosts.wait_for("its host is lost")
+    hosts.wait_for("workers", seconds=30)
+    time.sleep(5)
+    hosts.plug(True)
+    assert ended(run) == 0, hosts.said("run")
+    assert [ended(launcher) for launcher in launchers] == [0, 0]
+    found = report(hosts)
+    assert found.status == "complete"
+    assert len([row for row in found.candidates if row.measurement]) == 4
+    assert any("rank 2 on" in warning and "its host is lost" in warning for warning in found.warnings)
+
+
+def test_a_host_that_does_not_come_back_ends_the_run_with_what_it_has(hosts):
+    hosts.torchrun(0)
+    hosts.torchrun(1)
+    run = hosts.run([*SMALL, "--host-timeout", "8s"])
+    hosts.wait_for("best so far")
+    hosts.plug(False)
+    assert ended(run, 60) == 4, hosts.said("run")
+    assert "did not come to 10.77.0.1:29600 within 8 s" in hosts.said("run")
+    found = report(hosts)
+    assert found.status == "partial"
+    assert [row for row in found.candidates if row.measurement]
+    assert any(row.failure and "its host is lost" in row.failure.message for row in found.candidates) or (
+        "its host is lost" in hosts.said("run")
+    )
