@@ -119,7 +119,8 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     """
     writable(config.out)
     check_sampler(config.sampler)
-    load_torch()  # takes seconds, which the controller has its own libraries to load in
+    if config.rendezvous is None:
+        load_torch()  # takes seconds, which the controller has its own libraries to load in
     load_storage()
     import_module("autotune.report.page.page")
     with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:

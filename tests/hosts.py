@@ -2,13 +2,14 @@
 
 ::
 
-    +-- namespace a ----------------+           +-- namespace b ----------------+
+    +-- host alpha -----------------+           +-- host beta ------------------+
     | 10.77.0.1, the first core     |== veth ===| 10.77.0.2, the last core      |
     | autotune run, torchrun        |           | torchrun                      |
     +-------------------------------+           +-------------------------------+
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 
 SECRET = "a secret of these tests only"
-ADDRESSES = ("10.77.0.1", "10.77.0.2")
+HOSTS, ADDRESSES = ("alpha", "beta"), ("10.77.0.1", "10.77.0.2")
 RENDEZVOUS, STORE = f"{ADDRESSES[0]}:29600", f"{ADDRESSES[0]}:29500"
+KNOWN = "".join(
+    f"{address} {host}\n" for address, host in zip(("127.0.0.1", *ADDRESSES), ("localhost", *HOSTS), strict=True)
+)
+AS_HOST = 'hostname "$0" && exec "$@"'  # a host's name is a namespace of its own
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -41,16 +46,22 @@ def why_not():
 
 
 class TwoHosts:
-    """A context manager: leaving it ends all that was started, and removes the namespaces."""
+    """A context manager: leaving it ends all that was started, and removes the namespaces.
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    ``names``: further names that hosts know, and their addresses.
+    """
+
+    def __init__(self, folder, names=None):
+        self.folder, self.known = Path(folder), names or {}
         self.names = [f"at{os.getpid()}{side}" for side in "ab"]
         self.started = []
 
     def __enter__(self):
         for name in self.names:
             ip("netns", "add", name)
+            files = Path("/etc/netns", name)  # which take the place of those in /etc (ip-netns(8))
+            files.mkdir(parents=True)
+            (files / "hosts").write_text(KNOWN + "".join(f"{at} {host}\n" for host, at in self.known.items()))
         a, b = self.names
         ip("link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b)
         for name, address in zip(self.names, ADDRESSES, strict=True):
@@ -71,6 +82,7 @@ class TwoHosts:
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             ip("netns", "delete", name)
+            shutil.rmtree(Path("/etc/netns", name))
 
     def slow(self, rate, burst="16kb"):
         """Limits the cable, each way: ``rate`` as tc(8) has it, such as 80mbit."""
@@ -83,14 +95,19 @@ class TwoHosts:
         """Pulls the cable out of host b, or puts it back."""
         ip("-n", self.names[1], "link", "set", "eth0", "up" if is_in else "down")
 
+    def inside(self, side):
+        """What makes a command run on host 0 or 1."""
+        return ["ip", "netns", "exec", self.names[side], "unshare", "--uts", "sh", "-c", AS_HOST, HOSTS[side]]
+
     def start(self, side, words, name, **environment):
         """Runs a command on host 0 or 1, its stdout and stderr in files of that name."""
         core = str((CORES[0], CORES[-1])[side])
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
         held = {"AUTOTUNE_SECRET": SECRET, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        held["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see the README
         with out.open("w") as stdout, err.open("w") as stderr:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.names[side], "taskset", "-c", core, *map(str, words)],
+                [*self.inside(side), "taskset", "-c", core, *map(str, words)],
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.folder,
@@ -104,8 +121,7 @@ class TwoHosts:
         """The launcher of a host, with ``ranks`` workers."""
         words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", ranks]
         words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", STORE, "--local-addr", ADDRESSES[side]]
-        # torchrun tells by the host's name whether it is the endpoint's host; both namespaces have the same one.
-        words += ["--rdzv-conf", f"is_host={not side}", *flags]
+        words += flags
         words += ["-m", "autotune", "worker", "--rendezvous", RENDEZVOUS, "--host-timeout", "90s"]
         return self.start(side, words, name or f"torchrun{side}", **environment)
 

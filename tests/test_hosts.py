@@ -33,7 +33,7 @@ def report(hosts):
 
 def listening(hosts, side, but=None):
     """Every (address, port) that is listened to on a host, ``but`` those of one process."""
-    words = ["ip", "netns", "exec", hosts.names[side], "ss", "-Hltnp"]
+    words = [*hosts.inside(side), "ss", "-Hltnp"]
     rows = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     others = [row for row in rows if but is None or f"pid={but.pid}," not in row]
     return {tuple(row.split()[3].rsplit(":", 1)) for row in others}
@@ -76,9 +76,7 @@ def stray(hosts, words):
     """Says something to the rendezvous that no worker says, from host b."""
     code = f"import socket; s = socket.create_connection({(ADDRESSES[0], 29600)!r}); s.sendall({words!r})"
     code += "\nwhile s.recv(99): pass"
-    subprocess.run(
-        ["ip", "netns", "exec", hosts.names[1], sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL
-    )
+    subprocess.run([*hosts.inside(1), sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL)
 
 
 def other_version(folder):
