@@ -14,7 +14,7 @@ from autotune.errors import DeviceError, UsageError
 from autotune.pipeline.handshake import PORT, parse_address, read_secret
 from autotune.pipeline.host import Worker, launched_as
 from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.profile.record import Environment
+from autotune.profile.record import Environment, read_profile
 
 Tell = Callable[[str], None]
 NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
@@ -44,7 +44,8 @@ def rendezvous_of(config: Config, on_progress: Tell, on_warning: Tell) -> Iterat
         yield None
         return
     run_id = config.run_id or os.environ.get("SLURM_JOB_ID", NO_RUN)
-    identity = Identity(__version__, version("torch"), run_id, config.stages)
+    ranks = read_profile(config.profile).ranks if config.profile else config.stages
+    identity = Identity(__version__, version("torch"), run_id, ranks)
     secret = read_secret(config.secret_file)
     address = address_of(config.rendezvous)
     with Rendezvous(address, secret, identity, config.host_timeout, on_progress, on_warning) as rendezvous:

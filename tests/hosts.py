@@ -76,11 +76,8 @@ class TwoHosts:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for name in self.names:
-            listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in listed.stdout.split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+        for side, name in enumerate(self.names):
+            self.crash(side)
             ip("netns", "delete", name)
             shutil.rmtree(Path("/etc/netns", name))
 
@@ -98,6 +95,13 @@ class TwoHosts:
     def inside(self, side):
         """What makes a command run on host 0 or 1."""
         return ["ip", "netns", "exec", self.names[side], "unshare", "--uts", "sh", "-c", AS_HOST, HOSTS[side]]
+
+    def crash(self, side):
+        """Ends every process of host 0 or 1 at once."""
+        listed = subprocess.run(["ip", "netns", "pids", self.names[side]], capture_output=True, text=True, check=True)
+        for pid in listed.stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def start(self, side, words, name, **environment):
         """Runs a command on host 0 or 1, its stdout and stderr in files of that name."""
@@ -133,11 +137,11 @@ class TwoHosts:
     def said(self, name, kind="err"):
         return (self.folder / f"{name}.{kind}").read_text()
 
-    def wait_for(self, words, name="run", seconds=90):
-        """Until a command has said that; the text."""
+    def wait_for(self, words, name="run", seconds=90, count=1):
+        """Until a command has said that, so many times; the text."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if words in self.said(name):
+            if self.said(name).count(words) >= count:
                 return self.said(name)
             time.sleep(0.05)
         raise AssertionError(f"{name} did not say {words!r}: {self.said(name)}")

@@ -45,11 +45,11 @@ def test_strangers_are_turned_away_and_nothing_else_listens(hosts):
     assert listening(hosts, 0) == {(ADDRESSES[0], "29600")}
     with_other_secret = hosts.torchrun(1, "other_secret", AUTOTUNE_SECRET="this is not the right secret")
     hosts.torchrun(0, "other_secret_0", AUTOTUNE_SECRET="this is not the right secret")
-    hosts.wait_for("knows another secret")
+    hosts.wait_for("it knows another secret")
     assert ended(with_other_secret) != 0
     assert "do not have the same secret" in hosts.said("other_secret")
     stray(hosts, b"GET / HTTP/1.1\r\n\r\n")
-    hosts.wait_for("is no worker")
+    hosts.wait_for("it is no worker")
     assert ended(direct(hosts, "version", 1, PYTHONPATH=other_version(hosts.folder))) == 4
     assert "it is autotune 0.0.1, the controller" in hosts.said("version")
     assert ended(direct(hosts, "another_run", 1, TORCHELASTIC_RUN_ID="another")) == 4
@@ -126,3 +126,22 @@ def test_a_host_that_does_not_come_back_ends_the_run_with_what_it_has(hosts):
     assert any(row.failure and "its host is lost" in row.failure.message for row in found.candidates) or (
         "its host is lost" in hosts.said("run")
     )
+
+
+def test_a_host_that_crashes_comes_back_and_so_may_the_controller(hosts):
+    """All of host b dies, and its torchrun is started again; later the controller dies, and another takes over."""
+    first = hosts.torchrun(0, flags=["--max-restarts", 3])
+    hosts.torchrun(1, flags=["--max-restarts", 3])
+    run = hosts.run(SMALL)
+    hosts.wait_for("best so far")
+    hosts.crash(1)
+    hosts.wait_for("waiting at 10.77.0.1:29600 for 2 of 4 workers, who")
+    again = hosts.torchrun(1, "again", flags=["--max-restarts", 3])
+    before = hosts.said("run").count("best so far")
+    hosts.wait_for("best so far", count=before + 1)
+    run.kill()
+    assert ended(hosts.run(SMALL, "second")) == 0, hosts.said("second")
+    assert [ended(first), ended(again)] == [0, 0]
+    found = report(hosts)
+    assert found.search.earlier_trials
+    assert len([row for row in found.candidates if row.measurement]) == 4

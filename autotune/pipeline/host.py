@@ -24,6 +24,10 @@ LOOK_S = 1.0  # how often the controller hears of the rank
 AGAIN_S = 1.0  # between two attempts to reach the controller
 
 
+class ControllerLost(Exception):
+    """The controller, its host, or the network between has gone; so the rank is of no more use."""
+
+
 class Launched(NamedTuple):
     """Which of all workers this one is, and of which run, as its launcher says."""
 
@@ -39,6 +43,9 @@ def launched_as(environment: Mapping[str, str]) -> Launched:
         ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_ID"),
     ):
         if number in environment and count in environment:
+            for name in (number, count):
+                if not environment[name].isdecimal():
+                    raise UsageError(f"{name} is {environment[name]!r}; a launcher sets it to a number")
             return Launched(int(environment[number]), int(environment[count]), environment.get(run_id, "none"))
     raise UsageError(
         "autotune worker is started by a launcher, which says what rank it is: torchrun ... -m autotune worker, or srun"
@@ -73,12 +80,13 @@ class Worker:
             try:
                 if self.serve(connection):
                     return
-            except OSError:
-                pass  # the controller, its host or the network between has gone; so the rank is of no more use
+            except ControllerLost:
+                self.say(
+                    f"worker {self.place.number} has lost the controller at {self.where}; it tries to reach it again"
+                )
             finally:
                 self.end()
                 connection.close()
-            self.say(f"worker {self.place.number} has lost the controller at {self.where}, and tries to reach it again")
 
     def reach(self) -> Connection:
         """A connection over which the controller has welcomed us."""
@@ -124,10 +132,13 @@ class Worker:
         )
 
     def serve(self, connection: Connection) -> bool:
-        """Obeys until the controller sends us home (True), or leaves (OSError)."""
+        """Obeys until the controller sends us home (True); raises ControllerLost."""
 
         def tell(news: News) -> None:
-            connection.send_bytes(news.model_dump_json().encode())
+            try:
+                connection.send_bytes(news.model_dump_json().encode())
+            except OSError as error:
+                raise ControllerLost from error
 
         looked = time.monotonic()
         while True:
@@ -150,8 +161,8 @@ class Worker:
         """Does what the controller asks next; False where that was to go home."""
         try:
             order = ORDER.validate_json(connection.recv_bytes(MOST_BYTES))
-        except (EOFError, ValueError) as error:
-            raise OSError("the controller has gone") from error
+        except (EOFError, OSError, ValueError) as error:
+            raise ControllerLost from error
         if isinstance(order, Ask):
             if self.rank is not None:
                 with suppress(OSError):  # it has died; we shall hear of that in a moment

@@ -18,7 +18,8 @@ from autotune.pipeline.commands import Command, Cut
 from autotune.pipeline.deaths import silence
 from autotune.pipeline.outcome import Failure
 from autotune.pipeline.process import LocalRank, Run, load_torch, make_folder, remove_folder
-from autotune.pipeline.rendezvous import LOST_S, Rendezvous
+from autotune.pipeline.remote import LOST_S
+from autotune.pipeline.rendezvous import Rendezvous
 from autotune.pipeline.wire import Look, Seat
 
 START_TIMEOUT_S = 120.0

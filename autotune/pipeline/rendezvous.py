@@ -12,8 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, wait
@@ -22,27 +21,11 @@ from typing import Any, NamedTuple, Self
 
 from autotune.errors import DeviceError, InputError
 from autotune.pipeline.handshake import as_connection, receive_hello, refuse
-from autotune.pipeline.outcome import Failure
-from autotune.pipeline.wire import (
-    MET,
-    MOST_BYTES,
-    NEWS,
-    Answer,
-    Ask,
-    Hello,
-    Leave,
-    Look,
-    Order,
-    Seat,
-    Start,
-    Stop,
-    Welcome,
-)
+from autotune.pipeline.remote import LOST_S, RemoteRank, by_host, meet
+from autotune.pipeline.wire import Hello, Leave, Seat, Welcome
 
-AT_ONCE = 16  # connections whose handshake goes on
-LOST_S = 10.0  # without a sign of life of a worker
-PRESENT_S = 4.0  # since its last one, within which nobody else may take its place
-MEETING_S = 120.0  # for ranks to start and to find each other
+AT_ONCE = 16  # connections whose handshake goes on; a silent one ends after handshake.SILENCE_S
+PRESENT_S = 4.0  # since a worker's last sign of life, within which nobody else may take its place
 
 
 class Identity(NamedTuple):
@@ -69,89 +52,6 @@ class Identity(NamedTuple):
         return None if hello.number < self.ranks else f"its number is {hello.number}, of {hello.count} workers"
 
 
-class RemoteRank:
-    """A worker and the rank that it keeps on its host, as the controller sees them."""
-
-    def __init__(self, connection: Connection, hello: Hello) -> None:
-        self.connection, self.hello = connection, hello
-        self.host = hello.address  # until all hosts are known, and with them what tells them apart
-        self.rank, self.generation = hello.number, 0  # until it has a seat
-        self.seen = Look()
-        self.heard = time.monotonic()
-        self.gone: Failure | None = None  # the rank, or the worker with it
-        self.is_connected = True
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the rank is ready for a command."""
-        self.drain()
-        return self.is_connected and self.gone is None
-
-    def order(self, order: Order) -> None:
-        """Tells the worker; raises OSError where it has gone."""
-        if not self.is_connected:
-            raise OSError("not connected")
-        self.connection.send_bytes(order.model_dump_json().encode())
-
-    def begin(self, seat: Seat) -> None:
-        """Has a fresh rank started."""
-        self.rank, self.generation, self.gone, self.seen = seat.rank, self.generation + 1, None, Look()
-        with suppress(OSError):
-            self.order(Start(seat=seat, generation=self.generation))
-
-    def send(self, message: bytes) -> None:
-        if self.gone is not None:
-            raise OSError("the rank has gone")
-        self.order(Ask(message=message.decode()))
-
-    def hear(self) -> bytes | Failure | None:
-        try:
-            news = NEWS.validate_json(self.connection.recv_bytes(MOST_BYTES))
-        except (EOFError, OSError, ValueError):
-            return self.leave("has gone, or its worker: the connection has ended")
-        self.heard = time.monotonic()
-        if isinstance(news, Look):
-            self.seen = news
-        elif news.generation != self.generation:
-            return None  # of a rank that was replaced since
-        elif isinstance(news, Answer):
-            return news.message.encode()
-        else:
-            self.gone = news.failure
-        return self.gone
-
-    def drain(self) -> None:
-        """Hears what was said meanwhile; an answer that nobody waits for any more is dropped."""
-        with suppress(OSError):
-            while self.is_connected and self.connection.poll():
-                self.hear()
-
-    def look(self) -> Look:
-        return self.seen
-
-    def lost(self, after_s: float) -> Failure | None:
-        if time.monotonic() - self.heard < after_s:
-            return None
-        return self.leave(f"is lost: nothing was heard of it for {time.monotonic() - self.heard:.0f} s")
-
-    def leave(self, what: str) -> Failure:
-        """The worker has left, in whatever way."""
-        self.connection.close()
-        self.is_connected = False
-        self.gone = Failure(kind="crash", rank=self.rank, message=f"rank {self.rank}: its host {what}")
-        return self.gone
-
-    def death(self) -> Failure:
-        return self.gone or self.leave("has gone, or its worker: the connection has ended")
-
-    def end(self) -> None:
-        with suppress(OSError):
-            self.order(Stop())
-
-    def close(self) -> None:
-        """The worker stays, for the next rank."""
-
-
 class Rendezvous:
     """A listener on one address for the workers of ``identity``. A context manager: leaving it sends them home.
 
@@ -175,7 +75,7 @@ class Rendezvous:
         self._complaints: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._said: Counter[tuple[str, str]] = Counter()
         self.turned_away: list[str] = []
-        self._pool = ThreadPoolExecutor(AT_ONCE, "handshake")
+        self._free = threading.BoundedSemaphore(AT_ONCE)
         try:
             self._listening = socket.create_server(address)
         except OSError as error:
@@ -192,7 +92,6 @@ class Rendezvous:
     def __exit__(self, *_: object) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
         self._listening.close()
-        self._pool.shutdown(cancel_futures=True)
         self._take_in()
         for worker in self._workers.values():
             with suppress(OSError):
@@ -203,23 +102,29 @@ class Rendezvous:
 
     def _listen(self) -> None:
         while True:
+            self._free.acquire()
             try:
                 plain, (address, *_) = self._listening.accept()
             except OSError:
                 return
-            self._pool.submit(self._meet, plain, address)
+            threading.Thread(target=self._meet, args=(plain, address), daemon=True, name="handshake").start()
 
     def _meet(self, plain: socket.socket, address: str) -> None:
         """Lets a worker in, or says why not."""
-        connection = as_connection(plain)
+        try:
+            self._shake_hands(as_connection(plain), address)
+        finally:
+            self._free.release()
+
+    def _shake_hands(self, connection: Connection, address: str) -> None:
         try:
             hello = receive_hello(connection, self.secret)
         except AuthenticationError:
-            self._complaints.put((address, "knows another secret"))
+            self._complaints.put((address, "it knows another secret"))
             connection.close()
             return
         except (OSError, EOFError, ValueError):
-            self._complaints.put((address, "is no worker: it did not say what a worker says"))
+            self._complaints.put((address, "it is no worker: it did not say what a worker says"))
             connection.close()
             return
         if words := self.identity.objection(hello):
@@ -268,10 +173,10 @@ class Rendezvous:
             self.tell()
             missing = [number for number in range(self.identity.ranks) if number not in self._workers]
             if not missing:
-                self._order = by_host(self._workers.values())
-                return self._order
+                return self._in_order()
             where = f"{self.address[0]}:{self.address[1]}"
             words = f"waiting at {where} for {len(missing)} of {self.identity.ranks} workers"
+            words += ", who were here before" if self._order else ""
             if words != told:
                 self.on_progress(words)
                 told = words
@@ -283,6 +188,15 @@ class Rendezvous:
                 )
             present = [worker.connection for worker in self._workers.values()]
             wait(present, timeout=0.2) if present else time.sleep(0.2)
+
+    def _in_order(self) -> list[RemoteRank]:
+        """All workers by rank; warns where a rank is not on the host any more that it was on."""
+        before = self.hosts
+        self._order = by_host(self._workers.values(), self._order)
+        for rank, (old, new) in enumerate(zip(before, self.hosts, strict=False)):
+            if old != new:
+                self.on_warning(f"rank {rank} goes on on host {new}, no longer on {old}")
+        return self._order
 
     def _known(self, number: int) -> str:
         """``2 (beta)``: the worker, and its host if it was here before."""
@@ -330,40 +244,3 @@ class Rendezvous:
     def environments(self) -> list[dict[str, Any]]:
         """What each rank's worker sees on its host, by rank."""
         return [worker.hello.environment for worker in self._order]
-
-
-def meet(workers: Sequence[RemoteRank]) -> Failure | None:
-    """Returns when all ranks have met, for which the others must be told where they find rank 0; or why they do not."""
-    deadline, waiting = time.monotonic() + MEETING_S, {worker.connection: worker for worker in workers}
-    while waiting:
-        for connection in wait(list(waiting), timeout=1.0):
-            assert isinstance(connection, Connection)
-            said = waiting[connection].hear()
-            if isinstance(said, Failure):
-                return said
-            if said == MET:
-                del waiting[connection]
-            elif said is not None:
-                for other in workers[1:]:
-                    with suppress(OSError):
-                        other.send(said)
-        if lost := next((found for worker in waiting.values() if (found := worker.lost(LOST_S))), None):
-            return lost
-        if time.monotonic() > deadline:
-            ranks = ", ".join(str(worker.rank) for worker in waiting.values())
-            return Failure(kind="hang", message=f"rank {ranks} did not meet the others within {MEETING_S:g} s")
-    return None
-
-
-def by_host(workers: Iterable[RemoteRank]) -> list[RemoteRank]:
-    """In the order of their numbers, but those of one host together; names each host."""
-    in_turn = sorted(workers, key=lambda worker: worker.hello.number)
-    first: dict[str, int] = {}
-    for worker in in_turn:
-        first.setdefault(worker.hello.address, worker.hello.number)
-    names = {worker.hello.address: str(worker.hello.environment["hostname"]) for worker in in_turn}
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    for worker in in_turn:
-        name = names[worker.hello.address]
-        worker.host = f"{name} ({worker.hello.address})" if name in shared else name
-    return sorted(in_turn, key=lambda worker: (first[worker.hello.address], worker.hello.number))

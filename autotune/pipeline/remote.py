@@ -1,0 +1,134 @@
+"""What the controller holds of a rank on another host: the connection to the worker that keeps it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+
+from autotune.pipeline.outcome import Failure
+from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Start, Stop
+
+LOST_S = 10.0  # without a sign of life of a worker
+MEETING_S = 120.0  # for ranks to start and to find each other
+
+
+class RemoteRank:
+    """A worker and the rank that it keeps on its host, as the controller sees them."""
+
+    def __init__(self, connection: Connection, hello: Hello) -> None:
+        self.connection, self.hello = connection, hello
+        self.host = hello.address  # until all hosts are known, and with them what tells them apart
+        self.rank, self.generation = hello.number, 0  # until it has a seat
+        self.seen = Look()
+        self.heard = time.monotonic()
+        self.gone: Failure | None = None  # the rank, or the worker with it
+        self.is_connected = True
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the rank is ready for a command."""
+        self.drain()
+        return self.is_connected and self.gone is None
+
+    def order(self, order: Order) -> None:
+        """Tells the worker; raises OSError where it has gone."""
+        if not self.is_connected:
+            raise OSError("not connected")
+        self.connection.send_bytes(order.model_dump_json().encode())
+
+    def begin(self, seat: Seat) -> None:
+        """Has a fresh rank started."""
+        self.rank, self.generation, self.gone, self.seen = seat.rank, self.generation + 1, None, Look()
+        with suppress(OSError):
+            self.order(Start(seat=seat, generation=self.generation))
+
+    def send(self, message: bytes) -> None:
+        if self.gone is not None:
+            raise OSError("the rank has gone")
+        self.order(Ask(message=message.decode()))
+
+    def hear(self) -> bytes | Failure | None:
+        try:
+            news = NEWS.validate_json(self.connection.recv_bytes(MOST_BYTES))
+        except (EOFError, OSError, ValueError):
+            return self.leave("has gone, or its worker: the connection has ended")
+        self.heard = time.monotonic()
+        if isinstance(news, Look):
+            self.seen = news
+        elif news.generation != self.generation:
+            return None  # of a rank that was replaced since
+        elif isinstance(news, Answer):
+            return news.message.encode()
+        else:
+            self.gone = news.failure
+        return self.gone
+
+    def drain(self) -> None:
+        """Hears what was said meanwhile; an answer that nobody waits for any more is dropped."""
+        with suppress(OSError):
+            while self.is_connected and self.connection.poll():
+                self.hear()
+
+    def look(self) -> Look:
+        return self.seen
+
+    def lost(self, after_s: float) -> Failure | None:
+        if time.monotonic() - self.heard < after_s:
+            return None
+        return self.leave(f"is lost: nothing was heard of it for {time.monotonic() - self.heard:.0f} s")
+
+    def leave(self, what: str) -> Failure:
+        """The worker has left, in whatever way."""
+        self.connection.close()
+        self.is_connected = False
+        self.gone = Failure(kind="crash", rank=self.rank, message=f"rank {self.rank}: its host {what}")
+        return self.gone
+
+    def death(self) -> Failure:
+        return self.gone or self.leave("has gone, or its worker: the connection has ended")
+
+    def end(self) -> None:
+        with suppress(OSError):
+            self.order(Stop())
+
+    def close(self) -> None:
+        """The worker stays, for the next rank."""
+
+
+def meet(workers: Sequence[RemoteRank]) -> Failure | None:
+    """Returns when all ranks have met, for which the others must be told where they find rank 0; or why they do not."""
+    deadline, waiting = time.monotonic() + MEETING_S, {worker.connection: worker for worker in workers}
+    while waiting:
+        for connection in wait(list(waiting), timeout=1.0):
+            assert isinstance(connection, Connection)
+            said = waiting[connection].hear()
+            if isinstance(said, Failure):
+                return said
+            if said == MET:
+                del waiting[connection]
+            elif said is not None:
+                for other in workers[1:]:
+                    with suppress(OSError):
+                        other.send(said)
+        if lost := next((found for worker in waiting.values() if (found := worker.lost(LOST_S))), None):
+            return lost
+        if time.monotonic() > deadline:
+            ranks = ", ".join(str(worker.rank) for worker in waiting.values())
+            return Failure(kind="hang", message=f"rank {ranks} did not meet the others within {MEETING_S:g} s")
+    return None
+
+
+def by_host(workers: Iterable[RemoteRank], before: Sequence[RemoteRank] = ()) -> list[RemoteRank]:
+    """In the order of their numbers, but those of one host together; names each host.
+
+    Hosts that had ranks ``before`` keep their place: a launcher may count anew after a restart.
+    """
+    in_turn = sorted(workers, key=lambda worker: worker.hello.number)
+    addresses = [worker.hello.address for worker in (*before, *in_turn)]
+    names = {worker.hello.address: str(worker.hello.environment["hostname"]) for worker in in_turn}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    for worker in in_turn:
+        name = names[worker.hello.address]
+        worker.host = f"{name} ({worker.hello.address})" if name in shared else name
+    return sorted(in_turn, key=lambda worker: (addresses.index(worker.hello.address), worker.hello.number))
