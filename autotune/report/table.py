@@ -114,7 +114,6 @@ def conclusion(report: Report) -> str:
     speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
     kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
     source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
-    is_shared = any(row.measurement and row.measurement.from_other_controller for row in report.candidates)
     lines = (*doubt_words(report), *spot.ties, *knee_words(report), *pareto_words(report), *soundness_words(report))
     around = "".join(f"{line}\n" for line in lines)
     return (
@@ -122,7 +121,7 @@ def conclusion(report: Report) -> str:
         f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
         f"{around}"
         f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from "
-        f"{'other controllers' if is_shared else 'earlier runs'}) and "
+        f"{'other controllers' if report.search.controller else 'earlier runs'}) and "
         f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
         f"{sureness(report)}{cost_words(report)}"
     )

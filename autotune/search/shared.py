@@ -58,6 +58,8 @@ BEGIN = {
 
 def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
     """Connects to the database, and makes Optuna's tables where there are none."""
+    for category, message in ((ExperimentalWarning, ""), (UserWarning, "Heartbeat of storage is supposed")):
+        warnings.filterwarnings("ignore", message, category)  # once and for all: to set it back is not safe in threads
     url = parse(address)
     kind = url.get_backend_name()
     options: dict[str, object] = {}
@@ -144,8 +146,6 @@ class SharedStudy(Study):
         self.controller = secrets.token_hex(4)
         self.where, self._address, self._name = shown(address), address, name
         self._seen: set[int] = set()
-        for category, message in ((ExperimentalWarning, ""), (UserWarning, "Heartbeat of storage is supposed")):
-            warnings.filterwarnings("ignore", message, category)  # for good: signs of life come from another thread
         try:
             self._storage = open_storage(address, heartbeat_s)
             self._open(self._storage, name, candidates, fresh, identity or {})
