@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of our own, from Debian's package, for the tests of shared studies."""
+"""A real PostgreSQL server of our own, from Debian's package, and what a study in a database holds."""
 
 import os
 import pwd
@@ -8,13 +8,17 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+import optuna
+import pytest
 
 FOLDERS = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True), os.environ.get("PATH", "")]
 POSTGRES = shutil.which("postgres", path=os.pathsep.join(FOLDERS))
 MISSING = "needs PostgreSQL (apt-get install postgresql)" if POSTGRES is None else "needs psycopg2"
-IS_HERE = POSTGRES is not None and find_spec("psycopg2") is not None
+needed = pytest.mark.skipif(POSTGRES is None or find_spec("psycopg2") is None, reason=MISSING)
 PASSWORD = "s3cret%word"  # as it is; %25 in a URL
 
 
@@ -77,3 +81,24 @@ class Server:
         if self.process.poll() is None:
             self.stop()
         shutil.rmtree(self.folder)
+
+
+@contextmanager
+def running():
+    """A server that lets in whoever knows the password."""
+    server = Server()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def trials(url):
+    """The trials of the only study, as any other program sees them."""
+    storage = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg2:"))
+    try:
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
+    finally:
+        storage.engine.dispose()

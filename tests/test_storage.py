@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -21,15 +20,12 @@ from tests.killing import FLAGS
 
 SHARED = [flag for flag in FLAGS if flag != "--quiet"] + ["--heartbeat", "2s"]
 SECRETS = ("s3cret%word", "s3cret%25word")
-needs_postgres = pytest.mark.skipif(not postgres.IS_HERE, reason=postgres.MISSING)
 
 
 @pytest.fixture
 def server():
-    found = postgres.Server()
-    found.start()
-    yield found
-    found.remove()
+    with postgres.running() as found:
+        yield found
 
 
 class Controller:
@@ -68,21 +64,12 @@ class Controller:
         return read_report(self.folder / "report.json")
 
 
-def trials(url):
-    storage = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg2:"))
-    try:
-        (name,) = optuna.get_all_study_names(storage)
-        return optuna.load_study(study_name=name, storage=storage).get_trials()
-    finally:
-        storage.engine.dispose()
-
-
 def freeze_in_a_trial(controller, url):
     """Stops it while it runs a trial, after it has measured some."""
     while True:
         controller.wait_for("first step")
         controller.process.send_signal(signal.SIGSTOP)
-        mine = [one for one in trials(url) if one.user_attrs.get("controller") == controller.name]
+        mine = [one for one in postgres.trials(url) if one.user_attrs.get("controller") == controller.name]
         running = [one for one in mine if one.state == TrialState.RUNNING and "measurement" not in one.user_attrs]
         if running and any(one.state == TrialState.COMPLETE for one in mine):
             return running[0]
@@ -98,7 +85,7 @@ def assert_no_secret(folder, *texts):
         assert all(secret.encode() not in content for content in files)
 
 
-@needs_postgres
+@postgres.needed
 def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp_path):
     url = server.url()
     survivor = Controller(tmp_path / "survivor", "--storage", url)
@@ -109,14 +96,14 @@ def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp
     said = survivor.end()
     assert survivor.process.returncode == 0, said
 
-    done = [trial for trial in trials(url) if trial.state == TrialState.COMPLETE]
+    done = [trial for trial in postgres.trials(url) if trial.state == TrialState.COMPLETE]
     candidates = [tuple(trial.params.values()) for trial in done]
     assert len(candidates) == len(set(candidates)), "a candidate was measured twice"
     by = {name: [one for one in done if one.user_attrs["controller"] == name] for name in (survivor.name, victim.name)}
     assert all(by.values()), "one of them did nothing"
     (again,) = [one for one in done if one.params == broken_off.params]
     assert again.user_attrs["controller"] == survivor.name, "the trial was not handed on"
-    assert all(trial.state.is_finished() for trial in trials(url))
+    assert all(trial.state.is_finished() for trial in postgres.trials(url))
 
     report = survivor.report()
     assert (report.status, report.search.controller) == ("complete", survivor.name)
@@ -131,7 +118,7 @@ def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp
     assert_no_secret(tmp_path, said, victim.said)
 
 
-@needs_postgres
+@postgres.needed
 def test_a_database_that_goes_away_ends_the_run_in_a_line_and_keeps_what_was_measured(server, tmp_path):
     run = Controller(tmp_path / "run", "--storage", server.url())
     for _ in range(3):
@@ -149,7 +136,7 @@ def test_a_database_that_goes_away_ends_the_run_in_a_line_and_keeps_what_was_mea
     assert_no_secret(tmp_path, said)
 
 
-@needs_postgres
+@postgres.needed
 def test_a_wrong_password_is_one_line_before_anything_is_measured(server, tmp_path):
     run = Controller(tmp_path / "run", "--storage", server.url("wr0ng-word"))
     said = run.end()

@@ -5,7 +5,6 @@ import threading
 import time
 from contextlib import contextmanager
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -14,6 +13,7 @@ from autotune.pipeline.outcome import Failure, Measurement
 from autotune.search.sampler import make_sampler
 from autotune.search.shared import SILENT, SharedStudy
 from autotune.search.visits import UNRELATED, PaceChange, Visit, Visits
+from tests import postgres
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search
 
 HEARTBEAT_S = 1.0
@@ -22,12 +22,27 @@ BEST_AT = [candidate.micro_batches for candidate in CANDIDATES].index(BEST)
 
 
 @pytest.fixture
-def join(tmp_path):
+def address(tmp_path):
+    return f"sqlite:///{tmp_path}/shared.db"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=postgres.needed)])
+def any_address(request):
+    """Of a database in which nothing is yet."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("address")
+        return
+    with postgres.running() as server:
+        yield server.url()
+
+
+@pytest.fixture
+def join(address):
     """Makes controllers of one study; closes all at the end."""
     joined = []
 
-    def make(fresh=False, heartbeat_s=HEARTBEAT_S):
-        study = SharedStudy(f"sqlite:///{tmp_path}/shared.db", heartbeat_s, "scripted", CANDIDATES, fresh)
+    def make(fresh=False, heartbeat_s=HEARTBEAT_S, address=address):
+        study = SharedStudy(address, heartbeat_s, "scripted", CANDIDATES, fresh)
         study.use(make_sampler("cost-model", study.space, 0, None), 0.01)
         joined.append(study)
         return study
@@ -37,15 +52,9 @@ def join(tmp_path):
         study.close()
 
 
-def stored(tmp_path):
-    """The trials as any other program sees them."""
-    study = optuna.load_study(study_name="scripted", storage=f"sqlite:///{tmp_path}/shared.db")
-    return study.get_trials()
-
-
-def measured(tmp_path):
+def measured(address):
     """Who measured what: (m, controller) of every trial that counts."""
-    done = [trial for trial in stored(tmp_path) if trial.state == TrialState.COMPLETE]
+    done = [trial for trial in postgres.trials(address) if trial.state == TrialState.COMPLETE]
     return [(trial.params["micro_batches"], trial.user_attrs["controller"]) for trial in done]
 
 
@@ -72,7 +81,7 @@ def asleep(study):
     yield
 
 
-def test_who_comes_second_gives_way(join, tmp_path):
+def test_who_comes_second_gives_way(join, address):
     one, other = join(), join()
     begun = one.begin(CANDIDATES[2])
     assert other.begin(CANDIDATES[2]) is None
@@ -81,7 +90,7 @@ def test_who_comes_second_gives_way(join, tmp_path):
     assert finish(one, begun)
     assert other.running_elsewhere() == set()
     assert other.begin(CANDIDATES[2]) is None, "measured already"
-    assert [trial.user_attrs.get("gave way") for trial in stored(tmp_path)] == [None, True, None, True]
+    assert [trial.user_attrs.get("gave way") for trial in postgres.trials(address)] == [None, True, None, True]
 
 
 def test_trials_that_gave_way_are_no_outcomes(join):
@@ -94,31 +103,31 @@ def test_trials_that_gave_way_are_no_outcomes(join):
     assert set(other.finished()) == {2}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_many_at_once_measure_every_candidate_exactly_once(seed, join, tmp_path):
-    studies = [join(heartbeat_s=30) for _ in range(4)]
-    start, errors = threading.Barrier(len(studies)), []
+def test_many_at_once_measure_every_candidate_exactly_once(any_address, join):
+    start, errors = threading.Barrier(4), []
 
-    def work(study, order):
+    def work(order):
         try:
             start.wait()
-            visit = 0
+            study, visit = join(heartbeat_s=30, address=any_address), 0  # all make the tables, too
+            start.wait()
             while left := [index for index in order if index not in study.finished()]:
                 begun = study.begin(CANDIDATES[left[0]])  # all want the same, to be in each other's way
                 if begun is not None:
                     assert finish(study, begun, visit)
                     visit += 1
         except BaseException as error:
+            start.abort()
             errors.append(error)
 
-    order = random.Random(seed).sample(range(len(CANDIDATES)), len(CANDIDATES))
-    threads = [threading.Thread(target=work, args=(study, order)) for study in studies]
+    order = random.Random(0).sample(range(len(CANDIDATES)), len(CANDIDATES))
+    threads = [threading.Thread(target=work, args=(order,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not errors
-    assert sorted(m for m, _ in measured(tmp_path)) == sorted(candidate.micro_batches for candidate in CANDIDATES)
+    assert sorted(m for m, _ in measured(any_address)) == sorted(candidate.micro_batches for candidate in CANDIDATES)
 
 
 def test_a_trial_that_says_not_yet_what_it_runs_is_waited_for(join):
@@ -146,7 +155,7 @@ def test_one_that_never_says_it_is_dead_after_a_while(join):
     assert SILENT * HEARTBEAT_S - 1 < time.monotonic() - begun < DEAD_S + 2
 
 
-def test_what_a_dead_controller_was_running_is_free_again(join, tmp_path):
+def test_what_a_dead_controller_was_running_is_free_again(join, address):
     dead, other = join(), join()
     dead.begin(CANDIDATES[2])
     die(dead)
@@ -156,7 +165,7 @@ def test_what_a_dead_controller_was_running_is_free_again(join, tmp_path):
     other.recover()
     assert other.running_elsewhere() == set()
     assert finish(other, other.begin(CANDIDATES[2]))
-    assert measured(tmp_path) == [(CANDIDATES[2].micro_batches, other.controller)]
+    assert measured(address) == [(CANDIDATES[2].micro_batches, other.controller)]
 
 
 def test_a_living_controller_keeps_its_trial_however_long_it_takes(join):
@@ -168,7 +177,7 @@ def test_a_living_controller_keeps_its_trial_however_long_it_takes(join):
     assert finish(living, begun)
 
 
-def test_who_was_only_asleep_finds_that_its_trial_is_not_its_own(join, tmp_path):
+def test_who_was_only_asleep_finds_that_its_trial_is_not_its_own(join, address):
     sleeper, other = join(), join()
     index, trial = sleeper.begin(CANDIDATES[2])
     assert sleeper.note_step(trial, 1.0, 0)
@@ -177,7 +186,7 @@ def test_who_was_only_asleep_finds_that_its_trial_is_not_its_own(join, tmp_path)
         assert finish(other, other.begin(CANDIDATES[2]))
     assert not sleeper.note_step(trial, 1.0, 1)
     assert not finish(sleeper, (index, trial))
-    assert measured(tmp_path) == [(CANDIDATES[2].micro_batches, other.controller)]
+    assert measured(address) == [(CANDIDATES[2].micro_batches, other.controller)]
 
 
 def test_a_kill_before_the_trial_is_complete_loses_no_measurement(join):
@@ -198,17 +207,17 @@ def test_an_end_in_good_order_hands_the_trial_on_at_once(join):
     assert other.begin(CANDIDATES[2]) is not None
 
 
-def test_fresh_is_refused_while_another_is_at_work(join, tmp_path):
+def test_fresh_is_refused_while_another_is_at_work(join, address):
     one = join()
     begun = one.begin(CANDIDATES[2])
     with pytest.raises(UsageError, match="another controller is working on this study"):
         join(fresh=True)
     finish(one, begun)
     join(fresh=True)
-    assert stored(tmp_path) == []
+    assert postgres.trials(address) == []
 
 
-def test_two_searches_at_once_share_the_work_and_agree(join, tmp_path):
+def test_two_searches_at_once_share_the_work_and_agree(join, tmp_path, address):
     machines = [Machine(noise=0.003, seed=seed) for seed in range(2)]
     searches = [
         make_search(tmp_path, machine, study=join(), exhaustive=True, seed=i) for i, machine in enumerate(machines)
@@ -219,7 +228,7 @@ def test_two_searches_at_once_share_the_work_and_agree(join, tmp_path):
     for thread in threads:
         thread.join()
     every = {candidate.micro_batches for candidate in CANDIDATES}
-    assert sorted(m for m, _ in measured(tmp_path)) == sorted(every)
+    assert sorted(m for m, _ in measured(address)) == sorted(every)
     assert [len(one.measured) for one in searches] == [len(every)] * 2
     assert [CANDIDATES[one.pick()].micro_batches for one in searches] == [BEST] * 2
     assert searches[0].trials + searches[1].trials == len(every)
@@ -256,7 +265,7 @@ def test_a_budget_ends_the_waiting(join, tmp_path):
     assert len(found.measured) == len(CANDIDATES) - 1
 
 
-def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, tmp_path):
+def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, tmp_path, address):
     sleeper, other = join(), join()
 
     class Sleepy(Machine):
@@ -269,7 +278,7 @@ def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, t
 
     found = make_search(tmp_path, Sleepy(), study=sleeper)
     found.run()
-    numbers = [m for m, _ in measured(tmp_path)]
+    numbers = [m for m, _ in measured(address)]
     assert len(numbers) == len(set(numbers))
     assert found.measured
     assert any("was handed on to others" in text for text in found.warned)
