@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 HIDDEN = "***"
-SHORT = 4  # characters; what is shorter is no secret, and could be part of any word
+SHORT = 4  # characters of a parameter; what is shorter is no secret, and could be part of any word
 FLAG = "--storage"
 
 
@@ -46,12 +46,13 @@ def shown(text: str) -> str:
 
 
 def scrubbed(message: str, text: str) -> str:
-    """What a driver says, without anything from the URL ``text`` that may be secret."""
+    """What a driver says, without anything from the URL ``text`` that may be secret, as it is or as the URL has it."""
     url = parse(text)
     values = [value for one in url.query.values() for value in ([one] if isinstance(one, str) else one)]
-    written = re.findall(r"(?:(?<=:)[^:@]+(?=@)|(?<==)[^&]+)", text)  # as in the URL, with % for some characters
-    secrets = {text, *written, *values, str(url.password or "")}
-    for secret in sorted((one for one in secrets if len(one) >= SHORT), key=len, reverse=True):
+    values += re.findall(r"(?<==)[^&]+", text.partition("?")[2])
+    passwords = [str(url.password or ""), *re.findall(r"(?<=:)[^:/?@]+(?=@)", text)]
+    secrets = {text, *passwords, *(value for value in values if len(value) >= SHORT)} - {""}
+    for secret in sorted(secrets, key=len, reverse=True):
         message = message.replace(secret, HIDDEN)
     return message
 

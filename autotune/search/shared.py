@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 SILENT = 3  # missing signs of life that count as death
 POLL_S = 0.1
 CONNECT_S, BUSY_S = 10, 60  # for a server to answer, for another's transaction on an SQLite file to end
+REMOVED = "Record does not exist."  # Optuna's KeyError
 ATTEMPTS = 5  # at making the tables: of two controllers that do so at once, one is told that they are there
 BEGIN = {
     "sqlite": "BEGIN IMMEDIATE",  # which locks for reading too; SQLite knows no lock of a row
@@ -144,7 +145,7 @@ class SharedStudy(Study):
         identity: Identity | None = None,
     ) -> None:
         self.controller = secrets.token_hex(4)
-        self.where, self._address, self._name = shown(address), address, name
+        self.where, self._address = shown(address), address
         self._seen: set[int] = set()
         try:
             self._storage = open_storage(address, heartbeat_s)
@@ -242,10 +243,12 @@ class SharedStudy(Study):
 
     def trouble(self, error: Exception) -> str | None:
         if isinstance(error, KeyError):
-            with suppress(SQLAlchemyError, StorageInternalError):
-                if self._name not in optuna.get_all_study_names(self._storage):
-                    return f"another controller has removed the study in {self.where}, with --fresh; run again"
-            return None
+            is_gone = error.args == (REMOVED,)
+            return (
+                f"another controller has removed the study in {self.where}, with --fresh; run again"
+                if is_gone
+                else None
+            )
         return f"the study in {self.where} is out of reach: {explain(error, self._address)}; run again when it is back"
 
     def close(self) -> None:

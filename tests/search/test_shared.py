@@ -217,6 +217,25 @@ def test_fresh_is_refused_while_another_is_at_work(join, address):
     assert postgres.trials(address) == []
 
 
+def test_a_study_that_was_removed_by_another_is_said_to_be(join, tmp_path):
+    """Between two trials, when nothing showed that somebody was at work."""
+    left_alone, told = join(), []
+
+    class Removed(Machine):
+        def __call__(self, candidate, prediction, steps, keep_going):
+            outcome = super().__call__(candidate, prediction, steps, keep_going)
+            if len(self.asked) == 2:
+                left_alone.close()  # hands its trial on
+                told.append(join(fresh=True).controller)
+            return outcome
+
+    with pytest.raises(KeyError) as found:
+        make_search(tmp_path, Removed(), study=left_alone).run()
+    assert told
+    assert "another controller has removed the study" in left_alone.trouble(found.value)
+    assert left_alone.trouble(KeyError("a bug")) is None
+
+
 def test_two_searches_at_once_share_the_work_and_agree(join, tmp_path, address):
     machines = [Machine(noise=0.003, seed=seed) for seed in range(2)]
     searches = [
