@@ -20,6 +20,7 @@ from autotune.flags import (
     Flag,
     Fresh,
     Heads,
+    Heartbeat,
     Hidden,
     HostTimeout,
     Json,
@@ -45,6 +46,7 @@ from autotune.flags import (
     SeqLen,
     Stages,
     StateDir,
+    Storage,
     Tolerance,
     Trials,
     VirtualStages,
@@ -118,6 +120,8 @@ def run(
     host_timeout: HostTimeout = None,
     out: Out = None,
     state_dir: StateDir = None,
+    storage: Storage = None,
+    heartbeat: Heartbeat = None,
     fresh: Fresh = None,
     seed: Seed = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Only say what the run would cost; nothing is run.")] = False,
@@ -132,6 +136,7 @@ def run(
     from autotune.report.cost import forecast_lines
     from autotune.report.progress import Progress
     from autotune.report.table import print_report
+    from autotune.storage_url import without_credentials
     from autotune.tune import tune
 
     settings = load_config(config, flags)
@@ -140,7 +145,7 @@ def run(
         if dry_run:
             found = forecast(settings, events)
         else:
-            report = tune(settings, events, shlex.join(["autotune", *sys.argv[1:]]))
+            report = tune(settings, events, shlex.join(without_credentials(["autotune", *sys.argv[1:]])))
     if dry_run:
         print_json(found) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(found))
         return

@@ -11,8 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 
+from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records import Record, explain, read_bytes
 
@@ -178,6 +179,17 @@ class Config(Record):
     explore_limit: Annotated[bool, Field(description="try also what is predicted not to fit in memory")] = False
     out: Annotated[Path, Field(description="where the report is written")] = Path("report.json")
     state_dir: Annotated[Path, Field(description="profiles and studies of earlier runs")] = Path(".autotune")
+    storage: Annotated[
+        SecretStr | None,
+        Field(
+            description="database of a study that several controllers share, such as postgresql://user@host/database"
+        ),
+    ] = None
+    heartbeat: Annotated[
+        float,
+        BeforeValidator(parse_seconds),
+        Field(ge=1, description="seconds between signs of life in a shared study; three missing ones count as death"),
+    ] = 10.0
     fresh: Annotated[bool, Field(description="measure everything again")] = False
     record_timeline: Annotated[
         bool, Field(description="record when every action of a few real steps of the pick begins and ends")
@@ -197,6 +209,16 @@ class Config(Record):
         float, BeforeValidator(parse_seconds), Field(gt=0, description="seconds for a host to come, or to come back")
     ] = 300.0
     seed: Annotated[int, Field(ge=0, description="seeds weights and data")] = 0
+
+    @model_validator(mode="after")
+    def _storage_is_a_database(self) -> Self:
+        # Not a rule of the field alone: a complaint about a field repeats its value, which may hold a password.
+        if self.storage is not None:
+            try:
+                storage_url.parse(self.storage.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"storage: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

@@ -91,6 +91,7 @@ class Findings:
             )
         return SearchReport(
             sampler=config.sampler,
+            controller=search.study.controller or None,
             trials=search.trials,
             earlier_trials=search.earlier_trials,
             real_steps=search.real_steps,

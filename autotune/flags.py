@@ -58,6 +58,13 @@ Tolerance = Annotated[
 ExploreLimit = Annotated[bool | None, Flag("--explore-limit", help="Try also what is predicted not to fit in memory.")]
 Out = Annotated[Path | None, Flag(help="Where the result is written.")]
 StateDir = Annotated[Path | None, Flag(help="Profiles and studies of earlier runs [default: .autotune].")]
+Storage = Annotated[
+    str | None,
+    Flag(help="Database of a study that several controllers share.", envvar="AUTOTUNE_STORAGE", metavar="URL"),
+]
+Heartbeat = Annotated[
+    str | None, Flag(help="Seconds between signs of life there; three missing ones count as death [default: 10s].")
+]
 Fresh = Annotated[bool | None, Flag("--fresh", help="Measure everything again.")]
 RecordTimeline = Annotated[
     bool | None,

@@ -1,12 +1,14 @@
 """The main job: Config -> Profile -> Predictions -> Measurements -> Report. Silent; tells ``Events`` what it does."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from math import log
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
@@ -22,7 +24,7 @@ from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
-from autotune.profile.record import Profile
+from autotune.profile.record import Environment, Profile
 from autotune.profile.replay import waits_for
 from autotune.records import remove_leftovers, write_record, write_text
 from autotune.report.record import RecordedStep, Report
@@ -32,6 +34,7 @@ from autotune.report.verdict import drift, so_far
 from autotune.search.lock import locked
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
+from autotune.search.shared import SharedStudy, check_storage
 from autotune.search.space import show
 from autotune.search.study import Study, load_storage
 
@@ -54,7 +57,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         seq_len, expected, plan = job.facts.seq_len, prediction.step_time_s, plan_of(found, candidate)
         return measure_candidate(job.ranks, job.workload, plan, expected, steps, keep_going, seq_len)
 
-    study = Study(job.config.state_dir, study_name(job), job.candidates, job.config.fresh, identity(job))
+    study = open_study(job)
     say_what_is_new(job, study)
     return Search(
         candidates=job.candidates,
@@ -74,11 +77,27 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
     )
 
 
+def open_study(job: Job) -> Study:
+    """The study in the state directory, or in the database that several controllers share."""
+    config, name = job.config, study_name(job)
+    if config.storage is None:
+        return Study(config.state_dir, name, job.candidates, config.fresh, identity(job))
+    address = config.storage.get_secret_value()
+    study = SharedStudy(address, config.heartbeat, name, job.candidates, config.fresh, identity(job))
+    job.events.header([f"study     {name!r} in {study.where}; this is its controller {study.controller}"])
+    return study
+
+
+def where_it_counts(job: Job) -> Environment:
+    """The environment as far as figures in a study depend on it: hosts of one kind may share one in a database."""
+    return job.environment.nameless if job.config.storage else job.environment
+
+
 def identity(job: Job) -> dict[str, dict[str, Any]]:
     """What figures depend on; two runs that agree in all of it share a study."""
     return {
         "workload": job.facts.model_dump(mode="json"),
-        "environment": job.environment.model_dump(mode="json"),
+        "environment": where_it_counts(job).model_dump(mode="json"),
         "search": {
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),
@@ -92,7 +111,7 @@ def identity(job: Job) -> dict[str, dict[str, Any]]:
 def study_name(job: Job) -> str:
     """Names the workload in words, and everything else that makes figures comparable in a fingerprint."""
     work = job.facts
-    mark = fingerprint(job.workload, job.environment, sorted(identity(job)["search"].items(), key=str))
+    mark = fingerprint(job.workload, where_it_counts(job), sorted(identity(job)["search"].items(), key=str))
     return f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {job.environment.device} [{mark}]"
 
 
@@ -102,11 +121,10 @@ def say_what_is_new(job: Job, study: Study) -> None:
     if not parts:
         return
     words = ", ".join(text for texts in parts.values() for text in texts)
-    where = job.config.state_dir / "study.db"
     if "workload" in parts:
-        job.events.header([f"study     a new one; the most similar in {where} differs: {words}"])
+        job.events.header([f"study     a new one; the most similar in {study.where} differs: {words}"])
     else:
-        job.warn(f"an earlier study of this workload in {where} is not continued, since {words}")
+        job.warn(f"an earlier study of this workload in {study.where} is not continued, since {words}")
 
 
 def tune(config: Config, events: Events, command: str | None = None) -> Report:
@@ -122,18 +140,20 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     if config.rendezvous is None:
         load_torch()  # takes seconds, which the controller has its own libraries to load in
     load_storage()
+    if config.storage:
+        check_storage(config.storage.get_secret_value())
     import_module("autotune.report.page.page")
     with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
         job = prepare_job(config, events, rendezvous)
         job.command = command
-        with locked(lock_path(job)):
+        with nullcontext() if config.storage else locked(lock_path(job)):
             for path in (config.out, page_file(config.out)):
                 remove_leftovers(path)
             return profile_and_search(job)
 
 
 def lock_path(job: Job) -> Path:
-    """The file that one run at a time holds while it works on the study."""
+    """The file that one run at a time holds while it works on a study in the state directory."""
     return job.config.state_dir / f"{study_name(job)[-17:-1]}.lock"
 
 
@@ -198,21 +218,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
         job.events.known(so_far(search))
 
     search = make_search(job, found, save)
-    try:
-        search.run()
-        recorded = record_pick(found, search)
-    except DeviceError as error:
-        publish(job, found.report(search, "partial", str(error)))
-        raise DeviceError(f"{error} (what was measured is in {out})") from None
-    except StorageInternalError as error:
-        publish(job, found.report(search, "partial", "the study could not be written"))
-        raise InputError(
-            f"cannot write the study in {job.config.state_dir}: {error.__cause__ or error}; make room there or give"
-            f" --state-dir (what was measured is in {out})"
-        ) from None
-    except KeyboardInterrupt:
-        publish(job, found.report(search, "partial", "interrupted by the user"))
-        raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
+    recorded = run_search(found, search)
     compare_with_profile(job, found, search)
     report = found.report(search, "complete" if search.measured else "partial")
     say_what_is_doubtful(job, report)
@@ -226,6 +232,28 @@ def search_and_report(job: Job, found: Findings) -> Report:
     if not search.measured:
         raise nothing_ran(search)
     return report
+
+
+def run_search(found: Findings, search: Search) -> RecordedStep | None:
+    """Runs the search, and records its pick where asked for; where something stops it, what was measured is written."""
+    job, out = found.job, found.job.config.out
+    try:
+        search.run()
+        return record_pick(found, search)
+    except DeviceError as error:
+        publish(job, found.report(search, "partial", str(error)))
+        raise DeviceError(f"{error} (what was measured is in {out})") from None
+    except (StorageInternalError, SQLAlchemyError, KeyError) as error:
+        trouble = search.study.trouble(error)
+        if trouble is None:
+            raise
+        publish(job, found.report(search, "partial", "the study could not be written"))
+        raise InputError(f"{trouble} (what was measured is in {out})") from None
+    except KeyboardInterrupt:
+        publish(job, found.report(search, "partial", "interrupted by the user"))
+        raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
+    finally:
+        search.study.close()
 
 
 def record_pick(found: Findings, search: Search) -> RecordedStep | None:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
     "records",
+    "storage_url",
     "config",
     "workload",
     "pipeline",

@@ -32,7 +32,8 @@ class Measurement(Record):
     ``step_times_s`` are the raw samples; ``step_time_s`` is their median. ``peak_memory_bytes[rank]`` is the device
     allocator's own peak over one whole step; ``device_memory_bytes[rank]``, where the device tells, all that was taken
     from it, by the allocator and outside of torch. ``measured_at`` is ISO 8601; ``from_earlier_run`` marks a figure
-    that an earlier run of the same study measured.
+    that an earlier run of the same study measured, ``from_other_controller`` one from ranks of another controller that
+    shares the study.
 
     ``loss`` is that of the last step; ``first_loss`` and ``gradient_norm`` (2-norm over the gradients of all stages)
     are those of the first, untimed step, which begins with the same weights for every candidate.
@@ -52,6 +53,7 @@ class Measurement(Record):
     growth_bytes: tuple[int, ...] | None = None
     measured_at: str | None = None
     from_earlier_run: bool = False
+    from_other_controller: bool = False
     pruned: bool = False
 
     @staticmethod

@@ -35,6 +35,13 @@ class Environment(Record):
     driver_version: str | None = None
     hosts: tuple[str, ...] = ()
 
+    @property
+    def nameless(self) -> "Environment":
+        """The same but for the names of hosts: which ranks share one still shows."""
+        order = list(dict.fromkeys(self.hosts))
+        hosts = tuple(f"host {order.index(name)}" for name in self.hosts)
+        return self.model_copy(update={"hostname": None, "hosts": hosts})
+
     def most_on_a_host(self, ranks: int) -> int:
         """How many of ``ranks`` ranks are on the fullest host."""
         return max((self.hosts.count(host) for host in self.hosts), default=ranks)

@@ -192,10 +192,12 @@ class SearchReport(Record):
     with every candidate confirmed.
 
     ``confidence``: the probability that the sweet spot's throughput is within ``tolerance`` of the best of all
-    candidates. ``final``: how the final ended. ``pareto_front``: the leanest first.
+    candidates. ``final``: how the final ended. ``pareto_front``: the leanest first. ``controller``: whose report this
+    is, where several controllers share the study; ``earlier_trials`` are then those of the others.
     """
 
     sampler: str
+    controller: str | None = None
     trials: NonNegativeInt
     earlier_trials: NonNegativeInt = 0
     real_steps: NonNegativeInt

@@ -94,6 +94,7 @@ def status(row: CandidateReport, is_winner: bool) -> str:
     counted = f"{steps} step{'' if steps == 1 else 's'}"
     words += f"pruned after {counted}" if row.measurement.pruned else f"confirmed, {counted}"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
+    words += " (another controller)" if row.measurement.from_other_controller else ""
     words += f", machine {row.pace:.2f}x slower then" if row.pace and abs(row.pace - 1) > 0.005 else ""
     words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
     return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
@@ -127,7 +128,8 @@ def conclusion(report: Report) -> str:
         f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "
         f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
         f"{around}"
-        f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from earlier runs) and "
+        f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from "
+        f"{'other controllers' if report.search.controller else 'earlier runs'}) and "
         f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
         f"{sureness(report)}{cost_words(report)}"
     )

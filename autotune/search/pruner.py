@@ -16,8 +16,8 @@ class WorseBeyondDoubtPruner(BasePruner):
     """Ends a trial whose throughput lies beyond doubt below the best finished trial's, by more than the tolerance.
 
     The values reported are throughputs of single steps. Student's t-test of the mean logarithms, with the noise pooled
-    over all trials of the study: one machine makes the noise of all of them, so two steps of this trial are judged by
-    what twenty steps of the others have shown.
+    over all trials of the study on this machine, which makes the noise of all of them: two steps of this trial are
+    judged by what twenty steps of the others have shown. Trials of other controllers of the study ran elsewhere.
 
     Optuna's own pruners do not fit. ``WilcoxonPruner`` pairs step k of one trial with step k of the best one; these ran
     minutes apart and share nothing, so pairing cancels no noise, and its signed ranks cannot reach a level below
@@ -30,7 +30,8 @@ class WorseBeyondDoubtPruner(BasePruner):
 
     def prune(self, study: "optuna.study.Study", trial: FrozenTrial) -> bool:
         mine = list(trial.intermediate_values.values())
-        others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        here, states = trial.user_attrs.get("controller"), (TrialState.COMPLETE, TrialState.PRUNED)
+        others = [one for one in study.get_trials(False, states) if one.user_attrs.get("controller") == here]
         finished = [one for one in others if one.state == TrialState.COMPLETE and fits(one) and one.intermediate_values]
         if not mine or not finished:
             return False

@@ -20,6 +20,7 @@ from autotune.predict.revise import revise
 from autotune.search.choose import pick
 from autotune.search.failures import common_fault, note_failure, rule_out
 from autotune.search.final import hold_final
+from autotune.search.others import catch_up, lose, meet, wait_for_others
 from autotune.search.pace import check_pace, doubt
 from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
 from autotune.search.sampler import make_sampler
@@ -53,7 +54,8 @@ class Search:
     ``unevenness``: relative standard deviation of the same work between moments, as profiling found it. ``outcomes``
     maps the index of a candidate to what its real run ended as, ``revisions`` to the last prediction made before that;
     ``ruled_out`` says why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank
-    once, and while they are in ``second_chance`` they may be tried again.
+    once, and while they are in ``second_chance`` they may be tried again. Where other controllers share the study,
+    ``elsewhere`` are the candidates that they are running now, and ``met`` those of them whose machine was compared.
     """
 
     candidates: list[Candidate]
@@ -76,6 +78,8 @@ class Search:
     failures: list[Failure] = field(default_factory=list)
     accidents: set[int] = field(default_factory=set)
     second_chance: set[int] = field(default_factory=set)
+    elsewhere: set[int] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
     visits: Visits = field(default_factory=Visits)
     trials: int = 0
     earlier_trials: int = 0
@@ -97,6 +101,11 @@ class Search:
         return self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s
 
     @property
+    def is_out_of_trials(self) -> bool:
+        """Whether as many trials were run as may be."""
+        return self.limits.trials is not None and self.trials >= self.limits.trials
+
+    @property
     def measured(self) -> dict[int, Measurement]:
         """The candidates that ran."""
         return {index: outcome for index, outcome in self.outcomes.items() if isinstance(outcome, Measurement)}
@@ -104,7 +113,7 @@ class Search:
     @property
     def untried(self) -> list[int]:
         """The candidates that may be tried."""
-        done = (self.outcomes.keys() - self.second_chance) | self.ruled_out.keys()
+        done = (self.outcomes.keys() - self.second_chance) | self.ruled_out.keys() | self.elsewhere
         return [index for index in self.allowed if index not in done]
 
     def standings(self) -> dict[int, Standing]:
@@ -152,21 +161,32 @@ class Search:
         if self.visits.unjudged is not None:
             doubt(self, self.visits.unjudged)
         earlier = self.reference()
-        while self.goes_on():
+        while True:
+            catch_up(self)
+            if not self.goes_on():
+                if wait_for_others(self):
+                    continue
+                break
             if earlier is not None:
                 check_pace(self, earlier)  # another day, another pace
                 earlier = None
+            meet(self)
             self.try_candidate(self.naive() if self.measured else None)
         hold_final(self)
 
     def resume(self) -> None:
-        """Takes over the outcomes and visits of earlier runs of this study."""
+        """Takes over the outcomes and visits of earlier runs of this study, and of other controllers."""
         self.revisions = dict(enumerate(self.revised({})))
-        self.outcomes = self.study.finished(self.memory_limit)
-        self.earlier_trials = len(self.outcomes)
         self.visits = self.study.visits()
         self.visits.prior = max(self.visits.prior, self.unevenness)
-        for index, outcome in list(self.outcomes.items()):
+        self.take_over(self.study.finished(self.memory_limit))
+
+    def take_over(self, outcomes: Mapping[int, Measurement | Failure]) -> None:
+        """Takes over outcomes that were not seen on these ranks in this run."""
+        self.outcomes |= outcomes
+        self.earlier_trials += len(outcomes)
+        for index, outcome in outcomes.items():
+            self.second_chance.discard(index)
             if isinstance(outcome, Failure):
                 if outcome.kind == "out_of_memory":
                     rule_out(self, index, outcome)
@@ -182,11 +202,12 @@ class Search:
         elif not outlook.open:
             is_done = all(index in self.measured for index in self.allowed)
             self.stopped_because = "every candidate was measured" if is_done else "no candidate is left to try"
-        elif self.limits.trials is not None and self.trials >= self.limits.trials:
+        elif self.is_out_of_trials:
             self.stopped_because = f"the limit of {self.limits.trials} trials"
         elif self.is_out_of_time:
             self.stopped_because = f"the budget of {self.limits.budget_s:g} s"
         elif self.limits.exhaustive or self.naive() is not None or outlook.is_open:
+            self.stopped_because = ""
             return True
         elif self.goal.objective == "memory":
             self.stopped_because = "no other candidate can be leaner and fast enough, given the errors seen"
@@ -216,7 +237,10 @@ class Search:
 
     def try_candidate(self, wanted: int | None) -> None:
         """One trial, of the candidate ``wanted`` or of whichever the sampler proposes."""
-        index, trial = self.study.begin(self.candidates[wanted] if wanted is not None else None)
+        claimed = self.study.begin(self.candidates[wanted] if wanted is not None else None, self.memory_limit)
+        if claimed is None:
+            return
+        index, trial = claimed
         candidate, pace = self.candidates[index], self.visits.pace
         is_hopeless = bool(self.measured) and not self.outlook().could_win(index)
         times: list[float] = []
@@ -225,9 +249,9 @@ class Search:
         def keep_going(number: int, seconds: float) -> bool:
             nonlocal is_pruned
             times.append(seconds)
-            trial.report(candidate.sequences / seconds * pace, number)
+            is_ours = self.study.note_step(trial, candidate.sequences / seconds * pace, number)
             self.on_progress(f"{show(candidate)}: step {number + 1}, {seconds:.3f} s")
-            if number == STEPS - 1 or self.is_out_of_time:
+            if number == STEPS - 1 or self.is_out_of_time or not is_ours:
                 return False
             if self.limits.exhaustive or not self.is_even(times):
                 return True
@@ -240,15 +264,17 @@ class Search:
         self.on_progress(f"{show(candidate)}: first step, untimed")
         outcome = self.measure(candidate, self.predictions[index], STEPS, keep_going)
         self.real_steps += 1 + len(times)
-        if isinstance(outcome, Failure):
-            self.outcomes[index] = outcome
-            self.study.finish(trial, outcome, -1, 0.0, self.over_limit(index), self.memory_limit)
+        before, visit, rate = self.outcomes.get(index), None, 0.0
+        if isinstance(outcome, Measurement):
+            outcome = outcome.model_copy(update={"pruned": is_pruned})
+            visit, rate = self.visits.add(index, outcome.step_times_s), outcome.throughput_seq_s * pace
+        self.outcomes[index] = outcome
+        number, over = visit.number if visit else -1, self.over_limit(index)
+        if not self.study.finish(trial, outcome, number, rate, over, self.memory_limit):
+            lose(self, index, before, visit)
+        elif isinstance(outcome, Failure):
             note_failure(self, index, outcome)
-        else:
-            self.outcomes[index] = outcome = outcome.model_copy(update={"pruned": is_pruned})
-            visit = self.visits.add(index, outcome.step_times_s)
-            rate = outcome.throughput_seq_s * pace
-            self.study.finish(trial, outcome, visit.number, rate, self.over_limit(index), self.memory_limit)
+        elif visit:
             doubt(self, visit)
         self.learn()
         self.on_outcome(self)
@@ -288,9 +314,9 @@ class Search:
         return log(max(times) / min(times)) <= max(NOTICEABLE, UNEVEN * noise.sigma)
 
     def reference(self, but: int | None = None) -> int | None:
-        """The best candidate that ran, ``but`` for one: the machine's pace is told by visiting it again."""
-        standings = self.standings()
-        return max(standings.keys() - {but}, key=lambda index: standings[index].rate, default=None)
+        """The best candidate that ran here, ``but`` for one: the machine's pace is told by visiting it again."""
+        standings, here = self.standings(), {visit.index for visit in self.visits.own}
+        return max(here & standings.keys() - {but}, key=lambda index: standings[index].rate, default=None)
 
     def merge(self, index: int) -> None:
         """Makes the candidate's measurement one of all its steps at the pace at which most of them were timed."""
@@ -303,6 +329,7 @@ class Search:
         seq_len = round(tokens / before.throughput_seq_s) if tokens else None
         kept = before.model_dump(exclude={"step_times_s", "step_time_s", "throughput_seq_s", "throughput_tokens_s"})
         kept["from_earlier_run"] = all(visit.is_earlier for visit in visits)
+        kept["from_other_controller"] = not any(visit.controller == self.visits.controller for visit in visits)
         self.outcomes[index] = Measurement.of(times, self.candidates[index].sequences, seq_len, **kept)
 
     def over_limit(self, index: int) -> int | None:

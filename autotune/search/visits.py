@@ -9,6 +9,9 @@ The pace is 1 until the reference, the best candidate so far, is visited again a
 it then holds another value from some visit on. The *usual* pace is the one at which most steps were timed. Nothing is
 simply averaged across a change: what was timed at another pace is scaled to the usual one, and what that leaves in
 doubt widens the estimate, so that visits at the usual pace decide.
+
+Several *controllers* may share a study, each with ranks of its own. The pace of another's machine, beside ours, is told
+by the candidates that both have visited; its visits are then scaled like those at another pace of our own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,25 +24,37 @@ STEPS = 5  # timed steps of a visit at most
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
 PACE_MISFIT = 0.4  # of a change of pace in logarithms: candidates do not slow down all alike
+UNRELATED = 0.05  # relative; between two machines of a kind, before they have run the same candidate
 SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
 
 
 @dataclass(frozen=True)
 class Visit:
-    """Timed steps of candidate ``index``, one after the other. ``number`` counts visits in the order of time."""
+    """Timed steps of candidate ``index``, one after the other. ``number`` counts the controller's visits in the order
+    of time; ``is_earlier``: in an earlier run."""
 
     number: int
     index: int
     step_times_s: tuple[float, ...]
     is_earlier: bool = False
+    controller: str = ""
 
 
 @dataclass(frozen=True)
 class PaceChange:
-    """From ``visit`` on a step takes ``pace`` times as long as at first."""
+    """From ``visit`` on a step takes ``pace`` times as long as at first, on the machine of ``controller``."""
 
     visit: int
     pace: float
+    controller: str = ""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times longer a step takes here than on another machine, and the relative standard deviation of that."""
+
+    times: float
+    sigma: float
 
 
 @dataclass(frozen=True)
@@ -84,47 +99,96 @@ def step_noise(series: Iterable[Sequence[float]]) -> Noise:
 
 @dataclass
 class Visits:
-    """Every visit so far, and every change of pace that was found."""
+    """Every visit so far, and every change of pace that was found; ``controller`` is who we are, of several."""
 
     all: list[Visit] = field(default_factory=list)
     changes: list[PaceChange] = field(default_factory=list)
+    controller: str = ""
     next_number: int = 0
     prior: float = VISIT_NOISE  # what visits to one candidate are taken to differ by before any was repeated
     unjudged: Visit | None = None  # an earlier run ended before it could tell whether the pace had changed by then
+    _ratios: dict[tuple[str, int, int], Ratio] = field(default_factory=dict, repr=False)
 
     def add(self, index: int, step_times_s: tuple[float, ...]) -> Visit:
         """The visit that has just ended."""
-        visit = Visit(self.next_number, index, step_times_s)
+        visit = Visit(self.next_number, index, step_times_s, controller=self.controller)
         self.next_number += 1
         self.all.append(visit)
         return visit
+
+    def replace_others(self, stored: "Visits") -> None:
+        """Takes over all that other controllers have stored by now."""
+        self.all = [*self.own, *(visit for visit in stored.all if visit.controller != self.controller)]
+        others = (change for change in stored.changes if change.controller != self.controller)
+        self.changes = [*self._changes(self.controller), *others]
 
     def of(self, index: int) -> list[Visit]:
         """The visits to one candidate."""
         return [visit for visit in self.all if visit.index == index]
 
-    def pace_at(self, number: int) -> float:
-        """The machine's pace at a visit."""
-        return next((change.pace for change in reversed(self.changes) if change.visit <= number), 1.0)
+    @property
+    def own(self) -> list[Visit]:
+        """The visits on our own machine."""
+        return [visit for visit in self.all if visit.controller == self.controller]
+
+    @property
+    def strangers(self) -> set[str]:
+        """The controllers that have visited no candidate that we have visited too."""
+        others = {visit.controller for visit in self.all} - {self.controller}
+        return {other for other in others if not self._gaps(other)}
+
+    def _changes(self, controller: str) -> list[PaceChange]:
+        return [change for change in self.changes if change.controller == controller]
+
+    def pace_at(self, visit: Visit) -> float:
+        """The pace of the visit's machine then; of another controller's machine as a multiple of our own first one."""
+        return self._own_pace(visit) / self.ratio(visit.controller).times
+
+    def _own_pace(self, visit: Visit) -> float:
+        """The pace of the visit's machine then, over that which the same machine had at first."""
+        changes = reversed(self._changes(visit.controller))
+        return next((change.pace for change in changes if change.visit <= visit.number), 1.0)
+
+    def ratio(self, controller: str) -> Ratio:
+        """Our machine beside that of ``controller``, each as it was at first."""
+        if controller == self.controller:
+            return Ratio(1.0, 0.0)
+        known = (controller, len(self.all), len(self.changes))  # neither list ever shrinks
+        if known not in self._ratios:
+            gaps = self._gaps(controller)
+            sigma = self.visit_noise() * (2 / len(gaps)) ** 0.5 if gaps else UNRELATED
+            self._ratios[known] = Ratio(exp(mean(gaps)) if gaps else 1.0, sigma)
+        return self._ratios[known]
+
+    def _gaps(self, controller: str) -> list[float]:
+        """For each candidate visited here and there: the logarithm of our step time over theirs."""
+        mine: dict[int, list[float]] = {}
+        theirs: dict[int, list[float]] = {}
+        for visit in self.all:
+            if visit.controller in (self.controller, controller):
+                side = mine if visit.controller == self.controller else theirs
+                side.setdefault(visit.index, []).append(log(median(visit.step_times_s) / self._own_pace(visit)))
+        return [mean(mine[index]) - mean(theirs[index]) for index in mine.keys() & theirs.keys()]
 
     @property
     def pace(self) -> float:
-        """The machine's pace now."""
-        return self.changes[-1].pace if self.changes else 1.0
+        """Our machine's pace now."""
+        mine = self._changes(self.controller)
+        return mine[-1].pace if mine else 1.0
 
     @property
     def usual_pace(self) -> float:
-        """The pace at which most steps were timed, the later of two."""
+        """The pace at which most of our steps were timed, the later of two."""
         steps: dict[float, int] = {}
-        for visit in self.all:
-            pace = self.pace_at(visit.number)
+        for visit in self.own:
+            pace = self.pace_at(visit)
             steps[pace] = steps.get(pace, 0) + len(visit.step_times_s)
         return max(reversed(steps), key=lambda pace: steps[pace], default=1.0)
 
     @property
     def paces(self) -> list[float]:
-        """Every pace that the machine had."""
-        return [1.0, *(change.pace for change in self.changes)]
+        """Every pace that our machine had."""
+        return [1.0, *(change.pace for change in self._changes(self.controller))]
 
     @property
     def noise(self) -> Noise:
@@ -133,11 +197,10 @@ class Visits:
 
     def visit_noise(self, before: int | None = None) -> float:
         """Relative standard deviation between visits to the same candidate at one pace, beyond that of their steps; of
-        visits ``before`` a number only."""
-        groups: dict[tuple[int, float], list[Visit]] = {}
-        for visit in self.all:
-            if before is None or visit.number < before:
-                groups.setdefault((visit.index, self.pace_at(visit.number)), []).append(visit)
+        our visits ``before`` a number only."""
+        groups: dict[tuple[int, str, float], list[Visit]] = {}
+        for visit in self._until(before):
+            groups.setdefault((visit.index, visit.controller, self._own_pace(visit)), []).append(visit)
         squares, freedom, steps = 0.0, 0, self.noise.sigma**2
         for visits in groups.values():
             logs = [log(median(visit.step_times_s)) for visit in visits]
@@ -147,15 +210,20 @@ class Visits:
         variance = (VISIT_WEIGHT * self.prior**2 + max(0.0, squares)) / (VISIT_WEIGHT + freedom)
         return float(variance**0.5)
 
+    def _until(self, before: int | None) -> list[Visit]:
+        """Every visit, or ours ``before`` a number."""
+        return self.all if before is None else [visit for visit in self.own if visit.number < before]
+
     def estimate(self, index: int, before: int | None = None) -> Estimate:
-        """The candidate's step from its visits, those ``before`` a number only; each weighs by what it leaves open."""
+        """The candidate's step from its visits, ours ``before`` a number only; each weighs by what it leaves open."""
         sigma, between, usual = self.noise.sigma, self.visit_noise(before), self.usual_pace
         total = weights = 0.0
-        for visit in self.of(index):
-            if before is not None and visit.number >= before:
+        for visit in self._until(before):
+            if visit.index != index:
                 continue
-            off = log(self.pace_at(visit.number) / usual)
+            off = log(self.pace_at(visit) / usual)
             variance = between**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
+            variance += self.ratio(visit.controller).sigma ** 2
             total += (log(median(visit.step_times_s)) - off) / variance
             weights += 1 / variance
         return Estimate(exp(total / weights), weights**-0.5)
@@ -171,24 +239,27 @@ class Visits:
         that the machine had before, within the noise, is that pace again.
         """
         found, variances, between = [], [], self.visit_noise(before=min(numbers))
-        for visit in self.all:
-            if visit.number in numbers:
+        known = {visit.index for visit in self._until(min(numbers))}
+        for visit in self.own:
+            if visit.number in numbers and visit.index in known:
                 before = self.estimate(visit.index, before=min(numbers))
                 found.append(log(median(visit.step_times_s) / before.step_time_s * self.usual_pace))
                 steps = len(visit.step_times_s)
                 variances.append(hypot(before.sigma, between, self.noise.sigma / steps**0.5) ** 2)
+        if not found:  # only others had visited these
+            return None
         pace, sigma = sum(found) / len(found), sum(variances) ** 0.5 / len(found)
         within = max(NOTICEABLE, SIGNIFICANT * sigma)
         if abs(pace - log(self.pace)) < within:
             return None
-        known = min(self.paces, key=lambda other: abs(pace - log(other)))
-        return PaceChange(start, known if abs(pace - log(known)) < within else exp(pace))
+        again = min(self.paces, key=lambda other: abs(pace - log(other)))
+        return PaceChange(start, again if abs(pace - log(again)) < within else exp(pace), self.controller)
 
     def at_one_pace(self, index: int) -> tuple[tuple[float, ...], float]:
         """The raw steps of a candidate at the pace at which most of its steps were timed; that pace."""
         groups: dict[float, list[Visit]] = {}
         for visit in self.of(index):
-            groups.setdefault(self.pace_at(visit.number), []).append(visit)
+            groups.setdefault(self.pace_at(visit), []).append(visit)
         pace, visits = max(
             groups.items(), key=lambda item: (sum(len(v.step_times_s) for v in item[1]), item[1][-1].number)
         )

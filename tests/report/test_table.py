@@ -36,6 +36,12 @@ def test_a_measured_candidate_shows_spread_and_error():
     assert shown[7:] == ["2.0 MiB", "sweet spot, confirmed, 3 steps"]
 
 
+def test_what_was_measured_elsewhere_says_so():
+    for where, words in (("from_earlier_run", "(earlier run)"), ("from_other_controller", "(another controller)")):
+        outcome = Measurement.of((2.0, 2.0), sequences=7, seq_len=1, **{where: True})
+        assert cells(row(outcome), False)[-1] == f"confirmed, 2 steps {words}"
+
+
 def test_padding_and_failures_are_named():
     shown = cells(row(Failure(kind="out_of_memory", rank=1, message="no")), False)
     assert shown[1] == "2 (+1 pad)"

@@ -41,15 +41,17 @@ class Machine:
         return Measurement.of(tuple(times), candidate.sequences, 1, peak_memory_bytes=peaks, pruned=len(times) < steps)
 
 
-def make_search(tmp_path, machine, fresh=False, allowed=None, goal=None, identity=None, name="scripted", **options):
-    """A search over all candidates; ``saved`` and ``warned`` hold what it told."""
+def make_search(
+    tmp_path, machine, fresh=False, allowed=None, goal=None, identity=None, name="scripted", study=None, **options
+):
+    """A search over all candidates; ``saved`` and ``warned`` hold what it told. ``study``: another than a local one."""
     limits = Limits(**{key: options.pop(key) for key in ("budget_s", "trials", "exhaustive") if key in options})
     saved, warned = [], []
     found = Search(
         candidates=CANDIDATES,
         predictions=PREDICTIONS,
         allowed=list(range(len(CANDIDATES))) if allowed is None else allowed,
-        study=Study(tmp_path / "state", name, CANDIDATES, fresh, identity),
+        study=study or Study(tmp_path / "state", name, CANDIDATES, fresh, identity),
         measure=machine,
         limits=limits,
         on_progress=lambda text: None,
