@@ -110,7 +110,11 @@ class ScalePoint(Record):
 
 
 class ScalePlan(Record):
-    """Every number of ranks, the profile's own first; from which profile, on which network."""
+    """Every number of ranks, the profile's own first; from which profile, on which network.
+
+    ``inside_measured``: what ``network`` says of the inside of hosts are the profile's own links. ``assumptions``: what
+    the figures rest on, in words.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     kind: Literal["autotune.scale"] = "autotune.scale"
@@ -123,6 +127,7 @@ class ScalePlan(Record):
     rank_spread: NonNegativeFloat
     memory_limit_bytes: PositiveInt | None
     points: tuple[ScalePoint, ...]
+    assumptions: tuple[str, ...] = ()
 
 
 def scale(profile: Profile, request: Request, tell: Callable[[int, str], None] = lambda ranks, name: None) -> ScalePlan:
