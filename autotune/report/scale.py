@@ -38,6 +38,7 @@ COLUMNS = (
     "slower links",
     "peak memory",
 )
+ON_PAPER = "All of this is predicted on paper; nothing at these sizes was measured."
 SOURCES = (
     "Computed: the step and its 90 % interval, from the spread of the profile and the model's errors on a few ranks,"
     " which nobody has checked at these sizes; the slowest rank, from how ranks differ in the profile. Described, not"
@@ -79,8 +80,7 @@ def plan_of(path: Path, flags: Flags, tell: Callable[[int, str], None]) -> Scale
     profiles = read_source(path)[1]
     wanted = split_commas(flags.virtual_stages) if flags.virtual_stages else []
     profile = next((one for one in profiles if [str(one.virtual_stages)] == wanted), profiles[0])
-    plan = scale(profile, request_of(profile, flags), tell)
-    return plan.model_copy(update={"assumptions": tuple(assumptions(plan))})
+    return with_assumptions(scale(profile, request_of(profile, flags), tell))
 
 
 def request_of(profile: Profile, flags: Flags) -> Request:
@@ -130,8 +130,8 @@ def conclusion(plan: ScalePlan) -> list[str]:
         f"On {best.ranks} ranks a rank is predicted to do {best.efficiency:.0%} of what it does on"
         f" {plan.profile_ranks}, with m = {best.micro_batches} micro-batches of {best.micro_batch_size} under"
         f" {best.schedule_words}; {worst_efficiency(best):.0%} with everything below against it.{misfit}",
-        "All of this is predicted on paper; nothing at these sizes was measured. Efficiency is layers x sequences per"
-        f" second and rank, against the best predicted for the {plan.profile_ranks} ranks that were profiled.",
+        "Efficiency is layers x sequences per second and rank, against the best predicted for the"
+        f" {plan.profile_ranks} ranks that were profiled.",
     ]
 
 
@@ -158,6 +158,9 @@ def trust(plan: ScalePlan, point: ScalePoint) -> str:
         f"{share(point, point.slower_links_s)} if those between hosts take {SLOWER:g} times as long",
         f"with all of this against it, {worst_efficiency(point):.0%} efficient",
     ]
+    quickest = max(point.evaluated, key=lambda one: one.throughput_seq_s).micro_batches
+    if quickest != point.micro_batches:
+        words.append(f"m = {quickest} would be quicker, but does not fit in memory")
     if point.beyond_sizes:
         words.append(f"micro-batches of {point.micro_batch_size} were not measured, their times are extrapolated")
     if point.not_simulated:
@@ -206,6 +209,11 @@ def assumptions(plan: ScalePlan) -> list[str]:
     return [COPIES, *([shared] if plan.ranks_shared_cores else []), RUNTIME, PLACED, DESCRIBED, spread, NOT_INCLUDED]
 
 
+def with_assumptions(plan: ScalePlan) -> ScalePlan:
+    """The plan, and in words what it rests on."""
+    return plan.model_copy(update={"assumptions": tuple(assumptions(plan))})
+
+
 # --- the terminal -------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +254,7 @@ def print_scale(plan: ScalePlan, console: Console) -> None:
         ["! does not fit in memory with any m that was run."] if any(one.fits is False for one in plan.points) else []
     )
     network = f"Network: {network_words(plan.network, plan.inside_measured)}"
-    for line in (*conclusion(plan), *misfits, network, *trust_lines(plan), SOURCES, NOT_INCLUDED):
+    for line in (*conclusion(plan), ON_PAPER, *misfits, network, *trust_lines(plan), SOURCES, NOT_INCLUDED):
         console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 

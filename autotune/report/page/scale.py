@@ -11,6 +11,7 @@ from autotune.report.page.page import Section, fact_rows, rendered
 from autotune.report.page.plots import COLOURS, PARTS, plain, stacked
 from autotune.report.scale import (
     COLUMNS,
+    ON_PAPER,
     SOURCES,
     cells,
     conclusion,
@@ -25,11 +26,9 @@ from autotune.report.units import show_bytes
 
 def scale_page(plan: ScalePlan) -> str:
     """The whole file; needs no network."""
-    warning = "Every figure here is a prediction on paper. Nothing at these sizes was measured."
     facts = {"autotune": __version__, "profile of": f"{plan.profile_ranks} ranks"}
     facts |= plan.environment.model_dump() | plan.workload.model_dump()
-    answer, *rest = conclusion(plan)
-    return rendered(headline(plan), [answer, *rest], [warning], sections_of(plan), fact_rows(facts))
+    return rendered(headline(plan), conclusion(plan), [ON_PAPER], sections_of(plan), fact_rows(facts))
 
 
 def sections_of(plan: ScalePlan) -> list[Section]:
