@@ -102,6 +102,8 @@ def resized(profile: Profile, source: int, layers: int) -> StageProfile:
         rate = value / before if before else inf
         return value + (layers - before) * (rate if in_middle else min(rate, mean_layer(profile, part)))
 
+    # It does not grow where the optimizer goes parameter by parameter, it does where that takes all of them at once.
+    transient = grown(stage.optimizer_transient_bytes, lambda one: one.optimizer_transient_bytes)
     known = stage.memory if all(one.memory for one in profile.stages) else ()
     return stage.model_copy(
         update={
@@ -110,9 +112,7 @@ def resized(profile: Profile, source: int, layers: int) -> StageProfile:
             "time_s": tuple(grown_time(row, grown) for row in stage.time_s),
             "memory": tuple(grown_memory(row, grown) for row in known),
             "optimizer_s": grown(stage.optimizer_s, lambda one: one.optimizer_s),
-            "optimizer_transient_bytes": round(
-                grown(stage.optimizer_transient_bytes, lambda one: one.optimizer_transient_bytes)
-            ),
+            "optimizer_transient_bytes": max(stage.optimizer_transient_bytes, round(transient)),
         }
     )
 

@@ -1,10 +1,12 @@
 """What it costs to predict a pipeline of 64 to 1024 ranks: a prediction in a process of its own, then a whole plan.
 
 A prediction is all that ``autotune scale`` says of one m: the step, where its time goes, and the memory of every rank.
+Then, as far as this machine goes, what is predicted from: four stages stretched to eight, against eight measured ones.
 """
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from time import perf_counter
 
@@ -13,7 +15,7 @@ from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
 from autotune.predict.scale import Request, scale
 from autotune.predict.stretch import stretched
-from autotune.profile.record import Profile
+from autotune.profile.record import Profile, StageProfile, read_profile
 from tests.bench.speed import action_count, goal, most_mib, stages_per_rank
 
 RANKS = (64, 128, 256, 512, 1024)
@@ -77,7 +79,41 @@ def whole_plans() -> None:
         goal(f"{seconds:.1f} s", f"{most_s} s", seconds < most_s)
 
 
+def measured(layers: int, stages: int, folder: str) -> Profile:
+    """What ``autotune profile`` makes of the built-in model here, on the CPU."""
+    path = Path(folder, f"{layers}-{stages}.json")
+    command = [sys.executable, "-m", "autotune", "profile", "--device", "cpu", "--quiet", "--micro-batches", "8,16,32"]
+    command += ["--layers", str(layers), "--stages", str(stages), "--state-dir", folder, "--out", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return read_profile(path)
+
+
+def against_measured() -> None:
+    """Each profile is measured once, one after the other, so drift of the machine is in the differences of times."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = measured(48, 4, folder)
+        for layers in (96, 48):
+            real, paper = measured(layers, 8, folder), stretched(source, 8, 1, layers)
+            drift = f"drift while profiling {source.drift:.1%} and {real.drift:.1%}"
+            print(f"4 stages of 12 layers stretched to 8 of {layers // 8}, against 8 that were measured ({drift}):")
+            for size in (2, 4, 8):
+                sums = [
+                    sum(stage.seconds(size, lambda row: row.t_f + row.backward) for stage in one.stages)
+                    for one in (paper, real)
+                ]
+                print(f"  forward and backward of all stages, b = {size}: {sums[0] / sums[1] - 1:+.1%}")
+            for name, part in (("weights", lambda one: one.static_bytes), ("activations, b = 4", activations)):
+                off = max(abs(part(a) / part(b) - 1) for a, b in zip(paper.stages, real.stages, strict=True))
+                print(f"  bytes of {name}: off by at most {off:.1%}")
+
+
+def activations(stage: StageProfile) -> float:
+    """Of one micro-batch of four sequences."""
+    return stage.bytes(4, lambda row: row.activation_bytes)
+
+
 def main() -> None:
-    """Both."""
+    """All three."""
     predictions()
     whole_plans()
+    against_measured()

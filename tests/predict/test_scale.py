@@ -59,7 +59,7 @@ def stage(layers, extra=0.0):
         "memory": memory,
         "static_bytes": round(1000 * layers + 64 * extra),
         "optimizer_s": layers / 8 + extra,
-        "optimizer_transient_bytes": 16 * layers,
+        "optimizer_transient_bytes": 16 * max(12, layers),  # never less than measured
     }
 
 
