@@ -188,8 +188,9 @@ def network_words(network: Network, inside_measured: bool) -> str:
         else "all hosts under one leaf"
     )
     return (
-        f"{network.ranks_per_host} ranks to a host{several}. Inside a host a message finds"
-        f" {wire_words(network.wire('inside'))} ({source}); between hosts {wire_words(network.wire('between'))}, its"
+        f"{network.ranks_per_host} rank{'s' if network.ranks_per_host > 1 else ''} to a host{several}. Inside a host"
+        f" a message finds {wire_words(network.wire('inside'))} ({source}); between hosts"
+        f" {wire_words(network.wire('between'))}, its"
         f" share of {network.rails} NICs of {wire_words(network.between)} each; {above}."
     )
 

@@ -34,7 +34,6 @@ def scale_page(plan: ScalePlan) -> str:
 def sections_of(plan: ScalePlan) -> list[Section]:
     """In the order in which a reader asks."""
     by_schedule = schedules(plan)
-    limit = f" The limit is {show_bytes(plan.memory_limit_bytes)} per rank." if plan.memory_limit_bytes else ""
     return [
         Section(
             "Efficiency",
@@ -65,21 +64,7 @@ def sections_of(plan: ScalePlan) -> list[Section]:
                 for point in plan.points
             ],
         ),
-        Section(
-            "How far to trust this",
-            f"{SOURCES}{limit}",
-            headers=("p", "schedule", "efficiency", "with all against it", "why"),
-            rows=[
-                (
-                    str(point.ranks),
-                    point.schedule_words,
-                    f"{point.efficiency:.1%}",
-                    f"{worst_efficiency(point):.1%}",
-                    trust(plan, point),
-                )
-                for point in plan.points
-            ],
-        ),
+        trust_section(plan),
         Section(
             "What is assumed",
             "What the model takes for granted, and what it leaves out.",
@@ -93,6 +78,23 @@ def sections_of(plan: ScalePlan) -> list[Section]:
             rows=network_rows(plan),
         ),
     ]
+
+
+def trust_section(plan: ScalePlan) -> Section:
+    """Every row again, with what is against it."""
+    limit = f" The memory limit is {show_bytes(plan.memory_limit_bytes)} per rank." if plan.memory_limit_bytes else ""
+    rows = [
+        (
+            str(point.ranks),
+            point.schedule_words,
+            f"{point.efficiency:.1%}",
+            f"{worst_efficiency(point):.1%}",
+            trust(plan, point),
+        )
+        for point in plan.points
+    ]
+    headers = ("p", "schedule", "efficiency", "with all against it", "why")
+    return Section("How far to trust this", f"{SOURCES}{limit}", headers=headers, rows=rows)
 
 
 def network_rows(plan: ScalePlan) -> list[list[str]]:
