@@ -35,7 +35,7 @@ check: $(DEV)  ## formatting, lint and types
 bench: $(DEV)  ## model and search against published figures, waiting ranks, real runs
 	$(BIN)/python -m tests.bench
 
-fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, profile, report and schedule
+fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, network, profile, report, schedule
 	$(BIN)/python -m tests.fuzz
 
 pictures: $(DEV)  ## make the pictures in the README again, from a real run

@@ -278,18 +278,19 @@ def timeline(
 
 @app.command(epilog="Example: autotune schema report > report.schema.json")
 def schema(
-    what: Annotated[str, typer.Argument(metavar="{config,profile,report}", help="Which file's schema.")],
+    what: Annotated[str, typer.Argument(metavar="{config,profile,report,scale}", help="Which file's schema.")],
 ) -> None:
-    """Print the JSON Schema of a config, profile or report."""
+    """Print the JSON Schema of a config, profile or report, or of what autotune scale --json prints."""
     from autotune.config import Config
     from autotune.errors import UsageError
+    from autotune.predict.scale import ScalePlan
     from autotune.profile.record import Profile
     from autotune.records import Record
     from autotune.report.record import Report
 
-    records: dict[str, type[Record]] = {"config": Config, "profile": Profile, "report": Report}
+    records: dict[str, type[Record]] = {"config": Config, "profile": Profile, "report": Report, "scale": ScalePlan}
     if what not in records:
-        raise UsageError(f"there is no schema of {what!r}; use config, profile or report")
+        raise UsageError(f"there is no schema of {what!r}; use config, profile, report or scale")
     mode: Any = "validation" if what == "config" else "serialization"
     print_json(records[what].model_json_schema(by_alias=True, mode=mode))
 

@@ -256,29 +256,32 @@ class Config(Record):
         return tuple(sorted(set(self.micro_batches or divisors(self.batch))))
 
 
-def shipped_config(name: str) -> Path | None:
-    """The path of a scenario that ships with autotune (``cpu``, ``a100``, ``ci``), or None."""
+def shipped(kind: str = "") -> dict[str, Path]:
+    """The files that ship with autotune, by name: scenarios (``cpu``, ``a100``, ``ci``), or ``networks``."""
     packaged = Path(str(resources.files("autotune"))) / "configs"
     folder = packaged if packaged.is_dir() else packaged.parents[1] / "configs"
-    path = folder / f"{name}.toml"
-    return path if re.fullmatch(r"[\w-]+", name) and path.is_file() else None
+    return {path.stem: path for path in sorted((folder / kind).glob("*.toml"))}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Reads the flat table of a config file; ``seq-len`` and ``seq_len`` are the same key."""
-    path = path if path.exists() else shipped_config(str(path)) or path
+def read_toml(path: Path, kind: str = "") -> dict[str, Any]:
+    """Reads the table of a config file, or of another ``kind`` that ships with autotune: a file or its shipped name."""
+    known, what = shipped(kind), kind.removesuffix("s") or "config"
+    path = path if path.exists() else known.get(str(path), path)
     try:
-        table = tomllib.loads(read_bytes(path).decode())
+        return tomllib.loads(read_bytes(path).decode())
     except OSError as error:
-        raise InputError(f"cannot read config {path}: {error.strerror}; give a TOML file or cpu, a100, ci") from None
+        names = ", ".join(known)
+        raise InputError(f"cannot read {what} {path}: {error.strerror}; give a TOML file or {names}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"config {path} is not TOML: {error}") from None
-    return {key.replace("-", "_"): value for key, value in table.items()}
+        raise InputError(f"{what} {path} is not TOML: {error}") from None
 
 
 def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
-    """Merges ``file`` and the ``flags`` that were given (None: not given) into a Config."""
-    table = read_toml(file) if file is not None else {}
+    """Merges ``file`` and the ``flags`` that were given (None: not given) into a Config.
+
+    In the file ``seq-len`` and ``seq_len`` are the same key.
+    """
+    table = {key.replace("-", "_"): value for key, value in (read_toml(file) if file is not None else {}).items()}
     given = {key: value for key, value in flags.items() if value is not None}
     try:
         return Config.model_validate({**table, **given})

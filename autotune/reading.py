@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotune.flags import Flag, Json, MemoryLimit, VerifyEnvironment
+from autotune.flags import Flag, Json, MemoryLimit, ScheduleFlag, VerifyEnvironment, VirtualStages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,6 +115,38 @@ def ramp(
     asked = Ramp(*rampup_batch_size, global_batch_size or 0, train_samples, data_parallel)
     plan = plan_of(path, asked, schedule, memory_limit)
     print_json(ramp_document(plan)) if json_output else print_ramp(plan, console())
+
+
+@app.command(epilog="Example: autotune scale profile.json --stages 64,256,1024 --network dgx-h100 --html scale.html")
+def scale(
+    path: Annotated[Path, typer.Argument(metavar="PROFILE|REPORT", help="A profile of one host, of 3 stages or more.")],
+    network: Annotated[Path, Flag(help="TOML file that describes hosts and links, or one that ships: dgx-h100.")],
+    stages: Annotated[str, Flag(help="Numbers of ranks, with commas.")] = "64,128,256,512,1024",
+    layers: Annotated[int | None, Flag(help="Of the model [default: as many on a rank as in the profile].")] = None,
+    batch: Annotated[
+        int | None, Flag(help="Sequences per step [default: as many for a rank as in the profile].")
+    ] = None,
+    micro_batches: Annotated[
+        str | None, Flag(help="Candidates, such as 256,512 [default: powers of two times the ranks, and refined].")
+    ] = None,
+    schedule: ScheduleFlag = None,
+    virtual_stages: VirtualStages = None,
+    memory_limit: MemoryLimit = None,
+    html: Annotated[Path | None, Flag(help="Write it to this file too, as a page with plots.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Predict pipelines of hundreds of ranks over a described network, and say how far to trust that."""
+    flags = {name: value for name, value in locals().items() if name not in ("path", "html", "json_output")}
+    from autotune.report.scale import Flags, plan_of, print_scale
+
+    progress = console(stderr=True)
+    plan = plan_of(path, Flags(**flags), lambda ranks, name: progress.print(f"p = {ranks}, {name}", highlight=False))
+    if html is not None:
+        from autotune.records import write_text
+        from autotune.report.page.scale import scale_page
+
+        write_text(html, scale_page(plan))
+    print_json(plan) if json_output else print_scale(plan, console())
 
 
 @app.command(epilog="Example: autotune check report.json --baseline baseline.json --max-regression 3%")

@@ -24,7 +24,19 @@ def lines(text):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["profile"], ["predict"], ["show"], ["export"], ["check"], ["ramp"], ["schema"], ["doctor"]],
+    [
+        [],
+        ["run"],
+        ["profile"],
+        ["predict"],
+        ["show"],
+        ["export"],
+        ["check"],
+        ["ramp"],
+        ["scale"],
+        ["schema"],
+        ["doctor"],
+    ],
 )
 def test_every_command_has_help(command, tmp_path):
     done = autotune(*command, "--help", cwd=tmp_path)
@@ -123,7 +135,7 @@ def test_predict_prints_the_candidates_of_a_hand_written_profile(tmp_path):
 
 def test_schemas_are_json_schemas(tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
-    for what in ("config", "profile", "report"):
+    for what in ("config", "profile", "report", "scale"):
         jsonschema.Draft202012Validator.check_schema(json.loads(autotune("schema", what, cwd=tmp_path).stdout))
     assert autotune("schema", "nothing", cwd=tmp_path).returncode == 2
 

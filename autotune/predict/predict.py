@@ -1,9 +1,11 @@
 """Profile x Candidate -> Prediction: the schedule's own action order, run on paper with measured times."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, product
 from math import hypot
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
 from autotune.predict.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.split import split_step
-from autotune.predict.wavefront import step_time
+from autotune.predict.wavefront import StepTime, step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
 
 # Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
@@ -79,9 +81,12 @@ def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int)
     return f"{reason}; the nearest it takes is {nearest}" if reason and nearest else reason
 
 
-def link_seconds(profile: Profile, source: int, target: int, message: int) -> float:
-    """Seconds of one message between two ranks; 0 on one rank, and where the profile has no such link."""
-    return sum(link.seconds(message) for link in profile.links if (link.from_, link.to) == (source, target))
+def link_seconds(profile: Profile, message: int) -> Mapping[tuple[int, int], float]:
+    """Seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link."""
+    found: defaultdict[tuple[int, int], float] = defaultdict(float)
+    for link in profile.links:
+        found[link.from_, link.to] += link.seconds(message)
+    return found
 
 
 def action_overheads(profile: Profile, schedule: Schedule) -> Seconds:
@@ -106,7 +111,7 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         return [stage.seconds(micro_batch_size, part) + own[at] for at, stage in enumerate(profile.stages)]
 
     whole = profile.stages[0].seconds(micro_batch_size, lambda times: times.backward)
-    boundaries = list(pairwise(schedule.stage_ranks))
+    boundaries, links = list(pairwise(schedule.stage_ranks)), link_seconds(profile, message)
     return Costs(
         forward=row(FORWARD, lambda times: times.t_f),
         backward=row(BACKWARD, lambda times: times.backward),
@@ -118,8 +123,8 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
             whole + float(overheads[WEIGHT_GRADIENT, 0]),
             *row(WEIGHT_GRADIENT, lambda times: times.weight_gradient)[1:],
         ],
-        activation_link=[link_seconds(profile, here, there, message) for here, there in boundaries],
-        gradient_link=[link_seconds(profile, there, here, message) for here, there in boundaries],
+        activation_link=[links[here, there] for here, there in boundaries],
+        gradient_link=[links[there, here] for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
         hosts=profile.hosts,
     )
@@ -175,10 +180,20 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     )
 
 
-def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
-    """Predicts one step of ``candidate``. ``memory_limit``: bytes per rank, None for unlimited.
+class PaperStep(NamedTuple):
+    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
 
-    The profile must be of as many stages per rank as the candidate has.
+    schedule: Schedule
+    costs: Costs
+    totals: StepTime
+    optimizer_s: list[float]
+    seconds: float
+
+
+def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
+    """How long a step takes and nothing else. The profile must be of as many stages per rank as the candidate has.
+
+    Raises InputError where it takes no time at all.
     """
     schedule = build_schedule(candidate.schedule, profile.ranks, candidate.micro_batches, candidate.virtual_stages)
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
@@ -187,6 +202,12 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
     step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
+    return PaperStep(schedule, costs, totals, optimizer_s, step)
+
+
+def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
+    """Predicts one step of ``candidate``, as ``run_on_paper``. ``memory_limit``: bytes per rank, None for unlimited."""
+    schedule, costs, totals, optimizer_s, step = run_on_paper(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     low, high = interval(step, total_sigma(unsure))

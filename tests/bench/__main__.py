@@ -6,6 +6,7 @@ from importlib import import_module
 PARTS = {
     "published": "bubble rates and throughput printed in a paper, against the simulator's",
     "speed": "what a simulated action costs, against a plain loop and against torch's own dry run",
+    "far": "what it costs to predict 64 to 1024 ranks; stages on paper against measured ones",
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
     "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
     "real": "predictions against real runs on this machine",

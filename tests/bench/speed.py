@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -149,23 +150,26 @@ def against_a_plain_loop() -> None:
 
 
 PEAK = """
-from pathlib import Path
-from tests.bench.speed import LARGE, build_schedule, step_time, unequal_stages
-def most_kib():
-    return next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-costs, before = unequal_stages(LARGE[0]), most_kib()
+from tests.bench.speed import LARGE, build_schedule, most_mib, step_time, unequal_stages
+costs, before = unequal_stages(LARGE[0]), most_mib()
 step_time(build_schedule("1F1B", *LARGE), costs)
-print(before, most_kib())
+print(before, most_mib())
 """
 
 
-def peak_memory() -> None:
-    """The most memory that a fresh process ever holds for the same ``step_time``, Python and numpy included.
+def most_mib() -> float:
+    """The most memory that this process ever held, Python and numpy included.
 
     Linux's high-water mark of the process itself: ``getrusage`` of a child begins with what its parent once held.
     """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 2**10
+
+
+def peak_memory() -> None:
+    """The most memory that a fresh process ever holds for the same ``step_time``."""
     printed = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout
-    before, after = (int(kib) / 2**10 for kib in printed.split())
+    before, after = map(float, printed.split())
     goal(f"peak memory {after:.1f} MiB, {before:.1f} MiB of it before the call", "1024 MiB", after < 1024)
 
 

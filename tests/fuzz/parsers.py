@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from autotune.config import load_config
+from autotune.config import load_config, shipped
 from autotune.errors import InputError
 from autotune.predict.custom import read_schedule
+from autotune.predict.network import read_network
 from autotune.profile.record import read_profile
 from autotune.report.record import read_report
 from tests.report.export.reports import make_report
@@ -30,7 +31,7 @@ class Parser(NamedTuple):
 
 
 def parsers() -> dict[str, Parser]:
-    """All four."""
+    """All of them."""
     report = make_report()
     drawn = (ROOT / "tests/predict/data/source-schedule.csv").read_bytes()
     return {
@@ -38,6 +39,7 @@ def parsers() -> dict[str, Parser]:
             lambda path: load_config(path, {}),
             [file.read_bytes() for file in sorted((ROOT / "configs").glob("*.toml"))],
         ),
+        "network": Parser(read_network, [file.read_bytes() for file in shipped("networks").values()]),
         "profile": Parser(read_profile, [report.profile.model_dump_json(by_alias=True).encode()], True),
         "report": Parser(read_report, [report.model_dump_json(by_alias=True).encode()], True),
         "schedule": Parser(

@@ -1,6 +1,6 @@
 """A report as one HTML file: the answer, the plots, the tables behind them, and where the figures come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -38,8 +38,21 @@ class Section:
 
 
 def page(report: Report) -> str:
-    """The whole file; needs no network."""
-    sections = [one for one in sections_of(report) if one.plots or one.rows]
+    """The whole file of a report."""
+    return rendered(
+        headline(report), conclusion(report).splitlines(), report.warnings, sections_of(report), facts(report)
+    )
+
+
+def rendered(
+    title: str,
+    answer: Sequence[str],
+    warnings: Sequence[str],
+    shown: Sequence[Section],
+    origin: Sequence[tuple[str, str]],
+) -> str:
+    """A whole file; needs no network. ``answer``: its lines, the most important one first."""
+    sections = [one for one in shown if one.plots or one.rows]
     figures = [plot for section in sections for plot in section.plots]
     script, divs = components(figures) if figures else ("", ())
     left = iter(divs)
@@ -47,16 +60,15 @@ def page(report: Report) -> str:
         section.divs = [next(left) for _ in section.plots]
     template = (resources.files("autotune.report.page") / "page.html").read_text()
     engine = Environment(autoescape=select_autoescape(default=True, default_for_string=True))
-    answer, *rest = conclusion(report).splitlines()
     return engine.from_string(template).render(
-        title=headline(report),
-        answer=answer,
-        rest=rest,
-        warnings=report.warnings,
+        title=title,
+        answer=answer[0],
+        rest=answer[1:],
+        warnings=warnings,
         sections=sections,
         library=Resources(mode="inline", components=["bokeh"], minified=True).render_js() if figures else "",
         script=script,
-        facts=facts(report),
+        facts=origin,
     )
 
 
@@ -205,7 +217,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Where the figures come from."""
     pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
     pairs |= report.environment.model_dump() | report.workload.model_dump()
-    pairs["hosts"] = " ".join(host_words(report.profile))
+    return fact_rows(pairs | {"hosts": " ".join(host_words(report.profile))})
+
+
+def fact_rows(pairs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of them, as text."""
     shown = {
         name.replace("_", " "): ", ".join(map(str, v)) if isinstance(v, tuple | list) else v
         for name, v in pairs.items()
