@@ -34,6 +34,7 @@ def lines(text):
         ["check"],
         ["ramp"],
         ["scale"],
+        ["worker"],
         ["schema"],
         ["doctor"],
     ],

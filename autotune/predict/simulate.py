@@ -12,7 +12,7 @@ from autotune.predict.program import Program
 from autotune.predict.receives import Receives, program_of
 from autotune.predict.running import run
 from autotune.predict.schedules import Schedule, ScheduleError
-from autotune.predict.sharing import run_shared
+from autotune.predict.sharing import Sharing, run_shared
 
 Seconds = NDArray[np.float64]
 
@@ -27,6 +27,8 @@ class Costs:
     ``slowdown[k-1]``: with k ranks computing at once each runs that many times slower (ranks that share a host's
     cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
     ``hosts[r]``: a number for the host of rank r, whose cores only its own ranks share. None: all are on one.
+    ``crowding[k-1]``: with k messages between hosts under way at once, each takes that many times longer; between which
+    stages that is follows from ``between[s]``. Empty: they do not disturb each other.
     """
 
     forward: Sequence[float]
@@ -37,6 +39,8 @@ class Costs:
     gradient_link: Sequence[float]
     slowdown: Sequence[float] | None = None
     hosts: Sequence[int] | None = None
+    between: Sequence[bool] = ()
+    crowding: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Refuses lists of unequal length."""
@@ -49,6 +53,17 @@ class Costs:
             )
 
     @property
+    def is_shared(self) -> bool:
+        """Whether ranks or messages slow each other."""
+        return self.slowdown is not None or bool(self.crowding)
+
+    def sharing(self, ranks: int) -> Sharing:
+        """Who shares what."""
+        alone = self.slowdown is None
+        hosts = range(ranks) if alone else self.hosts or (0,) * ranks
+        return Sharing(hosts, (1.0,) if alone else self.slowdown or (1.0,), self.between, self.crowding)
+
+    @property
     def stages(self) -> int:
         """S, the number of stages."""
         return len(self.forward)
@@ -56,7 +71,7 @@ class Costs:
     def with_free_links(self) -> "Costs":
         """The same where messages take no time."""
         nothing = [0.0] * (self.stages - 1)
-        return replace(self, activation_link=nothing, gradient_link=nothing)
+        return replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
 
     def with_equal_stages(self) -> "Costs":
         """The same where every stage takes the mean of all, kind by kind."""
@@ -174,6 +189,6 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     program = program_of(schedule, receives)
     seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
-    if costs.slowdown is not None:
-        return Timeline(program, *run_shared(program, seconds, delay, costs.slowdown, costs.hosts))
+    if costs.is_shared:
+        return Timeline(program, *run_shared(program, seconds, delay, costs.sharing(schedule.ranks)))
     return Timeline(program, *run(program, seconds, delay))

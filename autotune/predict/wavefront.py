@@ -50,7 +50,7 @@ class StepTime:
 def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> StepTime:
     """The totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raises likewise."""
     columns = COLUMNS.get(schedule.name)
-    if columns is None or costs.slowdown is not None:
+    if columns is None or costs.is_shared:
         timeline = simulate(schedule, costs, receives)
         return StepTime(timeline.rank_ends, timeline.busy)
     if costs.stages != schedule.stages:

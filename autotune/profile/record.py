@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -14,6 +14,9 @@ from autotune.records import SCHEMA_VERSION, Record, read_record
 
 ROUNDS = 3
 """How often profiling goes round: machines drift, and what is compared must be measured in turns."""
+
+NOTICEABLE = 1.05
+"""How many times longer messages between hosts must take together than alone for that to be more than noise."""
 
 
 class Environment(Record):
@@ -96,9 +99,8 @@ class Link(Record):
     model_config = Record.model_config | {"populate_by_name": True}
 
     def seconds(self, message_bytes: int) -> float:
-        """Seconds that one message is on its way, at the lower bandwidth: a slow link is in use most of the time."""
-        rates = [rate for rate in (self.bandwidth_bytes_s, self.together_bytes_s) if rate is not None]
-        return self.latency_s + (message_bytes / min(rates) if rates else 0.0)
+        """Seconds that one message is on its way, alone."""
+        return self.latency_s + (message_bytes / self.bandwidth_bytes_s if self.bandwidth_bytes_s else 0.0)
 
 
 class MessageSize(Record):
@@ -201,6 +203,23 @@ class Profile(Record):
         names = self.environment.hosts or ("",) * self.ranks
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return tuple(numbers[name] for name in names)
+
+    @property
+    def crowding(self) -> tuple[float, ...]:
+        """How many times longer messages between hosts take while 1, 2, ... of them are under way at once.
+
+        Measured for 1 and for all links together, 2 boundaries or more being two messages each; in between a straight
+        line. Nothing where they were not measured together, or hardly disturb each other.
+        """
+        shares = [
+            link.bandwidth_bytes_s / link.together_bytes_s
+            for link in self.links
+            if link.bandwidth_bytes_s and link.together_bytes_s
+        ]
+        most = fmean(shares) if shares else 1.0
+        if most < NOTICEABLE or len(shares) < 2:
+            return ()
+        return tuple(1 + (most - 1) * more / (len(shares) - 1) for more in range(len(shares)))
 
     def message_size(self, micro_batch_size: int) -> int:
         """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
