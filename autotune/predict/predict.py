@@ -127,7 +127,6 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         gradient_link=[links[there, here] for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
         hosts=profile.hosts,
-        between=[profile.hosts[here] != profile.hosts[there] for here, there in boundaries],
         crowding=profile.crowding,
     )
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.predict.orders import FORWARD
 from autotune.predict.program import Program
 
 Seconds = NDArray[np.float64]
+ENDING = attrgetter("ending")
 
 
 def slowdown_with(active: int, slowdown: Sequence[float]) -> float:
@@ -25,14 +26,16 @@ def slowdown_with(active: int, slowdown: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Who shares what. ``hosts[r]``: a number for the host of rank r, with k of whose ranks active each runs
-    ``slowdown[k-1]`` times slower. ``between[s]``: messages between stages s and s+1 pass the network between hosts,
-    where each of k takes ``crowding[k-1]`` times longer."""
+    """Who shares what, by rank a number for each.
 
-    hosts: Sequence[int]
+    ``cores[r]``: with k of the ranks active that have the same number, each runs ``slowdown[k-1]`` times slower.
+    ``hosts[r]``: with k messages on their way out of a host to others, each takes ``crowding[k-1]`` times longer.
+    """
+
+    cores: Sequence[int]
     slowdown: Sequence[float]
-    between: Sequence[bool] = ()
-    crowding: Sequence[float] = ()
+    hosts: Sequence[int]
+    crowding: Sequence[float]
 
 
 def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> tuple[Seconds, Seconds]:
@@ -47,47 +50,58 @@ def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Shar
         rank 1      |=== 1 s at half speed ==|== 1 s ===|
         work clock  0                        1          2
 
-    Messages between hosts have such a clock too, from when they are made and their receive is posted.
+    The messages that leave a host have such a clock too; each from when it is made and its receive is posted.
     """
     return _Step(program, seconds, delay, sharing).run()
 
 
 class _Shared:
-    """What several users share, by a work clock of their own: the cores of a host, or the network between hosts."""
+    """What several users share, by a work clock of their own: the cores of a host, or its way out.
 
-    def __init__(self, slowdown: Sequence[float], most: int) -> None:
-        self.pace = [1.0, *(slowdown_with(active, slowdown) for active in range(1, most + 1))]
+    ``ending``: when the next user will be done, if no other begins before; infinity where there is none.
+    """
+
+    def __init__(self, slowdown: Sequence[float]) -> None:
+        self.slowdown = slowdown
         self.now = self.clock = 0.0
+        self.ending = inf
+        self.pace = 1.0
         self.users: list[tuple[float, int]] = []  # heap of (work clock at the end, who)
-
-    @property
-    def ending(self) -> float:
-        """When the next user will be done, if no other begins before."""
-        if not self.users:
-            return inf
-        return self.now + (self.users[0][0] - self.clock) * self.pace[len(self.users)]
 
     def begin(self, now: float, who: int, work: float) -> None:
         """From now on this one uses it too."""
-        if self.users:
-            self.clock += (now - self.now) / self.pace[len(self.users)]
+        self.clock += (now - self.now) / self.pace
         self.now = now
         heappush(self.users, (self.clock + work, who))
+        self._change()
 
     def end(self) -> int:
         """Goes on to when the next user is done, and returns it."""
         self.now = self.ending
         self.clock, who = heappop(self.users)
+        self._change()
         return who
+
+    def _change(self) -> None:
+        if not self.users:
+            self.ending = inf
+            return
+        self.pace = slowdown_with(len(self.users), self.slowdown)
+        self.ending = self.now + (self.users[0][0] - self.clock) * self.pace
 
 
 class _Step:
     """The state between two events: who computes, which messages are under way, who waits."""
 
     def __init__(self, program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> None:
-        ranks = program.schedule.ranks
-        cores = {host: _Shared(sharing.slowdown, ranks) for host in sharing.hosts}
-        self.program, self.cores = program, [cores[host] for host in sharing.hosts]
+        cores = {number: _Shared(sharing.slowdown) for number in sharing.cores}
+        uplinks = {host: _Shared(sharing.crowding) for host in sharing.hosts}
+        self.undelivered, self.sent_after = _crossing(program, sharing)
+        self.uplinks = list(uplinks.values()) if self.undelivered else []
+        self.shared = [*cores.values(), *self.uplinks]
+        self.program, self.cores = program, [cores[number] for number in sharing.cores]
+        at = np.repeat(np.arange(program.schedule.ranks), np.diff(program.first)).tolist()
+        self.uplink = [uplinks[sharing.hosts[rank]] for rank in at]  # of each action's host
         self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
         self.work, self.travel = seconds.tolist(), delay.tolist()
         self.stop = program.first[1:].tolist()
@@ -97,16 +111,13 @@ class _Step:
         self.now = 0.0
         self.arriving: list[tuple[float, int]] = []  # heap of (time of arrival, rank that waits for it)
         self.waiting: dict[int, int] = {}  # action not yet ended -> rank that waits for it
-        self.network = _Shared(sharing.crowding or (1.0,), len(self.work))
-        self.shared = [*cores.values(), self.network]
-        self.undelivered, self.sent_after = _crossing(program, sharing)
         self.awaiting: dict[int, int] = {}  # action whose input is not there -> rank that waits for that
 
     def run(self) -> tuple[Seconds, Seconds]:
         for rank in range(len(self.position)):
             self._begin(rank)
         while True:
-            first = min(self.shared, key=lambda one: one.ending)
+            first = min(self.shared, key=ENDING)
             if self.arriving and self.arriving[0][0] < first.ending:
                 self.now, rank = heappop(self.arriving)
                 self._begin(rank)
@@ -114,7 +125,7 @@ class _Step:
                 break
             else:
                 who, self.now = first.end(), first.now
-                if first is self.network:
+                if first in self.uplinks:
                     self._deliver(who)
                 else:
                     self._end(who)
@@ -148,7 +159,7 @@ class _Step:
         self.position[rank] += 1
         for message in self.sent_after.get(index, ()):
             if max(self.ends[self.producer[message]], self.ends[self.posted[message]]) < inf:
-                self.network.begin(self.now, message, self.travel[message])
+                self.uplink[self.producer[message]].begin(self.now, message, self.travel[message])
         if index in self.waiting:
             self._begin(self.waiting.pop(index))
 
@@ -160,14 +171,14 @@ class _Step:
 
 
 def _crossing(program: Program, sharing: Sharing) -> tuple[set[int], Mapping[int, list[int]]]:
-    """The actions whose input crosses the network between hosts, where messages crowd it; and by action those whose
-    input may be sent once that has ended: because it makes the message, or because the receive is posted then."""
-    if not sharing.crowding:
+    """The actions whose input comes from another host, where messages crowd each other; and by action those whose input
+    may be sent once that has ended: because it makes the message, or because the receive is posted then."""
+    if max(sharing.crowding) == 1.0:
         return set(), {}
-    nothing = len(program.kind)
-    boundary = np.where(program.kind == FORWARD, program.stage - 1, program.stage)
+    nothing, hosts = len(program.kind), np.asarray(sharing.hosts)
+    at = hosts[np.repeat(np.arange(program.schedule.ranks), np.diff(program.first))]
     received = np.flatnonzero(program.producer < nothing)
-    crossing = received[np.asarray(sharing.between, np.bool_)[boundary[received]]].tolist()
+    crossing = received[at[program.producer[received]] != at[received]].tolist()
     sent_after: defaultdict[int, list[int]] = defaultdict(list)
     for index in crossing:
         for before in {int(program.producer[index]), int(program.posted[index])} - {nothing}:

@@ -26,9 +26,9 @@ class Costs:
     no core is used meanwhile. Zero where both stages sit on the same rank.
     ``slowdown[k-1]``: with k ranks computing at once each runs that many times slower (ranks that share a host's
     cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
-    ``hosts[r]``: a number for the host of rank r, whose cores only its own ranks share. None: all are on one.
-    ``crowding[k-1]``: with k messages between hosts under way at once, each takes that many times longer; between which
-    stages that is follows from ``between[s]``. Empty: they do not disturb each other.
+    ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
+    on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
+    do not disturb each other.
     """
 
     forward: Sequence[float]
@@ -39,7 +39,6 @@ class Costs:
     gradient_link: Sequence[float]
     slowdown: Sequence[float] | None = None
     hosts: Sequence[int] | None = None
-    between: Sequence[bool] = ()
     crowding: Sequence[float] = ()
 
     def __post_init__(self) -> None:
@@ -59,9 +58,9 @@ class Costs:
 
     def sharing(self, ranks: int) -> Sharing:
         """Who shares what."""
-        alone = self.slowdown is None
-        hosts = range(ranks) if alone else self.hosts or (0,) * ranks
-        return Sharing(hosts, (1.0,) if alone else self.slowdown or (1.0,), self.between, self.crowding)
+        hosts = self.hosts or (0,) * ranks
+        cores = range(ranks) if self.slowdown is None else hosts
+        return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,))
 
     @property
     def stages(self) -> int:

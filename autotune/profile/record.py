@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Literal, Self
@@ -87,7 +88,7 @@ class Link(Record):
     """One direction between two ranks whose stages are neighbours: activations go one way, gradients back.
 
     ``bandwidth_bytes_s``: while nothing else is under way. ``together_bytes_s``: while all links carry a message at
-    once, both ways; of links between hosts, which may share an uplink. None where not measured.
+    once, both ways; of links between hosts, which may share their host's way out. None where not measured.
     """
 
     from_: NonNegativeInt = Field(alias="from")
@@ -206,20 +207,20 @@ class Profile(Record):
 
     @property
     def crowding(self) -> tuple[float, ...]:
-        """How many times longer messages between hosts take while 1, 2, ... of them are under way at once.
+        """How many times longer messages take while 1, 2, ... of them leave the same host for another at once.
 
-        Measured for 1 and for all links together, 2 boundaries or more being two messages each; in between a straight
-        line. Nothing where they were not measured together, or hardly disturb each other.
+        Measured for one, and for as many as there are links from one host to others; in between a straight line.
+        Nothing where they were not measured together, or hardly disturb each other.
         """
-        shares = [
-            link.bandwidth_bytes_s / link.together_bytes_s
-            for link in self.links
-            if link.bandwidth_bytes_s and link.together_bytes_s
-        ]
-        most = fmean(shares) if shares else 1.0
-        if most < NOTICEABLE or len(shares) < 2:
+        out: dict[int, list[float]] = {}
+        for link in self.links:
+            if link.bandwidth_bytes_s and link.together_bytes_s:
+                out.setdefault(self.hosts[link.from_], []).append(link.bandwidth_bytes_s / link.together_bytes_s)
+        most = max(map(len, out.values()), default=0)
+        times = fmean(chain.from_iterable(shares for shares in out.values() if len(shares) == most)) if most else 1.0
+        if most < 2 or times < NOTICEABLE:
             return ()
-        return tuple(1 + (most - 1) * more / (len(shares) - 1) for more in range(len(shares)))
+        return tuple(1 + (times - 1) * more / (most - 1) for more in range(most))
 
     def message_size(self, micro_batch_size: int) -> int:
         """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""

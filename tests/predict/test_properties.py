@@ -141,6 +141,19 @@ def test_the_critical_path_has_no_gaps_on_shared_cores_either(case, receives):
 
 
 @BRIEF
+@given(cases(), RECEIVES)
+def test_messages_that_hardly_crowd_each_other_arrive_as_if_alone(case, receives):
+    """Every rank on a host of its own, so that all messages go through the network's own queue."""
+    schedule, costs = case
+    hosts = range(schedule.ranks)
+    alone = simulate(schedule, costs, receives)
+    crowded = simulate(schedule, replace(costs, hosts=hosts, crowding=(1.0, *[1.0 + 1e-12] * 99)), receives)
+    np.testing.assert_allclose(crowded.ends, alone.ends, rtol=1e-9, atol=1e-9 * alone.makespan)
+    slower = simulate(schedule, replace(costs, hosts=hosts, crowding=(1.0, *[2.0] * 99)), receives)
+    assert slower.makespan >= alone.makespan * (1 - 1e-9)
+
+
+@BRIEF
 @given(cases(), st.sampled_from([0.5, 2.0, 1024.0]), RECEIVES)
 def test_scaling_all_times_scales_the_step(case, factor, receives):
     """Powers of two, so that even rounding scales and the comparison is exact."""

@@ -1,5 +1,6 @@
 """The simulator against algebra: closed forms, hand-computed timelines, and orders that cannot run."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -260,6 +261,56 @@ def test_everyone_equally_slow_scales_the_step():
     costs, slow = equal_stages(4, 1, 2), equal_stages(4, 1, 2, slowdown=[3.0] * 4)
     schedule = build_schedule("1F1B", 4, 8)
     assert simulate(schedule, slow).makespan == pytest.approx(3 * simulate(schedule, costs).makespan)
+
+
+def test_ranks_share_the_cores_of_their_own_host_only():
+    """Two hosts of one core; rank 0 and 1 on one, 2 and 3 on the other, every rank with an hour of its own work.
+
+    ::
+
+        host 0   rank 0  F0 F1==    rank 1     F0==     F1 of rank 0 beside F0 of rank 1, at half speed
+        host 1   rank 2        F0   rank 3        F0    nobody beside them
+    """
+    rows = [parse_row("F0 F1", 0), *(parse_row("F0", rank) for rank in (1, 2, 3))]
+    costs = replace(equal_stages(4, slowdown=(1.0, 2.0)), hosts=(0, 0, 1, 1))
+    timeline = simulate(custom_schedule(rows), costs)
+    assert [timeline.end(rank).tolist() for rank in range(4)] == [[1, 3], [3], [4], [5]]
+
+
+@pytest.mark.parametrize("name", ["GPipe", "1F1B"])
+def test_a_host_for_each_rank_is_a_device_for_each(name):
+    rng = np.random.default_rng(2)
+    rows, links = rng.random((4, 5)).tolist(), rng.random((2, 4)).tolist()
+    schedule = build_schedule(name, 5, 11)
+    alone = simulate(schedule, Costs(*rows, *links))
+    apart = simulate(schedule, Costs(*rows, *links, slowdown=(1.0, 9.0), hosts=range(5)))
+    np.testing.assert_allclose(apart.ends, alone.ends, rtol=1e-12)
+
+
+def test_messages_that_leave_a_host_together_slow_each_other():
+    """Messages of 2 s over a way out that takes one at a time; receives are posted from the beginning.
+
+    ::
+
+        time        0   1   2   3   4   5   6
+        rank 0      F0  F1
+        message 0       --------====            alone for 1 s, then at half speed: 1 s left takes 2
+        message 1           --------====        1 s done by then, 1 s left alone: arrives at 5
+        rank 1                      F0  F1
+    """
+    schedule = custom_schedule([parse_row("F0 F1", 0), parse_row("F0 F1", 1)])
+    costs = replace(equal_stages(2, link=2.0), hosts=(0, 1), crowding=(1.0, 2.0))
+    assert simulate(schedule, costs, "early").start(1).tolist() == pytest.approx([4, 5])
+    one_host = replace(costs, hosts=(0, 0))
+    assert simulate(schedule, one_host, "early").start(1).tolist() == pytest.approx([3, 4])
+
+
+def test_messages_from_different_hosts_do_not_slow_each_other():
+    """An exchange: rank 0 sends F1 while rank 1 sends B0."""
+    schedule = build_schedule("1F1B", 2, 4)
+    free = equal_stages(2, link=0.5)
+    crowded = replace(free, hosts=(0, 1), crowding=(1.0, 2.0))
+    np.testing.assert_allclose(simulate(schedule, crowded).ends, simulate(schedule, free).ends, rtol=1e-12)
 
 
 # --- orders that cannot run ---------------------------------------------------------------------------------------

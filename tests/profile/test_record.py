@@ -163,3 +163,36 @@ def test_another_workload_or_torch_is_another_fingerprint():
 def test_rounds_of_a_calibration_tell_how_uneven_the_machine_was(times, apart):
     run = Calibration(schedule="1F1B", micro_batches=4, micro_batch_size=1, step_times_s=times)
     assert run.apart == pytest.approx(apart)
+
+
+def link(source, target, together=None):
+    return {"from": source, "to": target, "bandwidth_bytes_s": 12e6, "together_bytes_s": together}
+
+
+def on_hosts(*links, hosts=("alpha", "alpha", "beta", "beta")):
+    stages = [{"time_s": [ROW]}] * len(hosts)
+    return Profile.model_validate({"stages": stages, "links": links, "environment": {"hosts": hosts}})
+
+
+def test_links_that_leave_a_host_alone_do_not_crowd_each_other():
+    assert on_hosts(link(1, 2, 6e6), link(2, 1, 6e6)).crowding == ()
+    assert on_hosts(link(0, 1), link(1, 0)).crowding == ()
+
+
+def test_links_that_leave_a_host_together_share_its_way_out():
+    loop = [link(1, 2, 6e6), link(2, 1, 4e6), link(3, 0, 6e6), link(0, 3, 4e6)]
+    assert on_hosts(*loop).crowding == pytest.approx((1.0, 2.5))
+    middle = on_hosts(link(0, 1, 11.9e6), link(1, 0, 4e6), link(1, 2, 4e6), link(2, 1, 11.9e6), hosts=("a", "b", "c"))
+    assert middle.crowding == pytest.approx((1.0, 3.0))  # of b, which has two links out
+    assert on_hosts(*(one | {"together_bytes_s": 11.9e6} for one in loop)).crowding == ()  # noise
+
+
+def test_every_rank_has_a_host_or_none_has():
+    with pytest.raises(ValueError, match=r"name the host of each of the 2 ranks, or none \(given: 3 names\)"):
+        Profile.model_validate(LEAST | {"environment": {"hosts": ["a", "a", "b"]}})
+    profile = on_hosts(hosts=("beta", "alpha", "alpha"))
+    assert profile.hosts == (0, 1, 1)
+    assert profile.environment.most_on_a_host(3) == 2
+    assert profile.environment.nameless.hosts == ("host 0", "host 1", "host 1")
+    assert Profile.model_validate(LEAST).hosts == (0, 0)
+    assert Environment().most_on_a_host(4) == 4
