@@ -17,6 +17,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from autotune.config import WorkloadFacts
+from autotune.pipeline.commands import StageTime
+from autotune.profile.record import MessageSize, Profile, StageProfile
+from autotune.report.record import read_report
+
 SECRET = "a secret of these tests only"
 HOSTS, ADDRESSES = ("alpha", "beta"), ("10.77.0.1", "10.77.0.2")
 RENDEZVOUS, STORE = f"{ADDRESSES[0]}:29600", f"{ADDRESSES[0]}:29500"
@@ -48,11 +53,12 @@ def why_not():
 class TwoHosts:
     """A context manager: leaving it ends all that was started, and removes the namespaces.
 
-    ``names``: further names that hosts know, and their addresses.
+    ``names``: further names that hosts know, and their addresses. ``is_pinned``: each host has a core of its own; where
+    its ranks only wait, all cores do for both.
     """
 
-    def __init__(self, folder, names=None):
-        self.folder, self.known = Path(folder), names or {}
+    def __init__(self, folder, names=None, is_pinned=True):
+        self.folder, self.known, self.is_pinned = Path(folder), names or {}, is_pinned
         self.names = [f"at{os.getpid()}{side}" for side in "ab"]
         self.started = []
 
@@ -105,13 +111,13 @@ class TwoHosts:
 
     def start(self, side, words, name, **environment):
         """Runs a command on host 0 or 1, its stdout and stderr in files of that name."""
-        core = str((CORES[0], CORES[-1])[side])
+        cores = (CORES[:1], CORES[-1:])[side] if self.is_pinned else CORES
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
         held = {"AUTOTUNE_SECRET": SECRET, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         held["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see the README
         with out.open("w") as stdout, err.open("w") as stderr:
             process = subprocess.Popen(
-                [*self.inside(side), "taskset", "-c", core, *map(str, words)],
+                [*self.inside(side), "taskset", "-c", ",".join(map(str, cores)), *map(str, words)],
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.folder,
@@ -145,3 +151,31 @@ class TwoHosts:
                 return self.said(name)
             time.sleep(0.05)
         raise AssertionError(f"{name} did not say {words!r}: {self.said(name)}")
+
+
+def tuned(folder, rate, flags, is_pinned=True):
+    """The report of a run over two hosts, over a cable of that ``rate`` (None: as fast as it is)."""
+    with TwoHosts(folder, is_pinned=is_pinned) as hosts:
+        if rate is not None:
+            hosts.slow(rate)
+        launchers = [hosts.torchrun(side) for side in (0, 1)]
+        code = hosts.run(["--exhaustive", "--fresh", *flags]).wait(400)
+        assert code == 0, hosts.said("run")
+        assert [launcher.wait(60) for launcher in launchers] == [0, 0]
+        return read_report(hosts.folder / "report.json")
+
+
+def waiting_profile(batch=32, ranks=4, v=2, compute_s=0.05, each_s=0.0045, message_bytes=1.2e6):
+    """A profile to replay: a stage takes ``compute_s`` for the batch, and ``each_s`` more for every micro-batch; the
+    whole batch crosses a boundary in ``message_bytes``."""
+    sizes = [size for size in range(1, batch + 1) if batch % size == 0]
+    seconds = {size: each_s + compute_s * size / batch for size in sizes}
+    rows = tuple(StageTime(micro_batch_size=size, t_f=one / 3, t_bw=one * 2 / 3) for size, one in seconds.items())
+    return Profile(
+        workload=WorkloadFacts(batch=batch),
+        virtual_stages=v,
+        stages=(StageProfile(time_s=rows),) * (ranks * v),
+        message_bytes=tuple(
+            MessageSize(micro_batch_size=size, bytes=round(message_bytes * size / batch)) for size in sizes
+        ),
+    )

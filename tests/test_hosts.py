@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autotune.records import write_record
 from autotune.report.record import read_report
-from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, why_not
+from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, tuned, waiting_profile, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 SMALL = ["--layers", 8, "--stages", 4, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 64, "--batch", 32]
@@ -21,6 +22,33 @@ PROJECT = Path(__file__).parents[1]
 def hosts(tmp_path):
     with TwoHosts(tmp_path) as two:
         yield two
+
+
+WAITING = ["--device", "replay", "--schedule", "Interleaved1F1B", "--micro-batches", "1,4,8,16,32"]
+
+
+def test_a_slow_cable_is_seen_and_moves_the_sweet_spot(tmp_path):
+    """Ranks that wait as long as a recorded stage computes; messages, torch's schedule and the cable are real."""
+    profile = tmp_path / "recorded.json"
+    write_record(profile, waiting_profile())
+    found = {}
+    for rate in (None, "100mbit"):
+        folder = tmp_path / str(rate)
+        folder.mkdir()
+        found[rate] = tuned(folder, rate, [*WAITING, "--profile", profile], is_pinned=False)
+    fast, slow = found.values()
+    for link in slow.profile.links:
+        crosses = slow.environment.hosts[link.from_] != slow.environment.hosts[link.to]
+        assert (0.5 < link.bandwidth_bytes_s / 12.5e6 < 1.1) if crosses else link.together_bytes_s is None
+    assert 1.5 < slow.profile.crowding[1] < 3  # two links leave each host
+    for one in found.values():
+        off = sorted(abs(row.relative_error.step_time) for row in one.candidates)
+        assert off[3] < 0.10, off
+        best = max(one.candidates, key=lambda row: row.measurement.throughput_seq_s)
+        promised = max(one.candidates, key=lambda row: row.prediction.throughput_seq_s)
+        assert promised.measurement.throughput_seq_s > 0.95 * best.measurement.throughput_seq_s
+    assert fast.sweet_spot.micro_batches == 4
+    assert slow.sweet_spot.micro_batches in (8, 16)
 
 
 def ended(process, seconds=120):

@@ -10,6 +10,7 @@ PARTS = {
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
     "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
     "real": "predictions against real runs on this machine",
+    "hosts": "predictions against real runs on two hosts, over a fast cable and a slow one",
     "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
     "overhead": "what of a run is neither profiling nor a pipeline step",
     "kill": "kill -9 of the controller, at random moments and in each phase of a run",
