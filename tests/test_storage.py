@@ -201,8 +201,8 @@ def test_hosts_of_one_kind_share_a_study_only_in_a_database():
 
 
 def test_a_config_does_not_show_its_storage():
-    config = load_config(None, {"storage": "sqlite:///secret.db", "heartbeat": "2m"})
-    assert "secret" not in repr(config)
+    config = load_config(None, {"storage": "sqlite:///hushed.db", "heartbeat": "2m"})
+    assert "hushed" not in repr(config)
     assert config.heartbeat == 120
 
 

@@ -114,7 +114,9 @@ def connected(profile: Profile, network: Network) -> Profile:
     for here, there in boundaries(profile.ranks, profile.virtual_stages):
         wire = network.wire(network.crossing(here, there)).model_dump()
         links += [Link.model_validate({"from": a, "to": b, **wire}) for a, b in ((here, there), (there, here))]
-    return profile.model_copy(update={"links": tuple(links), "shared": None, "calibrations": ()})
+    environment = profile.environment.model_copy(update={"hosts": ()})
+    alone = {"links": tuple(links), "shared": None, "calibrations": (), "environment": environment}
+    return profile.model_copy(update=alone)
 
 
 def settled(network: Network, profile: Profile) -> Network:

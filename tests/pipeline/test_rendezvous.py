@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -106,7 +107,8 @@ def test_who_does_not_belong_is_turned_away_and_named_once(rendezvous, told, sai
 def test_a_stray_client_does_no_harm(rendezvous, told, sent):
     with socket.create_connection(rendezvous.address) as stray:
         stray.sendall(sent)
-        stray.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it may have been cut off already
+            stray.shutdown(socket.SHUT_WR)
         workers, _ = all_here(rendezvous, hello(0), hello(1))
     assert len(workers) == 2
     deadline = time.monotonic() + 10
