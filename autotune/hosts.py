@@ -66,11 +66,13 @@ def common_environment(rendezvous: Rendezvous) -> Environment:
     local: Counter[str] = Counter()
     for here, host in zip(seen, rendezvous.hosts, strict=True):
         if here.device == "cuda":
-            if local[host] >= len(here.devices):
+            own = local[host] if len(here.devices) > 1 else 0  # a launcher may show each worker its own GPU only
+            if own >= len(here.devices):
                 raise DeviceError(
-                    f"host {host} has {len(here.devices)} GPUs, but more workers; start one worker for each GPU"
+                    f"host {host} shows its workers {len(here.devices)} GPUs, but there are more workers; start one"
+                    " worker for each GPU, and look at CUDA_VISIBLE_DEVICES"
                 )
-            devices.append(here.devices[local[host]])
+            devices.append(here.devices[own])
             local[host] += 1
     return seen[0].model_copy(
         update={

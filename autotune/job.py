@@ -231,7 +231,8 @@ def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
 
 def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
     """Starts the ranks and builds the stages, unless the weights alone are too large; raises DeviceError."""
-    try:
+
+    def work() -> list[StageFacts]:
         if not job.ranks.alive:
             job.events.progress("starting the ranks", None)
             job.ranks.start()
@@ -239,6 +240,9 @@ def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
         check_weights(job, on_paper, cut.virtual_stages)
         job.events.progress("building the stages", None)
         return build(job.ranks, job.workload, cut)
+
+    try:
+        return job.ranks.outlasting(work)
     except RankFailure as error:
         if error.failure.kind == "out_of_memory":
             raise MemoryLimitError(

@@ -57,6 +57,10 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         seq_len, expected, plan = job.facts.seq_len, prediction.step_time_s, plan_of(found, candidate)
         return measure_candidate(job.ranks, job.workload, plan, expected, steps, keep_going, seq_len)
 
+    def progress(text: str) -> None:
+        job.ranks.look_after()
+        job.events.progress(text, None)
+
     study = open_study(job)
     say_what_is_new(job, study)
     return Search(
@@ -66,7 +70,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         study=study,
         measure=measure,
         limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),
-        on_progress=lambda text: job.events.progress(text, None),
+        on_progress=progress,
         on_outcome=save,
         on_warning=job.warn,
         goal=goal_of(job.config),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from autotune.config import WorkloadFacts
@@ -36,6 +37,7 @@ def ip(*words):
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
+@cache
 def why_not():
     """Why there can be no two hosts here; nothing where there can."""
     if os.geteuid():
@@ -63,6 +65,14 @@ class TwoHosts:
         self.started = []
 
     def __enter__(self):
+        try:
+            self.build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def build(self):
         for name in self.names:
             ip("netns", "add", name)
             files = Path("/etc/netns", name)  # which take the place of those in /etc (ip-netns(8))
@@ -74,7 +84,6 @@ class TwoHosts:
             ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
             for interface in ("lo", "eth0"):
                 ip("-n", name, "link", "set", interface, "up")
-        return self
 
     def __exit__(self, *_):
         for process in self.started:
@@ -83,9 +92,10 @@ class TwoHosts:
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for side, name in enumerate(self.names):
-            self.crash(side)
-            ip("netns", "delete", name)
-            shutil.rmtree(Path("/etc/netns", name))
+            with suppress(subprocess.CalledProcessError):  # it was not even made
+                self.crash(side)
+                ip("netns", "delete", name)
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
 
     def slow(self, rate, burst="16kb"):
         """Limits the cable, each way: ``rate`` as tc(8) has it, such as 80mbit."""

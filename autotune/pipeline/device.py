@@ -160,13 +160,14 @@ class CpuDevice:
 
 
 class CudaDevice:
-    """GPU number ``rank`` of this host, ``rank`` being the rank's number on it."""
+    """GPU number ``rank`` of this host, ``rank`` being the rank's number on it; the only one that is visible, where a
+    launcher shows each rank its own."""
 
     kind = "cuda"
     backend = "nccl"
 
     def __init__(self, rank: int) -> None:
-        self.torch_device = torch.device("cuda", rank)
+        self.torch_device = torch.device("cuda", rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(self.torch_device)
 
     def synchronize(self) -> None:

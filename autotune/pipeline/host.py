@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from autotune import __version__
 from autotune.errors import DeviceError, UsageError
-from autotune.pipeline.handshake import SILENCE_S, as_connection, say_hello
+from autotune.pipeline.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
 from autotune.pipeline.outcome import Failure
 from autotune.pipeline.process import LocalRank, load_torch, make_folder, remove_folder, survey
-from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Start
+from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Sign, Start
 
 LOOK_S = 1.0  # how often the controller hears of the rank
 AGAIN_S = 1.0  # between two attempts to reach the controller
@@ -96,27 +95,27 @@ class Worker:
             try:
                 plain = socket.create_connection(self.address, timeout=SILENCE_S)
                 hello = self.hello(plain.getsockname()[0])
-                plain.settimeout(None)
                 connection = as_connection(plain)
                 welcome = say_hello(connection, self.secret, hello)
                 if welcome.refusal is None:
                     return connection
-                why = welcome.refusal
+                why = f"it answered: {welcome.refusal}"
                 if welcome.is_final:
-                    raise DeviceError(f"the controller at {self.where} turned this worker away: {why}")
-            except AuthenticationError:
+                    raise DeviceError(f"the controller at {self.where} turned this worker away: {welcome.refusal}")
+            except WrongSecret:
                 raise DeviceError(
                     f"the controller at {self.where} and this worker do not have the same secret; give both the same"
                     " AUTOTUNE_SECRET or --secret-file"
                 ) from None
             except (OSError, EOFError, ValueError) as error:
-                why = getattr(error, "strerror", None) or str(error) or "the connection was closed"
+                reason = getattr(error, "strerror", None) or str(error) or "the connection was closed"
+                why = f"it took the connection, but then: {reason}" if connection is not None else reason
             if connection is not None:
                 connection.close()
             time.sleep(AGAIN_S)
         raise DeviceError(
-            f"no controller at {self.where} within {self.host_timeout_s:g} s ({why}); start autotune run --rendezvous"
-            f" {self.where}, or raise --host-timeout"
+            f"no controller at {self.where} let this worker in within {self.host_timeout_s:g} s ({why}); start autotune"
+            f" run --rendezvous {self.where}, or raise --host-timeout"
         )
 
     def hello(self, address: str) -> Hello:
@@ -151,13 +150,14 @@ class Worker:
                     tell(Died(generation=self.generation, failure=said))
                 else:
                     tell(Answer(generation=self.generation, message=said.decode()))
-            if connection in ready and not self.obey(connection):
+            if connection in ready and not self.obey(connection, tell):
                 return True
             if time.monotonic() - looked >= LOOK_S:
-                tell(self.rank.look() if self.rank is not None else Look())
+                look = self.rank.look() if self.rank is not None else Look()
+                tell(Sign(generation=self.generation, look=look))
                 looked = time.monotonic()
 
-    def obey(self, connection: Connection) -> bool:
+    def obey(self, connection: Connection, tell: Callable[[News], None]) -> bool:
         """Does what the controller asks next; False where that was to go home."""
         try:
             order = ORDER.validate_json(connection.recv_bytes(MOST_BYTES))
@@ -169,10 +169,17 @@ class Worker:
                     self.rank.send(order.message.encode())
             return True
         self.end()
+        if isinstance(order, Leave):
+            return False
+        self.generation = order.generation
         if isinstance(order, Start):
-            self.generation = order.generation
-            self.rank = LocalRank(order.seat, make_folder())
-        return not isinstance(order, Leave)
+            try:
+                self.rank = LocalRank(order.seat, make_folder())
+            except OSError as error:
+                words = f"rank {order.seat.rank}: its process cannot be started: {error}"
+                failure = Failure(kind="crash", rank=order.seat.rank, message=words)
+                tell(Died(generation=order.generation, failure=failure))
+        return True
 
     def end(self) -> None:
         """Ends the rank, if there is one."""

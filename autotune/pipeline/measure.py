@@ -39,13 +39,23 @@ def build(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
 
     Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
     """
-    if not ranks.alive:
-        ranks.start()
-        try:
+    has_started = True
+
+    def work() -> list[Any]:
+        nonlocal has_started
+        if not ranks.alive:
+            has_started = False
+            ranks.start()
             ranks.ask(Describe(workload=workload, cut=cut), START_TIMEOUT_S)
-        except RankFailure as error:
-            raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
-    answers = ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+        has_started = True
+        return ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+
+    try:
+        answers = ranks.outlasting(work)
+    except RankFailure as error:
+        if has_started:
+            raise
+        raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
     ranks.cut = cut
     return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
 

@@ -16,13 +16,15 @@ SIOCGIFADDR = 0x8915  # netdevice(7): the address of an interface
 def use_interface(address: str | None) -> None:
     """Ties gloo and NCCL to the interface of ``address``, to loopback where that is None. Nothing listens on another.
 
-    An interface that the user has named already, for ranks on several hosts, is left.
+    An interface that the user has named already, for ranks on several hosts, is left. NCCL takes a name for the
+    beginning of one, unless = stands before it.
     """
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        if address is None:
-            os.environ[name] = "lo"
-        elif name not in os.environ:
-            os.environ[name] = interface_of(address)
+    if address is None:
+        os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"] = "lo", "=lo"
+        return
+    for name, mark in (("GLOO_SOCKET_IFNAME", ""), ("NCCL_SOCKET_IFNAME", "=")):
+        if name not in os.environ:
+            os.environ[name] = mark + interface_of(address)
 
 
 def interface_of(address: str) -> str:

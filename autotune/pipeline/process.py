@@ -28,6 +28,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 class LocalRank:
     """A live rank of this host. ``folder``: where its files are, which ``make_folder`` makes."""
 
+    is_connected = True
+
     def __init__(self, seat: Seat, folder: Path, run: Run | None = None) -> None:
         self.rank, self.folder = seat.rank, folder
         self._oom_kills = oom_kills()  # in our control group when it was started
@@ -58,7 +60,7 @@ class LocalRank:
         """What is to be seen of it from outside."""
         return take_look(int(self.process.pid or 0), self.folder, self.rank)
 
-    def lost(self, after_s: float) -> None:
+    def give_up(self, after_s: float) -> None:
         """A process of this host is never out of sight."""
 
     def death(self) -> Failure:

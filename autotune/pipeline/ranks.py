@@ -8,11 +8,11 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from autotune.pipeline.commands import Command, Cut
 from autotune.pipeline.deaths import silence
@@ -22,6 +22,7 @@ from autotune.pipeline.remote import LOST_S
 from autotune.pipeline.rendezvous import Rendezvous
 from autotune.pipeline.wire import Look, Seat
 
+T = TypeVar("T")
 START_TIMEOUT_S = 120.0
 GRACE_S = 1.0  # how long the others may take to answer once one rank has failed
 CORE_DUMP_S = 3.0  # how long a rank may take to die after its neighbours have lost it
@@ -68,6 +69,8 @@ class Rank(Protocol):
 
     connection: Connection
     """Ready when there is something to hear."""
+    is_connected: bool
+    """Whether whoever keeps it can be reached."""
 
     @property
     def is_alive(self) -> bool:
@@ -82,8 +85,8 @@ class Rank(Protocol):
     def look(self) -> Look:
         """What is to be seen of it from outside, as far as is known."""
 
-    def lost(self, after_s: float) -> Failure | None:
-        """What is to say where nothing has been heard of its host for so long."""
+    def give_up(self, after_s: float) -> Failure | None:
+        """Gives it up where nothing has been heard of its host for so long, and says so."""
 
     def death(self) -> Failure:
         """Describes how it died."""
@@ -174,8 +177,6 @@ class Ranks:
         replaces them.
         """
         assert self._live, "start comes first"
-        if self.rendezvous is not None:
-            self.rendezvous.tell()
         message, begun = command.model_dump_json().encode(), time.monotonic()
         replies: dict[int, Any] = {}
         failures: list[Failure] = []
@@ -192,9 +193,24 @@ class Ranks:
         if command.kind not in ("describe", "build"):
             self.busy_s += time.monotonic() - begun
         if failures:
+            lost = [one for one in failures if one.rank is not None and not self._live[one.rank].is_connected]
             self.stop()
-            raise RankFailure(self._placed(root_cause(failures)))
+            raise RankFailure(self._placed(root_cause(lost or failures)))
         return [replies[rank] for rank in range(self.ranks)]
+
+    def outlasting(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; once more where a host was lost meanwhile, as often as it comes back in time."""
+        while True:
+            try:
+                return work()
+            except RankFailure:
+                if self.rendezvous is None or self.rendezvous.is_complete:
+                    raise
+
+    def look_after(self) -> None:
+        """To be called now and then while nothing is asked of the ranks: workers of other hosts want to be heard."""
+        if self.rendezvous is not None:
+            self.rendezvous.take_in()
 
     def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float, idle_s: float) -> None:
         """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
@@ -218,8 +234,8 @@ class Ranks:
             return False
         looks = {number: self._live[number].look() for number in silent}
         is_over = patience.ends(list(looks.values())) or is_late
-        lost = (self._live[number].lost(SUSPECT_S if is_over else LOST_S) for number in silent)
-        if failure := next((one for one in lost if one is not None), None):
+        given_up = (self._live[number].give_up(SUSPECT_S if is_over else LOST_S) for number in silent)
+        if failure := next((one for one in given_up if one is not None), None):
             failures.insert(0, failure)
             return True
         if is_over and not failures:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from autotune.pipeline.outcome import Failure
-from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Start, Stop
+from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Sign, Start, Stop
 
 LOST_S = 10.0  # without a sign of life of a worker
 MEETING_S = 120.0  # for ranks to start and to find each other
@@ -20,6 +20,7 @@ class RemoteRank:
         self.connection, self.hello = connection, hello
         self.host = hello.address  # until all hosts are known, and with them what tells them apart
         self.rank, self.generation = hello.number, 0  # until it has a seat
+        self.obeyed = 0  # up to which generation the worker has followed
         self.seen = Look()
         self.heard = time.monotonic()
         self.gone: Failure | None = None  # the rank, or the worker with it
@@ -29,6 +30,7 @@ class RemoteRank:
     def is_alive(self) -> bool:
         """Whether the rank is ready for a command."""
         self.drain()
+        self.give_up(LOST_S)
         return self.is_connected and self.gone is None
 
     def order(self, order: Order) -> None:
@@ -51,13 +53,14 @@ class RemoteRank:
     def hear(self) -> bytes | Failure | None:
         try:
             news = NEWS.validate_json(self.connection.recv_bytes(MOST_BYTES))
-        except (EOFError, OSError, ValueError):
-            return self.leave("has gone, or its worker: the connection has ended")
+        except (EOFError, OSError, ValueError) as error:
+            return self.part(f"has gone, or its worker: {str(error) or 'the connection has ended'}")
         self.heard = time.monotonic()
-        if isinstance(news, Look):
-            self.seen = news
-        elif news.generation != self.generation:
+        if news.generation != self.generation:
             return None  # of a rank that was replaced since
+        self.obeyed = news.generation
+        if isinstance(news, Sign):
+            self.seen = news.look
         elif isinstance(news, Answer):
             return news.message.encode()
         else:
@@ -73,24 +76,26 @@ class RemoteRank:
     def look(self) -> Look:
         return self.seen
 
-    def lost(self, after_s: float) -> Failure | None:
-        if time.monotonic() - self.heard < after_s:
+    def give_up(self, after_s: float) -> Failure | None:
+        silent_s = time.monotonic() - self.heard
+        if not self.is_connected or silent_s < after_s:
             return None
-        return self.leave(f"is lost: nothing was heard of it for {time.monotonic() - self.heard:.0f} s")
+        return self.part(f"is lost: nothing was heard of it for {silent_s:.0f} s")
 
-    def leave(self, what: str) -> Failure:
-        """The worker has left, in whatever way."""
+    def part(self, what: str) -> Failure:
+        """The worker is with us no more, in whatever way."""
         self.connection.close()
         self.is_connected = False
         self.gone = Failure(kind="crash", rank=self.rank, message=f"rank {self.rank}: its host {what}")
         return self.gone
 
     def death(self) -> Failure:
-        return self.gone or self.leave("has gone, or its worker: the connection has ended")
+        return self.gone or self.part("has gone, or its worker: the connection has ended")
 
     def end(self) -> None:
+        self.generation += 1
         with suppress(OSError):
-            self.order(Stop())
+            self.order(Stop(generation=self.generation))
 
     def close(self) -> None:
         """The worker stays, for the next rank."""
@@ -111,7 +116,7 @@ def meet(workers: Sequence[RemoteRank]) -> Failure | None:
                 for other in workers[1:]:
                     with suppress(OSError):
                         other.send(said)
-        if lost := next((found for worker in waiting.values() if (found := worker.lost(LOST_S))), None):
+        if lost := next((found for worker in waiting.values() if (found := worker.give_up(LOST_S))), None):
             return lost
         if time.monotonic() > deadline:
             ranks = ", ".join(str(worker.rank) for worker in waiting.values())
@@ -119,16 +124,44 @@ def meet(workers: Sequence[RemoteRank]) -> Failure | None:
     return None
 
 
+def settle(workers: Sequence[RemoteRank]) -> None:
+    """Ends all ranks; returns when every worker has obeyed, or is known to be lost."""
+    for worker in workers:
+        worker.end()
+    while waiting := {one.connection: one for one in workers if one.is_connected and one.obeyed < one.generation}:
+        for connection in wait(list(waiting), timeout=1.0):
+            waiting[connection].hear()  # type: ignore[index]
+        for worker in waiting.values():
+            worker.give_up(LOST_S)
+
+
+Host = tuple[str, str]
+"""Name and address: containers of several hosts may have the same address."""
+
+
+def host_of(worker: RemoteRank) -> Host:
+    """Where a worker is."""
+    return str(worker.hello.environment["hostname"]), worker.hello.address
+
+
 def by_host(workers: Iterable[RemoteRank], before: Sequence[RemoteRank] = ()) -> list[RemoteRank]:
     """In the order of their numbers, but those of one host together; names each host.
 
-    Hosts that had ranks ``before`` keep their place: a launcher may count anew after a restart.
+    Hosts that had ranks ``before`` keep their place, for a launcher may count anew after a restart; and one that is new
+    takes the place of one that is here no more.
     """
     in_turn = sorted(workers, key=lambda worker: worker.hello.number)
-    addresses = [worker.hello.address for worker in (*before, *in_turn)]
-    names = {worker.hello.address: str(worker.hello.environment["hostname"]) for worker in in_turn}
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    hosts = list(dict.fromkeys(map(host_of, in_turn)))
+    order = list(dict.fromkeys(map(host_of, before)))
+    for new in [host for host in hosts if host not in order]:
+        left = [host for host in order if host not in hosts]
+        left.sort(key=lambda host: host[0] != new[0])  # of the same name first
+        if left:
+            order[order.index(left[0])] = new
+        else:
+            order.append(new)
+    shared = {name for name, count in Counter(name for name, _ in hosts).items() if count > 1}
     for worker in in_turn:
-        name = names[worker.hello.address]
-        worker.host = f"{name} ({worker.hello.address})" if name in shared else name
-    return sorted(in_turn, key=lambda worker: (addresses.index(worker.hello.address), worker.hello.number))
+        name, address = host_of(worker)
+        worker.host = f"{name} ({address})" if name in shared else name
+    return sorted(in_turn, key=lambda worker: (order.index(host_of(worker)), worker.hello.number))

@@ -11,21 +11,24 @@ hosts.
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, wait
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 from autotune.errors import DeviceError, InputError
-from autotune.pipeline.handshake import as_connection, receive_hello, refuse
-from autotune.pipeline.remote import LOST_S, RemoteRank, by_host, meet
-from autotune.pipeline.wire import Hello, Leave, Seat, Welcome
+from autotune.pipeline.handshake import WrongSecret, as_connection, cut, receive_hello, refuse
+from autotune.pipeline.remote import LOST_S, RemoteRank, by_host, meet, settle
+from autotune.pipeline.wire import MOST_BYTES, Hello, Leave, Seat, Welcome
 
-AT_ONCE = 16  # connections whose handshake goes on; a silent one ends after handshake.SILENCE_S
+AT_ONCE = 16  # connections whose handshake goes on; beyond that the oldest is cut off
+AGAIN_S = 0.2  # between two looks at who has come
+FAREWELL_S = 2.0
 PRESENT_S = 4.0  # since a worker's last sign of life, within which nobody else may take its place
+KIND = ("device", "devices", "cores", "cuda_version", "nccl_version", "driver_version")
+"""What a host must have in common with the one whose place it takes."""
 
 
 class Identity(NamedTuple):
@@ -67,115 +70,121 @@ class Rendezvous:
         on_progress: Callable[[str], None],
         on_warning: Callable[[str], None],
     ) -> None:
-        self.address, self.secret, self.identity = address, secret, identity
+        self.secret, self.identity = secret, identity
         self.host_timeout_s, self.on_progress, self.on_warning = host_timeout_s, on_progress, on_warning
+        self.turned_away: list[str] = []
         self._workers: dict[int, RemoteRank] = {}  # by their own number
         self._order: list[RemoteRank] = []  # by rank
         self._arrived: SimpleQueue[RemoteRank] = SimpleQueue()
-        self._complaints: SimpleQueue[tuple[str, str]] = SimpleQueue()
-        self._said: Counter[tuple[str, str]] = Counter()
-        self.turned_away: list[str] = []
-        self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._complaints: SimpleQueue[str] = SimpleQueue()
+        self._strangers: deque[Connection] = deque()  # whose handshake goes on, the oldest first
+        self._lock = threading.Lock()  # of _strangers
+        self._is_over = False
         try:
             self._listening = socket.create_server(address)
         except OSError as error:
-            where = f"{address[0]}:{address[1]}"
             raise InputError(
-                f"cannot listen on {where}: {error.strerror or error}; give an address of this host and a free port"
-                " with --rendezvous"
+                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; give an address of this host"
+                " and a free port with --rendezvous"
             ) from None
+        self.address: tuple[str, int] = self._listening.getsockname()
+        self.where = f"{self.address[0]}:{self.address[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._listen, daemon=True, name="rendezvous").start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
         self._listening.close()
-        self._take_in()
-        for worker in self._workers.values():
-            with suppress(OSError):
-                worker.order(Leave())
-            if worker.is_connected:
-                worker.connection.close()
-        self.tell()
+        self.take_in()
+        send_home([worker for worker in self._workers.values() if worker.is_connected])
 
     def _listen(self) -> None:
-        while True:
-            self._free.acquire()
+        while not self._is_over:
             try:
                 plain, (address, *_) = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._meet, args=(plain, address), daemon=True, name="handshake").start()
+                connection = as_connection(plain)
+                threading.Thread(target=self._meet, args=(connection, address), daemon=True, name="handshake").start()
+            except (OSError, RuntimeError) as error:  # no more files or threads; a client that is gone already
+                if not self._is_over:
+                    self._complaints.put(f"somebody, for {error}")
+                    time.sleep(AGAIN_S)
 
-    def _meet(self, plain: socket.socket, address: str) -> None:
+    def _meet(self, connection: Connection, address: str) -> None:
         """Lets a worker in, or says why not."""
-        try:
-            self._shake_hands(as_connection(plain), address)
-        finally:
-            self._free.release()
-
-    def _shake_hands(self, connection: Connection, address: str) -> None:
+        with self._lock:
+            self._strangers.append(connection)
+            if len(self._strangers) > AT_ONCE:
+                cut(self._strangers.popleft())
         try:
             hello = receive_hello(connection, self.secret)
-        except AuthenticationError:
-            self._complaints.put((address, "it knows another secret"))
-            connection.close()
-            return
+            words = self.identity.objection(hello)
+        except WrongSecret:
+            words = "it knows another secret"
         except (OSError, EOFError, ValueError):
-            self._complaints.put((address, "it is no worker: it did not say what a worker says"))
-            connection.close()
-            return
-        if words := self.identity.objection(hello):
-            self._complaints.put((address, words))
+            words = "it is no worker: it did not say what a worker says"
+        with self._lock, suppress(ValueError):
+            self._strangers.remove(connection)
+        if words:
+            self._complaints.put(f"{address}, for {words}")
             refuse(connection, words)
-            return
-        self._arrived.put(RemoteRank(connection, hello))
+        else:
+            self._arrived.put(RemoteRank(connection, hello))
 
-    def tell(self) -> None:
-        """Warns of who was turned away, once of each kind."""
-        with suppress(Empty):
-            while True:
-                complaint = self._complaints.get_nowait()
-                self._said[complaint] += 1
-                if self._said[complaint] == 1:
-                    words = f"turned away at the rendezvous: {complaint[0]}, for {complaint[1]}"
-                    self.turned_away.append(words)
-                    self.on_warning(words)
-
-    def _take_in(self) -> None:
-        """Gives those who have arrived the place of their number, unless somebody live has it."""
+    def take_in(self) -> None:
+        """Hears those who are here, and gives those who have arrived the place of their number, unless somebody live
+        has it; warns of who was turned away, once of each kind."""
         for worker in self._workers.values():
             worker.drain()
-            worker.lost(LOST_S)
+            worker.give_up(LOST_S)
+        for number, one in self._newest().items():
+            before = self._workers.get(number)
+            if before is not None and before.is_connected and before.give_up(PRESENT_S) is None:
+                refuse(one.connection, f"worker {number} is here already, from {before.hello.address}", is_final=False)
+                continue
+            with suppress(OSError):
+                one.connection.send_bytes(Welcome().model_dump_json().encode())
+                one.heard = time.monotonic()
+                self._workers[number] = one
         self._workers = {number: worker for number, worker in self._workers.items() if worker.is_connected}
         with suppress(Empty):
             while True:
-                one = self._arrived.get_nowait()
-                before = self._workers.get(one.hello.number)
-                if before is not None and before.lost(PRESENT_S) is None:
-                    words = f"worker {one.hello.number} is here already, from {before.hello.address}"
-                    refuse(one.connection, words, is_final=False)
-                    continue
-                with suppress(OSError):
-                    one.connection.send_bytes(Welcome().model_dump_json().encode())
-                    self._workers[one.hello.number] = one
+                words = f"turned away at the rendezvous: {self._complaints.get_nowait()}"
+                if words not in self.turned_away:
+                    self.turned_away.append(words)
+                    self.on_warning(words)
 
-    def gather(self) -> list[RemoteRank]:
+    def _newest(self) -> dict[int, RemoteRank]:
+        """Those who have arrived: who was not answered in time may have come again."""
+        found: dict[int, RemoteRank] = {}
+        with suppress(Empty):
+            while True:
+                one = self._arrived.get_nowait()
+                if one.hello.number in found:
+                    found[one.hello.number].connection.close()
+                found[one.hello.number] = one
+        return found
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all workers that had ranks are still here."""
+        self.take_in()
+        return all(worker.is_connected for worker in self._order)
+
+    def gather(self, deadline: float | None = None) -> list[RemoteRank]:
         """Every worker, by rank; waits for those who are not here. Raises DeviceError where they do not come in time.
 
         Ranks follow the hosts, in the order of their first worker, so that neighbours share a host where they can.
         """
-        deadline, told = time.monotonic() + self.host_timeout_s, ""
+        deadline, told = deadline or time.monotonic() + self.host_timeout_s, ""
         while True:
-            self._take_in()
-            self.tell()
+            self.take_in()
             missing = [number for number in range(self.identity.ranks) if number not in self._workers]
             if not missing:
                 return self._in_order()
-            where = f"{self.address[0]}:{self.address[1]}"
-            words = f"waiting at {where} for {len(missing)} of {self.identity.ranks} workers"
+            words = f"waiting at {self.where} for {len(missing)} of {self.identity.ranks} workers"
             words += ", who were here before" if self._order else ""
             if words != told:
                 self.on_progress(words)
@@ -183,19 +192,26 @@ class Rendezvous:
             if time.monotonic() > deadline:
                 who = ", ".join(map(self._known, missing))
                 raise DeviceError(
-                    f"worker {who} of {self.identity.ranks} did not come to {where} within {self.host_timeout_s:g} s;"
-                    " start autotune worker there, or raise --host-timeout"
+                    f"worker {who} of {self.identity.ranks} did not come to {self.where} within"
+                    f" {self.host_timeout_s:g} s; start autotune worker there, or raise --host-timeout"
                 )
             present = [worker.connection for worker in self._workers.values()]
-            wait(present, timeout=0.2) if present else time.sleep(0.2)
+            wait(present, timeout=AGAIN_S) if present else time.sleep(AGAIN_S)
 
     def _in_order(self) -> list[RemoteRank]:
-        """All workers by rank; warns where a rank is not on the host any more that it was on."""
-        before = self.hosts
-        self._order = by_host(self._workers.values(), self._order)
-        for rank, (old, new) in enumerate(zip(before, self.hosts, strict=False)):
-            if old != new:
-                self.on_warning(f"rank {rank} goes on on host {new}, no longer on {old}")
+        """All workers by rank; warns where a rank is not on the host any more that it was on, and raises DeviceError
+        where that is another kind of host."""
+        before, self._order = self._order, by_host(self._workers.values(), self._order)
+        check_addresses(self._order)
+        for old, new in zip(before, self._order, strict=False):
+            differs = [name for name in KIND if old.hello.environment.get(name) != new.hello.environment.get(name)]
+            if differs:
+                raise DeviceError(
+                    f"host {new.host} came in place of {old.host}, and has another {differs[0]}; figures of both cannot"
+                    " be compared: bring back one of the same kind, or run again"
+                )
+            if old.host != new.host:
+                self.on_warning(f"a rank of host {old.host} goes on on {new.host}")
         return self._order
 
     def _known(self, number: int) -> str:
@@ -205,18 +221,20 @@ class Rendezvous:
 
     def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
         """Fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError where a
-        host does not come, or a rank does not start."""
+        host does not come in time, or ranks do not start twice although all hosts are there."""
+        deadline, accidents = time.monotonic() + self.host_timeout_s, 0
         while True:
-            workers = self.gather()
+            workers = self.gather(deadline)
             self.seat(workers, device, memory_limit)
             self.on_progress("starting the ranks")
             failure = meet(workers)
             if failure is None:
                 return workers
-            for worker in workers:
-                worker.end()
-            if all(worker.is_connected for worker in workers):
-                raise DeviceError(f"the ranks did not start: {failure.message}; see autotune doctor on that host")
+            settle(workers)
+            accidents += all(worker.is_connected for worker in workers)
+            if accidents > 1 or time.monotonic() > deadline:
+                host = workers[failure.rank].host if failure.rank is not None else self.hosts[0]
+                raise DeviceError(f"the ranks did not start: {failure.message}; see autotune doctor on host {host}")
 
     def seat(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None) -> None:
         """Tells every worker which rank to start."""
@@ -244,3 +262,33 @@ class Rendezvous:
     def environments(self) -> list[dict[str, Any]]:
         """What each rank's worker sees on its host, by rank."""
         return [worker.hello.environment for worker in self._order]
+
+
+def check_addresses(workers: Sequence[RemoteRank]) -> None:
+    """Raises DeviceError where some hosts, but not all, are known by an address that only they can reach."""
+    loopback = {worker.host for worker in workers if worker.hello.address.startswith("127.")}
+    others = {worker.host for worker in workers} - loopback
+    if loopback and others:
+        raise DeviceError(
+            f"the workers of host {min(loopback)} came by a loopback address, over which those of {min(others)} cannot"
+            " reach them; give the address of this host that all hosts reach, to run and to every worker"
+        )
+
+
+def send_home(workers: Sequence[RemoteRank]) -> None:
+    """Ends the workers; waits a moment for each to have heard it, for what is on its way is lost with a connection."""
+    waiting = {worker.connection for worker in workers}
+    for worker in workers:
+        with suppress(OSError):
+            worker.order(Leave())
+            cut(worker.connection, socket.SHUT_WR)
+    deadline = time.monotonic() + FAREWELL_S
+    while waiting and time.monotonic() < deadline:
+        for connection in wait(list(waiting), timeout=AGAIN_S):
+            assert isinstance(connection, Connection)
+            try:
+                connection.recv_bytes(MOST_BYTES)
+            except (EOFError, OSError):
+                waiting.remove(connection)
+    for worker in workers:
+        worker.connection.close()

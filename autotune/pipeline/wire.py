@@ -3,7 +3,7 @@
 ::
 
     controller  --Start, Ask, Stop, Leave-->  worker  --pipe-->  rank      one worker and one rank per stage
-                <--Hello, Look, Answer, Died--        <--pipe--
+                <--Hello, Sign, Answer, Died--        <--pipe--
 """
 
 from typing import Annotated, Any, Literal
@@ -35,7 +35,6 @@ class Look(Record):
     """What is to be seen of a rank's process from outside: the CPU seconds it has used, whether a signal has stopped
     it, what it is doing, and the last lines that it wrote to its stderr."""
 
-    kind: Literal["look"] = "look"
     cpu_s: NonNegativeFloat = 0.0
     is_stopped: bool = False
     action: Action | None = None
@@ -80,15 +79,24 @@ class Ask(Record):
 
 
 class Stop(Record):
-    """End the rank."""
+    """End the rank; signs of life carry this number from then on."""
 
     kind: Literal["stop"] = "stop"
+    generation: NonNegativeInt
 
 
 class Leave(Record):
     """End the rank and the worker: the run is over."""
 
     kind: Literal["leave"] = "leave"
+
+
+class Sign(Record):
+    """A sign of life of the worker, every second, with a look at its rank."""
+
+    kind: Literal["sign"] = "sign"
+    generation: NonNegativeInt
+    look: Look
 
 
 class Answer(Record):
@@ -109,7 +117,7 @@ class Died(Record):
 
 Order = Annotated[Start | Ask | Stop | Leave, Field(discriminator="kind")]
 ORDER: TypeAdapter[Order] = TypeAdapter(Order)
-News = Annotated[Look | Answer | Died, Field(discriminator="kind")]
+News = Annotated[Sign | Answer | Died, Field(discriminator="kind")]
 NEWS: TypeAdapter[News] = TypeAdapter(News)
 MOST_BYTES = 2**26  # of one record
 MET = b"null"

@@ -34,6 +34,16 @@ from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
 from autotune.workload.partition import layers_per_stage, stage_ranks
 
 JSON = TypeAdapter(object)
+LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Connection timed out",
+    "Connection refused",
+    "No route to host",
+    "Network is unreachable",
+)
+"""What gloo says of a neighbour that has gone, or the network to it."""
 
 
 class Rank:
@@ -225,8 +235,7 @@ def classify(error: Exception) -> FailureKind:
         if isinstance(chain, dist.DistBackendError | dist.DistNetworkError):
             return "crash"
         chain = chain.__cause__
-    lost_peer = "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error)
-    return "crash" if lost_peer else "model_error"
+    return "crash" if any(words in str(error) for words in LOST_PEER) else "model_error"
 
 
 def answer(rank: Rank, message: bytes) -> commands.Reply:

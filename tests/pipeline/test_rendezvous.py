@@ -1,5 +1,7 @@
 """The rendezvous from both sides, without ranks: who is let in, who is turned away, in what order, and who is lost."""
 
+import os
+import resource
 import socket
 import threading
 import time
@@ -9,13 +11,14 @@ import pytest
 
 from autotune.errors import DeviceError, InputError, UsageError
 from autotune.hosts import first_host
-from autotune.pipeline import remote
-from autotune.pipeline.handshake import as_connection, parse_address, read_secret, say_hello
+from autotune.pipeline import handshake, remote
+from autotune.pipeline.handshake import WrongSecret, as_connection, cut, parse_address, read_secret, say_hello
 from autotune.pipeline.host import Launched, launched_as
+from autotune.pipeline.meeting import interface_of, use_interface
 from autotune.pipeline.outcome import Failure
 from autotune.pipeline.remote import RemoteRank, by_host
-from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.pipeline.wire import ORDER, Answer, Died, Hello, Leave, Look, Seat, Start
+from autotune.pipeline.rendezvous import AT_ONCE, Identity, Rendezvous
+from autotune.pipeline.wire import MET, ORDER, Answer, Died, Hello, Leave, Look, Seat, Sign, Start
 
 SECRET = b"0123456789abcdef"
 MINE = Identity("1.0", "2.13.0", "none", 2)
@@ -109,7 +112,8 @@ def test_who_does_not_belong_is_turned_away_and_named_once(rendezvous, told, sai
         (b"\0", "it is no worker: it did not say what a worker says"),
         (b"GET / HTTP/1.1\r\n\r\n", "it is no worker: it did not say what a worker says"),
         (b"\xff" * 4096, "it is no worker: it did not say what a worker says"),
-        (b"\x80" * 4096, "it knows another secret"),  # to multiprocessing a frame of no bytes
+        (b"\x80" * 4096, "it is no worker: it did not say what a worker says"),
+        (b"\0\0\0\x40" + bytes(64), "it knows another secret"),
     ],
 )
 def test_a_stray_client_does_no_harm(rendezvous, told, sent, words):
@@ -137,14 +141,14 @@ def test_silent_strays_keep_nobody_waiting(told):
 
 
 def test_a_place_that_is_taken_is_refused_for_now_and_free_when_its_worker_has_gone(rendezvous):
-    _, (first, _) = all_here(rendezvous, hello(0), hello(1))
+    _, here = all_here(rendezvous, hello(0), hello(1))
     thread, second = arrive(rendezvous, hello(0))
     while thread.is_alive():
         rendezvous.gather()
         time.sleep(0.02)
     assert "worker 0 is here already" in second["welcome"].refusal
     assert not second["welcome"].is_final
-    first["connection"].close()
+    here[0]["connection"].close()
     thread, third = arrive(rendezvous, hello(0))
     while thread.is_alive():
         rendezvous.gather()
@@ -162,6 +166,194 @@ def test_who_does_not_come_is_named(rendezvous, told):
 def test_an_address_that_is_not_ours_is_refused():
     with pytest.raises(InputError, match=r"cannot listen on 192\.0\.2\.1:29600"):
         Rendezvous(("192.0.2.1", 29600), SECRET, MINE, 1.0, print, print)
+
+
+def test_what_one_worker_shows_does_not_open_another(rendezvous):
+    """Somebody without the secret stands between two workers, and hands the challenge of one to the other."""
+    answers = {}
+    with socket.create_server(("127.0.0.1", 0)) as false:
+
+        def work(number):
+            connection = as_connection(socket.create_connection(false.getsockname()))
+            try:
+                answers[number] = say_hello(connection, SECRET, hello(number))
+            except (WrongSecret, OSError, EOFError, ValueError) as error:
+                answers[number] = error
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+        for thread in threads:
+            thread.start()
+        first, second = (as_connection(false.accept()[0]) for _ in threads)
+    first.send_bytes(bytes(32))
+    number = first.recv_bytes()[:32]  # the challenge that comes with its answer
+    second.send_bytes(number)
+    first.send_bytes(second.recv_bytes()[32:])  # which is no controller's answer
+    for connection in (first, second):
+        connection.close()
+    for thread in threads:
+        thread.join()
+    assert any(isinstance(answer, WrongSecret) for answer in answers.values())
+    assert all(isinstance(answer, Exception) for answer in answers.values())
+
+
+def test_a_handshake_has_an_end_however_slowly_it_is_talked(rendezvous, monkeypatch):
+    monkeypatch.setattr(handshake, "SILENCE_S", 0.5)
+    with socket.create_connection(rendezvous.address) as dripping:
+        begun = time.monotonic()
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            while time.monotonic() - begun < 10:
+                dripping.sendall(b"\0")
+                time.sleep(0.1)
+        assert time.monotonic() - begun < 3
+
+
+def test_many_silent_strays_are_cut_off_and_keep_no_worker_out(rendezvous):
+    strays = [socket.create_connection(rendezvous.address) for _ in range(3 * AT_ONCE)]
+    begun = time.monotonic()
+    all_here(rendezvous, hello(0), hello(1))
+    assert time.monotonic() - begun < 5
+    for stray in strays:
+        stray.close()
+
+
+def test_the_door_stays_open_after_an_error(told):
+    """Of files there are no more for a moment."""
+    with opened(told) as rendezvous:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        client = socket.socket()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        try:
+            client.connect(rendezvous.address)
+            time.sleep(0.5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.close()
+        all_here(rendezvous, hello(0), hello(1))
+    assert any("Too many open files" in words for words in told)
+
+
+def test_who_was_not_answered_in_time_may_come_again(rendezvous):
+    """Before anybody is let in, worker 0 gives up twice; only its third call is taken in."""
+    for _ in range(2):
+        connection = as_connection(socket.create_connection(rendezvous.address))
+        thread = threading.Thread(target=lambda one=connection: suppressed(say_hello, one, SECRET, hello(0)))
+        thread.start()
+        time.sleep(0.2)
+        cut(connection)
+        thread.join()
+        connection.close()
+    workers, answers = all_here(rendezvous, hello(0), hello(1))
+    assert all(worker.is_alive for worker in workers)
+    assert [answer["welcome"].refusal for answer in answers] == [None, None]
+
+
+def suppressed(work, *arguments):
+    with suppress(OSError, EOFError, ValueError):
+        work(*arguments)
+
+
+class FakeWorker(threading.Thread):
+    """Comes, and at every Start does what ``at_start`` says, at last to meet: "meet", "die" or "leave"."""
+
+    def __init__(self, rendezvous, said, at_start):
+        super().__init__(daemon=True)
+        self.rendezvous, self.said, self.at_start, self.orders = rendezvous, said, list(at_start), []
+        self.start()
+
+    def run(self):
+        with suppress(OSError, EOFError, ValueError):  # the rendezvous has closed
+            self.come_again()
+
+    def come_again(self):
+        while True:
+            connection = as_connection(socket.create_connection(self.rendezvous.address))
+            if say_hello(connection, SECRET, self.said).refusal is None:
+                with suppress(OSError, EOFError):
+                    if self.obey(connection):
+                        return
+            connection.close()
+            time.sleep(0.1)
+
+    def obey(self, connection):
+        """Whether it was sent home."""
+        generation = 0
+        while True:
+            say(connection, Sign(generation=generation, look=Look()))
+            if not connection.poll(0.2):
+                continue
+            order = ORDER.validate_json(connection.recv_bytes())
+            self.orders.append(order)
+            if isinstance(order, Leave):
+                return True
+            generation = getattr(order, "generation", generation)
+            if not isinstance(order, Start):
+                continue
+            does = self.at_start.pop(0) if self.at_start else "meet"
+            if does == "leave":
+                return False
+            if does == "die":
+                failure = Failure(kind="crash", rank=order.seat.rank, message=f"rank {order.seat.rank}: exited")
+                say(connection, Died(generation=generation, failure=failure))
+            if does == "meet":
+                if order.seat.rank == 0:
+                    say(connection, Answer(generation=generation, message='["127.0.0.1", 1]'))
+                say(connection, Answer(generation=generation, message=MET.decode()))
+
+
+def test_ranks_of_all_hosts_start_and_are_told_where_to_meet(rendezvous):
+    first, second = (FakeWorker(rendezvous, hello(number), ["meet"]) for number in (0, 1))
+    ranks = rendezvous.start("cpu", 2**30)
+    assert [rank.is_alive for rank in ranks] == [True, True]
+    assert (first.orders[0].seat.local_rank, second.orders[0].seat.local_rank) == (0, 1)
+    assert second.orders[0].seat.memory_limit == 2**30
+    deadline = time.monotonic() + 5
+    while len(second.orders) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert second.orders[1].message == '["127.0.0.1", 1]'
+
+
+@pytest.mark.parametrize("second", [["die", "meet"], ["leave", "meet"], ["leave", "leave", "meet"]])
+def test_a_host_that_is_lost_while_ranks_start_and_one_accident_are_outlasted(rendezvous, second):
+    """The other rank sees its neighbour go, and dies first."""
+    FakeWorker(rendezvous, hello(0), ["die" if one == "leave" else "meet" for one in second])
+    FakeWorker(rendezvous, hello(1), second)
+    assert len(rendezvous.start("cpu", None)) == 2
+
+
+def test_ranks_that_never_start_are_an_error_that_names_the_host(rendezvous):
+    FakeWorker(rendezvous, hello(0), ["meet"] * 9)
+    FakeWorker(rendezvous, hello(1, "10.0.0.2", "beta"), ["die"] * 9)
+    with pytest.raises(DeviceError, match=r"the ranks did not start: rank 1: exited; see autotune doctor on host beta"):
+        rendezvous.start("cpu", None)
+
+
+def test_a_host_that_comes_and_goes_does_not_hold_the_run_for_ever(rendezvous):
+    rendezvous.host_timeout_s = 2.0
+    FakeWorker(rendezvous, hello(0), ["die"] * 99)
+    FakeWorker(rendezvous, hello(1), ["leave"] * 99)
+    begun = time.monotonic()
+    with pytest.raises(DeviceError):
+        rendezvous.start("cpu", None)
+    assert time.monotonic() - begun < 10
+
+
+def test_another_kind_of_host_cannot_take_a_place(rendezvous):
+    _, answers = all_here(rendezvous, hello(0), hello(1))
+    answers[0]["connection"].close()
+    other = hello(0).model_copy(update={"environment": {"hostname": "gamma", "cores": 96}, "address": "10.0.0.9"})
+    thread, _ = arrive(rendezvous, other)
+    with pytest.raises(DeviceError, match="host gamma came in place of alpha, and has another cores"):
+        rendezvous.gather()
+    thread.join()
+
+
+def test_an_address_that_only_one_host_reaches_is_refused(rendezvous):
+    arrive(rendezvous, hello(0, "127.0.0.1"))
+    arrive(rendezvous, hello(1, "10.0.0.2", "beta"))
+    with pytest.raises(DeviceError, match="the workers of host alpha came by a loopback address"):
+        rendezvous.gather()
 
 
 def pair(said=None):
@@ -187,9 +379,10 @@ def test_what_an_earlier_rank_said_too_late_is_not_heard():
     death = Failure(kind="crash", rank=0, message="rank 0: killed by signal 9")
     say(worker, Answer(generation=1, message="old"))
     say(worker, Died(generation=1, failure=death))
-    say(worker, Look(cpu_s=3.0))
+    say(worker, Sign(generation=1, look=Look(cpu_s=99.0)))
+    say(worker, Sign(generation=2, look=Look(cpu_s=3.0)))
     say(worker, Answer(generation=2, message="new"))
-    assert [rank.hear() for _ in range(4)] == [None, None, None, b"new"]
+    assert [rank.hear() for _ in range(5)] == [None, None, None, None, b"new"]
     assert rank.look().cpu_s == 3.0
     assert rank.is_alive
     say(worker, Died(generation=2, failure=death))
@@ -205,12 +398,13 @@ def test_what_an_earlier_rank_said_too_late_is_not_heard():
 def test_a_worker_that_leaves_or_falls_silent_is_lost():
     rank, worker = pair()
     worker.close()
-    assert "its host has gone, or its worker" in rank.hear().message
+    assert "its host has gone, or its worker: the connection has ended" in rank.hear().message
     assert not rank.is_alive
     silent, _worker = pair()
-    assert silent.lost(60.0) is None
+    assert silent.give_up(60.0) is None
     silent.heard -= 61.0
-    assert "its host is lost: nothing was heard of it for 61 s" in silent.lost(60.0).message
+    assert "its host is lost: nothing was heard of it for 61 s" in silent.give_up(60.0).message
+    assert silent.give_up(60.0) is None  # once
 
 
 def test_ranks_that_do_not_meet_are_a_failure():
@@ -230,6 +424,12 @@ def test_ranks_of_a_host_stand_together_and_keep_their_place():
     again = by_host([RemoteRank(None, one) for one in anew], workers)
     assert [worker.host for worker in again] == ["alpha", "alpha", "beta", "beta"]
     assert [worker.hello.number for worker in again] == [1, 2, 0, 3]
+
+
+def test_a_new_host_takes_the_place_of_one_that_is_here_no_more():
+    before = by_host([RemoteRank(None, hello(0)), RemoteRank(None, hello(1, "10.0.0.2", "beta"))])
+    now = [hello(0, "10.0.0.3", "gamma"), hello(1, "10.0.0.2", "beta")]
+    assert [worker.host for worker in by_host([RemoteRank(None, one) for one in now], before)] == ["gamma", "beta"]
 
 
 def test_hosts_of_one_name_are_told_apart_by_their_addresses():
@@ -252,9 +452,9 @@ def test_the_secret_comes_from_the_environment_or_a_file(tmp_path, monkeypatch):
     file.write_text("0123456789abcdef\n")
     assert read_secret(file) == SECRET
     monkeypatch.setenv("AUTOTUNE_SECRET", "short")
-    with pytest.raises(UsageError, match=r"the secret in AUTOTUNE_SECRET has 5 characters; use 16 at least"):
+    with pytest.raises(UsageError, match=r"the secret in AUTOTUNE_SECRET has 5 bytes; use 16 at least"):
         read_secret(None)
-    monkeypatch.delenv("AUTOTUNE_SECRET")
+    assert "AUTOTUNE_SECRET" not in os.environ  # so that no rank inherits it
     with pytest.raises(UsageError, match=r"AUTOTUNE_SECRET holds none"):
         read_secret(None)
 
@@ -277,3 +477,18 @@ def test_the_first_host_of_an_allocation():
     assert first_host({"MASTER_ADDR": "n1"}) == ("n1", 29600)
     with pytest.raises(UsageError, match="--rendezvous auto: none of"):
         first_host({})
+
+
+def test_ranks_talk_over_the_interface_of_their_address(monkeypatch):
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert interface_of("127.0.0.1") == "lo"
+    with pytest.raises(OSError, match=r"no network interface has the address 192\.0\.2\.1; set GLOO_SOCKET_IFNAME"):
+        interface_of("192.0.2.1")
+    use_interface("127.0.0.1")
+    assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("lo", "=lo")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    use_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+    use_interface(None)
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
