@@ -122,6 +122,7 @@ class TwoHosts:
     def start(self, side, words, name, **environment):
         """Runs a command on host 0 or 1, its stdout and stderr in files of that name."""
         cores = (CORES[:1], CORES[-1:])[side] if self.is_pinned else CORES
+        inherited = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
         held = {"AUTOTUNE_SECRET": SECRET, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         held["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see the README
@@ -131,7 +132,7 @@ class TwoHosts:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.folder,
-                env=os.environ | held | environment,
+                env=inherited | held | environment,
                 start_new_session=True,
             )
         self.started.append(process)

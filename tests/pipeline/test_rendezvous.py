@@ -480,14 +480,14 @@ def test_the_first_host_of_an_allocation():
 
 
 def test_ranks_talk_over_the_interface_of_their_address(monkeypatch):
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        monkeypatch.delenv(name, raising=False)
+    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in names})
     assert interface_of("127.0.0.1") == "lo"
     with pytest.raises(OSError, match=r"no network interface has the address 192\.0\.2\.1; set GLOO_SOCKET_IFNAME"):
         interface_of("192.0.2.1")
     use_interface("127.0.0.1")
     assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("lo", "=lo")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    os.environ["GLOO_SOCKET_IFNAME"] = "eth7"
     use_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
     use_interface(None)
