@@ -34,7 +34,7 @@ CORES = sorted(os.sched_getaffinity(0))
 
 
 def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    subprocess.run(["ip", *map(str, words)], check=True, capture_output=True, text=True)
 
 
 @cache
@@ -42,14 +42,28 @@ def why_not():
     """Why there can be no two hosts here; nothing where there can."""
     if os.geteuid():
         return "network namespaces need root"
+    if len(CORES) < 2:
+        return "two hosts need a core each"
+    name = f"autotune-{os.getpid()}"
     try:
-        ip("netns", "add", f"autotune-{os.getpid()}")
-        ip("netns", "delete", f"autotune-{os.getpid()}")
-    except FileNotFoundError:
-        return "there is no ip command (Debian's iproute2)"
+        ip("netns", "add", name)
+        try:
+            ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+            limit(name, "1mbit", "16kb")
+            ip("netns", "exec", name, "unshare", "--uts", "taskset", "-c", CORES[0], "true")
+        finally:
+            ip("netns", "delete", name)
+    except FileNotFoundError as error:
+        return f"there is no {error.filename} command (Debian's iproute2)"
     except subprocess.CalledProcessError as error:
-        return f"no network namespace can be made here: {error.stderr.strip()}"
-    return "" if len(CORES) > 1 else "two hosts need a core each"
+        return f"no network namespaces with a limited cable can be made here: {error.stderr.strip()}"
+    return ""
+
+
+def limit(name, rate, burst):
+    """Limits what leaves a namespace, as tc(8) says it."""
+    words = ["tc", "-n", name, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", burst]
+    subprocess.run([*words, "latency", "1s"], check=True, capture_output=True, text=True)
 
 
 class TwoHosts:
@@ -100,9 +114,7 @@ class TwoHosts:
     def slow(self, rate, burst="16kb"):
         """Limits the cable, each way: ``rate`` as tc(8) has it, such as 80mbit."""
         for name in self.names:
-            words = ["tc", "-n", name, "qdisc", "replace", "dev", "eth0", "root", "tbf"]
-            words += ["rate", rate, "burst", burst, "latency", "1s"]
-            subprocess.run(words, check=True, capture_output=True, text=True)
+            limit(name, rate, burst)
 
     def plug(self, is_in):
         """Pulls the cable out of host b, or puts it back."""
