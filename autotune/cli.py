@@ -131,11 +131,6 @@ def run(
     """Profile, predict, confirm by real runs; print the table, write report.json and profile.json."""
     flags = {name: value for name, value in locals().items() if name not in ("config", *OF_RUN)}
     from autotune.config import load_config
-    from autotune.pipeline.process import load_torch
-
-    settings = load_config(config, flags)
-    if settings.rendezvous is None:
-        load_torch()  # takes seconds, which the controller has its own libraries to load in
     from autotune.forecast import forecast
     from autotune.job import Events
     from autotune.report.cost import forecast_lines
@@ -144,6 +139,7 @@ def run(
     from autotune.storage_url import without_credentials
     from autotune.tune import tune
 
+    settings = load_config(config, flags)
     with Progress(console(stderr=True), quiet) as shown:
         events = Events(shown.header, shown.warn, shown.progress, known=shown.known)
         if dry_run:

@@ -12,12 +12,11 @@ from autotune import __version__
 from autotune.config import Config, load_config
 from autotune.errors import DeviceError, UsageError
 from autotune.pipeline.handshake import PORT, parse_address, read_secret
-from autotune.pipeline.host import Worker, launched_as
+from autotune.pipeline.host import NO_RUN, Worker, launched_as
 from autotune.pipeline.rendezvous import Identity, Rendezvous
 from autotune.profile.record import Environment, read_profile
 
 Tell = Callable[[str], None]
-NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
 """Who tells the first host of an allocation: srun and Slurm's batch script, where the controller runs; torchrun."""
 

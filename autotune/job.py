@@ -1,14 +1,15 @@
 """What is settled before the search: Config -> Job, and the profiles that its predictions are made from."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autotune.config import SPLIT_BACKWARD, Config, Workload, WorkloadFacts, load_config
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
-from autotune.hosts import common_environment
+from autotune.hosts import common_environment, rendezvous_of
 from autotune.pipeline.commands import Cut, StageFacts
 from autotune.pipeline.measure import build, describe
 from autotune.pipeline.process import survey
@@ -133,6 +134,13 @@ def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = 
     )
     ranks = Ranks(workload.stages, kind, memory_limit=limit or None, rendezvous=rendezvous)
     return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), notes)
+
+
+@contextmanager
+def prepared(config: Config, events: Events) -> Iterator[Job]:
+    """The same, with ranks where the config wants them: here, or on the hosts that have come to its rendezvous."""
+    with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
+        yield prepare_job(config, events, rendezvous)
 
 
 def replay_job(

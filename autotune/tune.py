@@ -13,8 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.findings import Findings, exclusions, goal_of
-from autotune.hosts import rendezvous_of
-from autotune.job import Events, Job, obtain_profile, prepare_job, writable
+from autotune.job import Events, Job, obtain_profile, prepared, writable
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate, record_steps
 from autotune.pipeline.outcome import Failure, Measurement
@@ -147,8 +146,7 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     if config.storage:
         check_storage(config.storage.get_secret_value())
     import_module("autotune.report.page.page")
-    with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
-        job = prepare_job(config, events, rendezvous)
+    with prepared(config, events) as job:
         job.command = command
         with nullcontext() if config.storage else locked(lock_path(job)):
             for path in (config.out, page_file(config.out)):
@@ -331,8 +329,7 @@ def profile_only(config: Config, events: Events) -> Profile:
     writable(config.out)
     if config.device == "replay":
         raise UsageError("--device replay has a profile already; autotune run replays it")
-    with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
-        job = prepare_job(config, events, rendezvous)
+    with prepared(config, events) as job:
         try:
             profile, _ = obtain_profile(job, job.cuts[0])
         except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from pathlib import Path
 from secrets import token_bytes
 
 from autotune.errors import InputError, UsageError
-from autotune.pipeline.wire import MOST_BYTES, Hello, Welcome
+from autotune.pipeline.wire import MOST_BYTES, Hello, Welcome, send
 
 SECRET_NAME, SHORTEST = "AUTOTUNE_SECRET", 16
 PORT = 29600
@@ -124,12 +124,12 @@ def say_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
         connection.send_bytes(mine + proof(secret, b"worker", theirs, mine))
         if not compare_digest(connection.recv_bytes(BYTES), proof(secret, b"controller", mine, theirs)):
             raise WrongSecret
-        connection.send_bytes(hello.model_dump_json().encode())
+        send(connection, hello)
         return Welcome.model_validate_json(connection.recv_bytes(MOST_BYTES))
 
 
 def refuse(connection: Connection, words: str, is_final: bool = True) -> None:
     """Tells a worker why it may not stay."""
     with suppress(OSError):
-        connection.send_bytes(Welcome(refusal=words, is_final=is_final).model_dump_json().encode())
+        send(connection, Welcome(refusal=words, is_final=is_final))
     connection.close()

@@ -17,9 +17,10 @@ from autotune.errors import DeviceError, UsageError
 from autotune.pipeline.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
 from autotune.pipeline.outcome import Failure
 from autotune.pipeline.process import LocalRank, load_torch, make_folder, remove_folder, survey
-from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Sign, Start
+from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Sign, Start, send
 
 LOOK_S = 1.0  # how often the controller hears of the rank
+NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
 AGAIN_S = 1.0  # between two attempts to reach the controller
 
 
@@ -45,7 +46,7 @@ def launched_as(environment: Mapping[str, str]) -> Launched:
             for name in (number, count):
                 if not environment[name].isdecimal():
                     raise UsageError(f"{name} is {environment[name]!r}; a launcher sets it to a number")
-            return Launched(int(environment[number]), int(environment[count]), environment.get(run_id, "none"))
+            return Launched(int(environment[number]), int(environment[count]), environment.get(run_id, NO_RUN))
     raise UsageError(
         "autotune worker is started by a launcher, which says what rank it is: torchrun ... -m autotune worker, or srun"
         " autotune worker; RANK and WORLD_SIZE are not set"
@@ -135,7 +136,7 @@ class Worker:
 
         def tell(news: News) -> None:
             try:
-                connection.send_bytes(news.model_dump_json().encode())
+                send(connection, news)
             except OSError as error:
                 raise ControllerLost from error
 

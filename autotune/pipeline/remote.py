@@ -7,7 +7,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from autotune.pipeline.outcome import Failure
-from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Sign, Start, Stop
+from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Sign, Start, Stop, send
 
 LOST_S = 10.0  # without a sign of life of a worker
 MEETING_S = 120.0  # for ranks to start and to find each other
@@ -37,7 +37,7 @@ class RemoteRank:
         """Tells the worker; raises OSError where it has gone."""
         if not self.is_connected:
             raise OSError("not connected")
-        self.connection.send_bytes(order.model_dump_json().encode())
+        send(self.connection, order)
 
     def begin(self, seat: Seat) -> None:
         """Has a fresh rank started."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from autotune.errors import DeviceError, InputError
 from autotune.pipeline.handshake import WrongSecret, as_connection, cut, receive_hello, refuse
 from autotune.pipeline.remote import LOST_S, RemoteRank, by_host, meet, settle
-from autotune.pipeline.wire import MOST_BYTES, Hello, Leave, Seat, Welcome
+from autotune.pipeline.wire import MOST_BYTES, Hello, Leave, Seat, Welcome, send
 
 AT_ONCE = 16  # connections whose handshake goes on; beyond that the oldest is cut off
 AGAIN_S = 0.2  # between two looks at who has come
@@ -145,7 +145,7 @@ class Rendezvous:
                 refuse(one.connection, f"worker {number} is here already, from {before.hello.address}", is_final=False)
                 continue
             with suppress(OSError):
-                one.connection.send_bytes(Welcome().model_dump_json().encode())
+                send(one.connection, Welcome())
                 one.heard = time.monotonic()
                 self._workers[number] = one
         self._workers = {number: worker for number, worker in self._workers.items() if worker.is_connected}

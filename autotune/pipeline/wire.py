@@ -6,6 +6,7 @@
                 <--Hello, Sign, Answer, Died--        <--pipe--
 """
 
+from multiprocessing.connection import Connection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
@@ -120,5 +121,12 @@ ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 News = Annotated[Sign | Answer | Died, Field(discriminator="kind")]
 NEWS: TypeAdapter[News] = TypeAdapter(News)
 MOST_BYTES = 2**26  # of one record
+
+
+def send(connection: Connection, record: Record) -> None:
+    """Says one record; raises OSError where the other side has gone."""
+    connection.send_bytes(record.model_dump_json().encode())
+
+
 MET = b"null"
 """What a rank on one of several hosts says once it has met the others. Before, rank 0 says where they find it."""

@@ -1,6 +1,7 @@
 """A schedule laid flat for simulation: one long row of actions, and for each the action whose message it waits for."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,11 @@ class Program:
     producer: Ints
     posted: Ints
     exchanged: NDArray[np.bool_]
+
+    @cached_property
+    def rank(self) -> Ints:
+        """The rank of each action."""
+        return np.repeat(np.arange(self.schedule.ranks, dtype=np.int32), np.diff(self.first))
 
     def label(self, index: int) -> str:
         """``B1 on stage 2``."""

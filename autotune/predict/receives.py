@@ -89,8 +89,7 @@ def lowered(program: Program) -> Program:
     overlapped pair are sent when both its actions have ended.
     """
     program = replace(program, producer=_sent_after(program))
-    count, ranks = len(program.kind), program.schedule.ranks
-    own = np.repeat(np.arange(ranks, dtype=np.int32), np.diff(program.first))
+    count, own = len(program.kind), program.rank
     received = np.flatnonzero(program.producer < count)
     producer, receiver = program.producer[received], own[received]
     remote = own[producer] != receiver

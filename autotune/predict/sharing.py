@@ -100,8 +100,7 @@ class _Step:
         self.uplinks = list(uplinks.values()) if self.undelivered else []
         self.shared = [*cores.values(), *self.uplinks]
         self.program, self.cores = program, [cores[number] for number in sharing.cores]
-        at = np.repeat(np.arange(program.schedule.ranks), np.diff(program.first)).tolist()
-        self.uplink = [uplinks[sharing.hosts[rank]] for rank in at]  # of each action's host
+        self.uplink = [uplinks[sharing.hosts[rank]] for rank in program.rank.tolist()]  # of each action's host
         self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
         self.work, self.travel = seconds.tolist(), delay.tolist()
         self.stop = program.first[1:].tolist()
@@ -176,7 +175,7 @@ def _crossing(program: Program, sharing: Sharing) -> tuple[set[int], Mapping[int
     if max(sharing.crowding) == 1.0:
         return set(), {}
     nothing, hosts = len(program.kind), np.asarray(sharing.hosts)
-    at = hosts[np.repeat(np.arange(program.schedule.ranks), np.diff(program.first))]
+    at = hosts[program.rank]
     received = np.flatnonzero(program.producer < nothing)
     crossing = received[at[program.producer[received]] != at[received]].tolist()
     sent_after: defaultdict[int, list[int]] = defaultdict(list)

@@ -1,6 +1,7 @@
 """The Profile: what was measured of each stage and link, enough to predict any candidate. Hand-writable."""
 
 from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -42,13 +43,12 @@ class Environment(Record):
     @property
     def nameless(self) -> "Environment":
         """The same but for the names of hosts: which ranks share one still shows."""
-        order = list(dict.fromkeys(self.hosts))
-        hosts = tuple(f"host {order.index(name)}" for name in self.hosts)
+        hosts = tuple(f"host {number}" for number in numbered(self.hosts))
         return self.model_copy(update={"hostname": None, "hosts": hosts})
 
     def most_on_a_host(self, ranks: int) -> int:
         """How many of ``ranks`` ranks are on the fullest host."""
-        return max((self.hosts.count(host) for host in self.hosts), default=ranks)
+        return max(Counter(self.hosts).values(), default=ranks)
 
 
 class StageProfile(Record):
@@ -201,9 +201,7 @@ class Profile(Record):
     @property
     def hosts(self) -> tuple[int, ...]:
         """A number for the host of each rank; all the same where the environment names none."""
-        names = self.environment.hosts or ("",) * self.ranks
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return tuple(numbers[name] for name in names)
+        return numbered(self.environment.hosts) or (0,) * self.ranks
 
     @property
     def crowding(self) -> tuple[float, ...]:
@@ -212,10 +210,10 @@ class Profile(Record):
         Measured for one, and for as many as there are links from one host to others; in between a straight line.
         Nothing where they were not measured together, or hardly disturb each other.
         """
-        out: dict[int, list[float]] = {}
+        hosts, out = self.hosts, defaultdict[int, list[float]](list)
         for link in self.links:
             if link.bandwidth_bytes_s and link.together_bytes_s:
-                out.setdefault(self.hosts[link.from_], []).append(link.bandwidth_bytes_s / link.together_bytes_s)
+                out[hosts[link.from_]].append(link.bandwidth_bytes_s / link.together_bytes_s)
         most = max(map(len, out.values()), default=0)
         times = fmean(chain.from_iterable(shares for shares in out.values() if len(shares) == most)) if most else 1.0
         if most < 2 or times < NOTICEABLE:
@@ -252,6 +250,12 @@ class Profile(Record):
             if max(link.from_, link.to) >= self.ranks or apart not in (1, self.ranks - 1):
                 raise ValueError(f"links: {link.from_} -> {link.to} does not join neighbours among {self.ranks} ranks")
         return self
+
+
+def numbered(names: Sequence[str]) -> tuple[int, ...]:
+    """A number for each name, in the order in which they come first: equal ones have the same."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return tuple(numbers[name] for name in names)
 
 
 def interpolate(sizes: list[int], values: list[float], size: int) -> float:
