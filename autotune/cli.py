@@ -1,9 +1,11 @@
 """The commands: parse, call, print. The heavy parts are imported inside the commands that need them."""
 
+import gc
 import os
 import shlex
 import signal
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,16 +133,22 @@ def run(
     """Profile, predict, confirm by real runs; print the table, write report.json and profile.json."""
     flags = {name: value for name, value in locals().items() if name not in ("config", *OF_RUN)}
     from autotune.config import load_config
-    from autotune.forecast import forecast
-    from autotune.job import Events
-    from autotune.report.cost import forecast_lines
-    from autotune.report.progress import Progress
-    from autotune.report.table import print_report
-    from autotune.storage_url import without_credentials
-    from autotune.tune import tune
+    from autotune.pipeline.process import load_torch
 
     settings = load_config(config, flags)
+    if settings.rendezvous is None:
+        load_torch()  # takes longest by far: on a core of its own, while ours loads the rest
+    from autotune.report.progress import Progress
+
     with Progress(console(stderr=True), quiet) as shown:
+        shown.progress("loading torch", None)
+        from autotune.forecast import forecast
+        from autotune.job import Events
+        from autotune.report.cost import forecast_lines
+        from autotune.report.table import print_report
+        from autotune.storage_url import without_credentials
+        from autotune.tune import tune
+
         events = Events(shown.header, shown.warn, shown.progress, known=shown.known)
         if dry_run:
             found = forecast(settings, events)
@@ -320,6 +328,8 @@ def main() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+    # As under python -m: multiprocessing would have every rank run the console script and import all this once more.
+    sys.modules["__main__"].__spec__ = ModuleSpec("autotune.__main__", None)
     try:
         app()
     except AutotuneError as error:
@@ -331,3 +341,5 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
         sys.exit(0)
+    finally:
+        gc.freeze()  # all is freed with the process: looking through it for garbage first would take a quarter second

@@ -17,7 +17,6 @@ from autotune.job import Events, Job, obtain_profile, prepared, writable
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate, record_steps
 from autotune.pipeline.outcome import Failure, Measurement
-from autotune.pipeline.process import load_torch
 from autotune.pipeline.ranks import RankFailure
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction
@@ -140,8 +139,6 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     """
     writable(config.out)
     check_sampler(config.sampler)
-    if config.rendezvous is None:
-        load_torch()  # takes seconds, which the controller has its own libraries to load in
     load_storage()
     if config.storage:
         check_storage(config.storage.get_secret_value())

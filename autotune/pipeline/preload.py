@@ -24,11 +24,13 @@ def load() -> None:
 def clean_up() -> None:
     """When the last process that used this server has ended: a controller that was killed could not remove its folder.
 
-    Ranks, which are forks of this process, end without coming here.
+    Ranks, which are forks of this process, end without coming here. Nothing else is left to do, and taking all modules
+    down would keep whoever waits for the end of our output.
     """
     folder = os.environ.get("AUTOTUNE_FOLDER")
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 load()

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.resources import Resources
 from jinja2 import Environment, select_autoescape
@@ -54,7 +55,7 @@ def rendered(
     """A whole file; needs no network. ``answer``: its lines, the most important one first."""
     sections = [one for one in shown if one.plots or one.rows]
     figures = [plot for section in sections for plot in section.plots]
-    script, divs = components(figures) if figures else ("", ())
+    script, divs = embedded(figures) if figures else ("", ())
     left = iter(divs)
     for section in sections:
         section.divs = [next(left) for _ in section.plots]
@@ -70,6 +71,15 @@ def rendered(
         script=script,
         facts=origin,
     )
+
+
+def embedded(figures: Sequence[Any]) -> tuple[str, Sequence[str]]:
+    """Bokeh's script that draws all figures, and for each the element that it draws into."""
+    document = Document()
+    with document.models.freeze():  # else all that are in it are walked through again with each that comes
+        for figure in figures:
+            document.add_root(figure)
+    return components(figures)
 
 
 def sections_of(report: Report) -> list[Section]:
