@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AGAIN_STEPS = 2  # timed steps of a later visit; more while they are uneven
 SURPRISE = 2.5  # sigmas between a trial and its prediction that send us back to the reference
+MOST_MISFIT = 0.06  # relative; a sigma beyond which a trial surprises however unsure an uneven profile leaves the model
 BY_CHANCE = 2.0  # sigmas of noise by which a new leader may lead without that
 
 
@@ -49,13 +50,13 @@ def has_promised(search: "Search", index: int) -> bool:
 
 
 def misfit(search: "Search", index: int, reference: int) -> float:
-    """Relative standard deviation of two step times' ratio around the predicted one; no less than what usually turned
-    out to be the candidates' own when the reference was visited again."""
+    """Relative standard deviation of two step times' ratio around the predicted one, MOST_MISFIT at most; no less than
+    what usually turned out to be the candidates' own when the reference was visited again."""
     one, other = (search.predictions[at].uncertainty for at in (index, reference))
     expected = hypot(one.own, other.own, one.overhead - other.overhead, search.visits.noise.sigma)
     if search.candidates[index].placement != search.candidates[reference].placement:
         expected = hypot(expected, one.placement, other.placement)
-    return max(expected, median(search.cleared) if search.cleared else 0.0)
+    return max(min(expected, MOST_MISFIT), median(search.cleared) if search.cleared else 0.0)
 
 
 def check_pace(search: "Search", reference: int, doubtful: Visit | None = None, gap: float = 0.0) -> bool:

@@ -51,11 +51,12 @@ class Limits:
 class Search:
     """The state of a search.
 
-    ``unevenness``: relative standard deviation of the same work between moments, as profiling found it. ``outcomes``
-    maps the index of a candidate to what its real run ended as, ``revisions`` to the last prediction made before that;
-    ``ruled_out`` says why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank
-    once, and while they are in ``second_chance`` they may be tried again. Where other controllers share the study,
-    ``elsewhere`` are the candidates that they are running now, and ``met`` those of them whose machine was compared.
+    ``unevenness``: relative standard deviation of the same work between moments, as profiling found it, which took
+    ``profiled_s`` just before (0: it was not done now, or not on these ranks). ``outcomes`` maps the index of a
+    candidate to what its real run ended as, ``revisions`` to the last prediction made before that; ``ruled_out`` says
+    why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank once, and while they
+    are in ``second_chance`` they may be tried again. Where other controllers share the study, ``elsewhere`` are the
+    candidates that they are running now, and ``met`` those of them whose machine was compared.
     """
 
     candidates: list[Candidate]
@@ -71,6 +72,7 @@ class Search:
     sampler: SamplerName = "cost-model"
     memory_limit: int | None = None
     unevenness: float = 0.0
+    profiled_s: float = 0.0
     seed: int = 0
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
     revisions: dict[int, Revision] = field(default_factory=dict)
@@ -179,6 +181,7 @@ class Search:
         self.revisions = dict(enumerate(self.revised({})))
         self.visits = self.study.visits()
         self.visits.prior = max(self.visits.prior, self.unevenness)
+        self.visits.profiled_s = self.profiled_s
         self.take_over(self.study.finished(self.memory_limit))
 
     def take_over(self, outcomes: Mapping[int, Measurement | Failure]) -> None:
@@ -226,6 +229,7 @@ class Search:
 
     def learn(self) -> None:
         """Predicts again what was not measured, with what was."""
+        self.visits.place_profile([prediction.step_time_s for prediction in self.predictions])
         steps = {index: estimate.step_time_s for index, estimate in self.visits.estimates().items()}
         for index, revision in enumerate(self.revised(steps)):
             if index not in self.outcomes:

@@ -6,9 +6,9 @@ different moments are compared only through the *pace*, how many times longer a 
     log step time  =  log of the candidate's own  +  log pace then  +  noise of the visit  +  noise of the step
 
 The pace is 1 until the reference, the best candidate so far, is visited again and has changed by more than its noise;
-it then holds another value from some visit on. The *usual* pace is the one at which most steps were timed. Nothing is
-simply averaged across a change: what was timed at another pace is scaled to the usual one, and what that leaves in
-doubt widens the estimate, so that visits at the usual pace decide.
+it then holds another value from some visit on. The *usual* pace is the one at which the machine did most of its work,
+profiling included. Nothing is simply averaged across a change: what was timed at another pace is scaled to the usual
+one, and what that leaves in doubt widens the estimate, so that visits at the usual pace decide.
 
 Several *controllers* may share a study, each with ranks of its own. The pace of another's machine, beside ours, is told
 by the candidates that both have visited; its visits are then scaled like those at another pace of our own.
@@ -25,7 +25,9 @@ PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was 
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
 PACE_MISFIT = 0.4  # of a change of pace in logarithms: candidates do not slow down all alike
 UNRELATED = 0.05  # relative; between two machines of a kind, before they have run the same candidate
-SIGNIFICANT, NOTICEABLE = 3.0, 0.02  # a change of pace: this many sigmas, and at least so much
+SIGNIFICANT, NOTICEABLE = 2.5, 0.02  # a change of pace: this many sigmas, and at least so much
+BETTER = 3.0  # by how much another pace must explain visits better, in the logarithm of their likelihood
+AS_PROFILED = 0.15  # relative; a pace this near to that of the profile is the same, for all that the model knows
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,28 @@ class Noise:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a candidate's step at the usual pace, and the relative standard deviation of that figure."""
+    """Seconds of a candidate's step at some pace, and the relative standard deviation of that figure."""
 
     step_time_s: float
     sigma: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """By how much visits were off, in the logarithm of a step, and the standard deviation expected of that."""
+
+    shift: float
+    sigma: float
+
+    @property
+    def is_within_noise(self) -> bool:
+        """Whether they need no other explanation."""
+        return abs(self.shift) < max(NOTICEABLE, SIGNIFICANT * self.sigma)
+
+    @property
+    def likelihood(self) -> float:
+        """Its logarithm, but for a constant, of a normal distribution."""
+        return -((self.shift / self.sigma) ** 2) / 2 - log(self.sigma)
 
 
 def step_noise(series: Iterable[Sequence[float]]) -> Noise:
@@ -106,6 +126,8 @@ class Visits:
     controller: str = ""
     next_number: int = 0
     prior: float = VISIT_NOISE  # what visits to one candidate are taken to differ by before any was repeated
+    profiled_s: float = 0.0  # that our machine was profiled for just before
+    profiled_pace: float = 1.0  # that it had then, as predicted steps beside timed ones tell
     unjudged: Visit | None = None  # an earlier run ended before it could tell whether the pace had changed by then
     _ratios: dict[tuple[str, int, int], Ratio] = field(default_factory=dict, repr=False)
 
@@ -178,12 +200,23 @@ class Visits:
 
     @property
     def usual_pace(self) -> float:
-        """The pace at which most of our steps were timed, the later of two."""
-        steps: dict[float, int] = {}
+        """The pace at which our machine did most of what it was seen to do, profiling included; the later of two."""
+        work: dict[float, float] = {}  # in seconds at the first pace
         for visit in self.own:
             pace = self.pace_at(visit)
-            steps[pace] = steps.get(pace, 0) + len(visit.step_times_s)
-        return max(reversed(steps), key=lambda pace: steps[pace], default=1.0)
+            work[pace] = work.get(pace, 0.0) + sum(visit.step_times_s) / pace
+        profiled = min(work, key=lambda pace: abs(log(pace / self.profiled_pace)), default=1.0)
+        if work and abs(log(profiled / self.profiled_pace)) < AS_PROFILED:
+            work[profiled] += self.profiled_s / profiled
+        return max(reversed(work), key=lambda pace: work[pace], default=1.0)
+
+    def place_profile(self, predicted_s: Sequence[float]) -> None:
+        """Finds the pace that the machine had while it was profiled: the one at which steps are as long as predicted.
+
+        ``predicted_s``: seconds of a step of each candidate.
+        """
+        gaps = [log(predicted_s[v.index] / median(v.step_times_s) * self.pace_at(v)) for v in self.own]
+        self.profiled_pace = exp(median(gaps)) if gaps else 1.0
 
     @property
     def paces(self) -> list[float]:
@@ -214,14 +247,15 @@ class Visits:
         """Every visit, or ours ``before`` a number."""
         return self.all if before is None else [visit for visit in self.own if visit.number < before]
 
-    def estimate(self, index: int, before: int | None = None) -> Estimate:
-        """The candidate's step from its visits, ours ``before`` a number only; each weighs by what it leaves open."""
-        sigma, between, usual = self.noise.sigma, self.visit_noise(before), self.usual_pace
+    def estimate(self, index: int, before: int | None = None, pace: float | None = None) -> Estimate:
+        """The candidate's step at ``pace`` (None: the usual one) from its visits, ours ``before`` a number only; each
+        weighs by what it leaves open."""
+        sigma, between, wanted = self.noise.sigma, self.visit_noise(before), pace or self.usual_pace
         total = weights = 0.0
         for visit in self._until(before):
             if visit.index != index:
                 continue
-            off = log(self.pace_at(visit) / usual)
+            off = log(self.pace_at(visit) / wanted)
             variance = between**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
             variance += self.ratio(visit.controller).sigma ** 2
             total += (log(median(visit.step_times_s)) - off) / variance
@@ -235,25 +269,32 @@ class Visits:
     def change_since(self, numbers: Sequence[int], start: int) -> PaceChange | None:
         """Whether the pace has changed, as told by visits ``numbers`` to candidates that had been visited before.
 
-        Returns the change as beginning with visit ``start``, or None while the difference is within the noise. A pace
-        that the machine had before, within the noise, is that pace again.
+        Returns the change as beginning with visit ``start``, or None. A pace that the machine had before is that pace
+        again where it explains the visits far better than the present one, of which too little may be known to rule it
+        out. It is a new one where neither an earlier nor the present one explains them within the noise.
         """
-        found, variances, between = [], [], self.visit_noise(before=min(numbers))
-        known = {visit.index for visit in self._until(min(numbers))}
+        now = self._fit(numbers, self.pace)
+        if now is None:  # only others had visited these
+            return None
+        others = [pace for pace in set(self.paces) if abs(log(pace / self.pace)) >= NOTICEABLE]
+        fits = {pace: fit for pace in others if (fit := self._fit(numbers, pace)) is not None and fit.is_within_noise}
+        again = max(fits, key=lambda pace: fits[pace].likelihood, default=None)
+        if again is not None and (not now.is_within_noise or fits[again].likelihood > now.likelihood + BETTER):
+            return PaceChange(start, again, self.controller)
+        return None if now.is_within_noise else PaceChange(start, self.pace * exp(now.shift), self.controller)
+
+    def _fit(self, numbers: Sequence[int], pace: float) -> Fit | None:
+        """How visits ``numbers`` agree with what earlier ones make expect of their candidates at ``pace``."""
+        first, between = min(numbers), self.visit_noise(before=min(numbers))
+        known = {visit.index for visit in self._until(first)}
+        shifts, variances = [], []
         for visit in self.own:
             if visit.number in numbers and visit.index in known:
-                before = self.estimate(visit.index, before=min(numbers))
-                found.append(log(median(visit.step_times_s) / before.step_time_s * self.usual_pace))
+                before = self.estimate(visit.index, first, pace)
+                shifts.append(log(median(visit.step_times_s) / before.step_time_s))
                 steps = len(visit.step_times_s)
                 variances.append(hypot(before.sigma, between, self.noise.sigma / steps**0.5) ** 2)
-        if not found:  # only others had visited these
-            return None
-        pace, sigma = sum(found) / len(found), sum(variances) ** 0.5 / len(found)
-        within = max(NOTICEABLE, SIGNIFICANT * sigma)
-        if abs(pace - log(self.pace)) < within:
-            return None
-        again = min(self.paces, key=lambda other: abs(pace - log(other)))
-        return PaceChange(start, again if abs(pace - log(again)) < within else exp(pace), self.controller)
+        return Fit(mean(shifts), sum(variances) ** 0.5 / len(shifts)) if shifts else None
 
     def at_one_pace(self, index: int) -> tuple[tuple[float, ...], float]:
         """The raw steps of a candidate at the pace at which most of its steps were timed; that pace."""

@@ -279,7 +279,7 @@ def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(j
 def test_a_budget_ends_the_waiting(join, tmp_path):
     busy = join()
     busy.begin(CANDIDATES[BEST_AT])
-    found = make_search(tmp_path, Machine(), study=join(), exhaustive=True, budget_s=1.0)
+    found = make_search(tmp_path, Machine(), study=join(), exhaustive=True, budget_s=3.0)
     found.run()
     assert len(found.measured) == len(CANDIDATES) - 1
 

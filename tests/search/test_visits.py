@@ -75,6 +75,46 @@ def test_what_was_timed_at_another_pace_is_scaled_and_weighs_less():
     assert visits.estimate(1).step_time_s == pytest.approx(2.0, rel=0.01)
 
 
+def slowed():
+    """Candidate 0 at the first pace and at half again as long, candidate 1 at the first, candidate 2 at the other."""
+    visits = Visits()
+    visits.add(0, (1.0, 1.0))
+    visits.add(1, (2.0, 2.0))
+    slow = visits.add(0, (1.5, 1.5))
+    visits.changes.append(PaceChange(slow.number, 1.5))
+    visits.add(2, (4.2, 4.2))
+    return visits
+
+
+@pytest.mark.parametrize(("index", "step_s"), [(0, 1.0), (1, 2.0), (2, 3.0)])
+def test_the_end_of_a_disturbance_is_told_by_whoever_is_visited(index, step_s):
+    """Be it known at both paces, at the usual one only, or only while it was disturbed."""
+    visits = slowed()
+    back = visits.add(index, (step_s, step_s))
+    assert visits.change_since([back.number], back.number) == PaceChange(back.number, 1.0)
+
+
+@pytest.mark.parametrize(("index", "step_s"), [(0, 1.5), (1, 2.8), (2, 4.2)])
+def test_a_disturbance_that_goes_on_is_no_change(index, step_s):
+    """Candidates need not slow down alike."""
+    visits = slowed()
+    still = visits.add(index, (step_s, step_s))
+    assert visits.change_since([still.number], still.number) is None
+
+
+def test_what_profiling_saw_counts_for_the_usual_pace():
+    visits = slowed()
+    assert visits.usual_pace == 1.5
+    visits.profiled_s = 10.0
+    visits.place_profile([1.1, 2.0, 3.1])
+    assert visits.usual_pace == 1.0
+    visits.place_profile([1.5, 3.1, 4.5])  # the profile was measured on a machine as slow
+    assert visits.usual_pace == 1.5
+    visits.place_profile([0.5, 1.0, 1.5])  # at another pace than any of the visits, or the model is off
+    visits.add(0, (1.0,) * 9)
+    assert visits.usual_pace == 1.5
+
+
 def test_visits_that_differ_more_than_their_steps_say_so():
     """Steps agree within a visit, visits do not: what one visit says is known no better than visits differ."""
     calm, uneven = Visits(), Visits()
