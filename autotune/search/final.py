@@ -5,10 +5,10 @@ from math import hypot, log
 from typing import TYPE_CHECKING
 
 from autotune.search.choose import leanness
+from autotune.search.noise import NOTICEABLE
 from autotune.search.pace import check_pace, judge, measure_again
 from autotune.search.prospects import expected_loss
 from autotune.search.space import show
-from autotune.search.visits import NOTICEABLE
 
 if TYPE_CHECKING:
     from autotune.search.search import Search

@@ -9,8 +9,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autotune.pipeline.outcome import Failure
+from autotune.search.noise import NOTICEABLE
 from autotune.search.space import show
-from autotune.search.visits import NOTICEABLE, STEPS, Visit
+from autotune.search.visits import STEPS, Visit
 
 if TYPE_CHECKING:
     from autotune.search.search import Search

@@ -6,8 +6,9 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
+from autotune.search.noise import step_noise
 from autotune.search.prospects import TIE
-from autotune.search.visits import VISIT_NOISE, step_noise
+from autotune.search.visits import VISIT_NOISE
 
 DOUBT = 0.01  # the chance to end a trial whose candidate is within the tolerance of the best
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from autotune.config import SamplerName
 from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
+from autotune.search.noise import PRIOR_NOISE
 from autotune.search.prospects import Goal
 from autotune.search.search import Limits, Search
 from autotune.search.study import Study
-from autotune.search.visits import PRIOR_NOISE, STEPS
+from autotune.search.visits import STEPS
 
 REHEARSALS = 3
 

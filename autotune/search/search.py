@@ -20,13 +20,14 @@ from autotune.predict.revise import revise
 from autotune.search.choose import pick
 from autotune.search.failures import common_fault, note_failure, rule_out
 from autotune.search.final import hold_final
+from autotune.search.noise import NOTICEABLE, step_noise
 from autotune.search.others import catch_up, lose, meet, wait_for_others
 from autotune.search.pace import check_pace, doubt
 from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
 from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.study import Study
-from autotune.search.visits import NOTICEABLE, STEPS, Visits, step_noise
+from autotune.search.visits import STEPS, Visits
 
 LEAST_STEPS = 2  # timed steps of a trial; as many more as it takes to know it well
 WELL = 0.75  # of the tolerance; the final does the rest where it matters

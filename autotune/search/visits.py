@@ -14,18 +14,18 @@ Several *controllers* may share a study, each with ranks of its own. The pace of
 by the candidates that both have visited; its visits are then scaled like those at another pace of our own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import exp, hypot, log
-from statistics import NormalDist, mean, median
+from statistics import mean, median
+
+from autotune.search.noise import NOTICEABLE, Estimate, Fit, Noise, deviation, robust_mean, step_noise
 
 STEPS = 5  # timed steps of a visit at most
-PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight
 PACE_MISFIT = 0.4  # of a change of pace in logarithms: candidates do not slow down all alike
 UNRELATED = 0.05  # relative; between two machines of a kind, before they have run the same candidate
-SIGNIFICANT, NOTICEABLE = 2.5, 0.02  # a change of pace: this many sigmas, and at least so much
 BETTER = 3.0  # by how much another pace must explain visits better, in the logarithm of their likelihood
 AS_PROFILED = 0.15  # relative; a pace this near to that of the profile is the same, for all that the model knows
 
@@ -57,64 +57,6 @@ class Ratio:
 
     times: float
     sigma: float
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Relative standard deviation of a step, and the degrees of freedom behind it."""
-
-    sigma: float
-    freedom: float
-
-    def bound(self, chance: float) -> float:
-        """How many sigmas a difference exceeds with so much chance: Student's t, by Cornish and Fisher's expansion."""
-        z, nu = NormalDist().inv_cdf(1 - chance), self.freedom
-        return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds of a candidate's step at some pace, and the relative standard deviation of that figure."""
-
-    step_time_s: float
-    sigma: float
-
-
-@dataclass(frozen=True)
-class Fit:
-    """By how much visits were off, in the logarithm of a step, and the standard deviation expected of that."""
-
-    shift: float
-    sigma: float
-
-    @property
-    def is_within_noise(self) -> bool:
-        """Whether they need no other explanation."""
-        return abs(self.shift) < max(NOTICEABLE, SIGNIFICANT * self.sigma)
-
-    @property
-    def likelihood(self) -> float:
-        """Its logarithm, but for a constant, of a normal distribution."""
-        return -((self.shift / self.sigma) ** 2) / 2 - log(self.sigma)
-
-
-def step_noise(series: Iterable[Sequence[float]]) -> Noise:
-    """Noise of a step, pooled over all visits: every candidate runs on the same machine.
-
-    From the median absolute deviation, so that one step that was disturbed does not make all of them look noisy, and
-    with a prior, so that two steps that happen to agree do not look free of noise.
-    """
-    deviations, freedom = [], 0
-    for times in series:
-        if len(times) < 2:
-            continue
-        middle, correction = median(times), (len(times) / (len(times) - 1)) ** 0.5
-        own = sorted(abs(log(seconds / middle)) * correction for seconds in times)
-        deviations += own[len(times) % 2 :]  # without the middle one itself
-        freedom += len(times) - 1
-    seen = 1.4826 * median(deviations) if deviations else 0.0
-    variance = (PRIOR_WEIGHT * PRIOR_NOISE**2 + freedom * seen**2) / (PRIOR_WEIGHT + freedom)
-    return Noise(float(variance**0.5), PRIOR_WEIGHT + freedom)
 
 
 @dataclass
@@ -230,17 +172,16 @@ class Visits:
 
     def visit_noise(self, before: int | None = None) -> float:
         """Relative standard deviation between visits to the same candidate at one pace, beyond that of their steps; of
-        our visits ``before`` a number only."""
+        our visits ``before`` a number only. From the median absolute deviation, like that of steps."""
         groups: dict[tuple[int, str, float], list[Visit]] = {}
         for visit in self._until(before):
             groups.setdefault((visit.index, visit.controller, self._own_pace(visit)), []).append(visit)
-        squares, freedom, steps = 0.0, 0, self.noise.sigma**2
-        for visits in groups.values():
-            logs = [log(median(visit.step_times_s)) for visit in visits]
-            expected = mean(steps / len(visit.step_times_s) for visit in visits)
-            squares += sum((one - mean(logs)) ** 2 for one in logs) - (len(logs) - 1) * expected
-            freedom += len(logs) - 1
-        variance = (VISIT_WEIGHT * self.prior**2 + max(0.0, squares)) / (VISIT_WEIGHT + freedom)
+        repeated = [visits for visits in groups.values() if len(visits) > 1]
+        freedom = sum(len(visits) - 1 for visits in repeated)
+        seen = deviation([median(visit.step_times_s) for visit in visits] for visits in repeated)
+        steps = [self.noise.sigma**2 / len(visit.step_times_s) for visits in repeated for visit in visits]
+        own = max(0.0, seen**2 - mean(steps)) if repeated else 0.0
+        variance = (VISIT_WEIGHT * self.prior**2 + freedom * own) / (VISIT_WEIGHT + freedom)
         return float(variance**0.5)
 
     def _until(self, before: int | None) -> list[Visit]:
@@ -251,16 +192,15 @@ class Visits:
         """The candidate's step at ``pace`` (None: the usual one) from its visits, ours ``before`` a number only; each
         weighs by what it leaves open."""
         sigma, between, wanted = self.noise.sigma, self.visit_noise(before), pace or self.usual_pace
-        total = weights = 0.0
+        seen: list[tuple[float, float]] = []  # logarithm of the step, its variance
         for visit in self._until(before):
             if visit.index != index:
                 continue
             off = log(self.pace_at(visit) / wanted)
             variance = between**2 + sigma**2 / len(visit.step_times_s) + (PACE_MISFIT * off) ** 2
             variance += self.ratio(visit.controller).sigma ** 2
-            total += (log(median(visit.step_times_s)) - off) / variance
-            weights += 1 / variance
-        return Estimate(exp(total / weights), weights**-0.5)
+            seen.append((log(median(visit.step_times_s)) - off, variance))
+        return robust_mean(seen)
 
     def estimates(self) -> dict[int, Estimate]:
         """Of every candidate visited."""

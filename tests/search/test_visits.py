@@ -5,7 +5,8 @@ from statistics import NormalDist
 
 import pytest
 
-from autotune.search.visits import PRIOR_NOISE, VISIT_NOISE, Noise, PaceChange, Visits, step_noise
+from autotune.search.noise import PRIOR_NOISE, Noise, step_noise
+from autotune.search.visits import VISIT_NOISE, PaceChange, Visits
 
 
 def noisy(seconds, sigma, count, seed):
@@ -73,6 +74,22 @@ def test_what_was_timed_at_another_pace_is_scaled_and_weighs_less():
     assert visits.estimate(2).sigma > 2 * visits.estimate(1).sigma
     visits.add(1, (3.6, 3.6))  # beside the slow visit of 2: scaled it says 2.4, but the five calm steps decide
     assert visits.estimate(1).step_time_s == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_visit_that_was_disturbed_alone_hardly_counts():
+    visits = Visits()
+    for step_s in (1.4, 1.0, 1.001):
+        visits.add(0, (step_s, step_s))
+        visits.add(1, (2.0, 2.0))
+    assert visits.estimate(0).step_time_s == pytest.approx(1.0, rel=0.005)
+    assert visits.visit_noise() < 0.005
+
+
+def test_of_two_visits_that_disagree_the_faster_counts_for_more():
+    visits = Visits()
+    visits.add(0, (1.4, 1.4))
+    visits.add(0, (1.0, 1.0))
+    assert visits.estimate(0).step_time_s < 1.2
 
 
 def slowed():

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from autotune.report.record import CandidateReport, Report
-from autotune.search.visits import step_noise
+from autotune.search.noise import step_noise
 
 RUN_NOISE = 0.01  # relative standard deviation of a figure between runs on a machine that shows none while it profiles
 
