@@ -9,6 +9,7 @@ from autotune.search.noise import NOTICEABLE
 from autotune.search.pace import check_pace, judge, measure_again
 from autotune.search.prospects import expected_loss
 from autotune.search.space import show
+from autotune.search.visits import STEPS
 
 if TYPE_CHECKING:
     from autotune.search.search import Search
@@ -41,7 +42,7 @@ def contenders(search: "Search") -> list[int]:
 
 def hold_final(search: "Search") -> None:
     """Rounds until the pick is sure, the tie is accepted, or the rounds or the budget are used up: a few, and more only
-    where the machine is so uneven that the pick would be a guess.
+    where the machine is so uneven that the pick would be a guess, and while all candidates would take more steps.
 
     In each round every finalist is visited once. Its visits are compared within the round, so that drift between rounds
     does no harm; it is noted all the same. A round is not begun before the machine is back at its usual pace, for at
@@ -94,8 +95,10 @@ def why_over(search: "Search", finalists: list[int], rounds: int) -> str:
     accepted = search.goal.tolerance * (ACCEPTED if rounds < ROUNDS else ACCEPTED_AT_LAST)
     if search.goal.objective == "throughput" and loss <= accepted:
         return f"the tie is accepted{after}: the pick is expected to lose {loss:.1%}"
-    last = MOST_ROUNDS if search.goal.objective == "throughput" else ROUNDS
-    return f"the tie is accepted: not separated{after}" if rounds == last else ""
+    exhaustive = (1 + STEPS) * len(search.allowed)
+    is_worth_more = search.goal.objective == "throughput" and search.real_steps < exhaustive
+    last = MOST_ROUNDS if is_worth_more else ROUNDS
+    return f"the tie is accepted: not separated{after}" if rounds >= last else ""
 
 
 def play_round(search: "Search", order: list[int], number: int) -> None:

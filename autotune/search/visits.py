@@ -27,7 +27,7 @@ VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidat
 PACE_MISFIT = 0.4  # of a change of pace in logarithms: candidates do not slow down all alike
 UNRELATED = 0.05  # relative; between two machines of a kind, before they have run the same candidate
 BETTER = 3.0  # by how much another pace must explain visits better, in the logarithm of their likelihood
-AS_PROFILED = 0.15  # relative; a pace this near to that of the profile is the same, for all that the model knows
+AS_PROFILED = 0.15  # relative; a pace this near to that of the profile may be the same, for all that the model knows
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,18 @@ class Visits:
 
     @property
     def usual_pace(self) -> float:
-        """The pace at which our machine did most of what it was seen to do, profiling included; the later of two."""
+        """The pace at which our machine did most of what it was seen to do; the later of two.
+
+        Profiling counts for every pace that may be the one it was done at: it tells a disturbance from the usual, and
+        leaves it to the steps whether the machine has drifted a little.
+        """
         work: dict[float, float] = {}  # in seconds at the first pace
         for visit in self.own:
             pace = self.pace_at(visit)
             work[pace] = work.get(pace, 0.0) + sum(visit.step_times_s) / pace
-        profiled = min(work, key=lambda pace: abs(log(pace / self.profiled_pace)), default=1.0)
-        if work and abs(log(profiled / self.profiled_pace)) < AS_PROFILED:
-            work[profiled] += self.profiled_s / profiled
+        for pace in work:
+            if abs(log(pace / self.profiled_pace)) < AS_PROFILED:
+                work[pace] += self.profiled_s / pace
         return max(reversed(work), key=lambda pace: work[pace], default=1.0)
 
     def place_profile(self, predicted_s: Sequence[float]) -> None:

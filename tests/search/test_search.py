@@ -132,6 +132,13 @@ def test_tied_candidates_meet_in_a_final_in_random_order(tmp_path):
     assert "the tie is accepted" in found.final
 
 
+def test_a_final_ends_before_it_costs_more_than_measuring_all(tmp_path):
+    """Two candidates that are alike on a machine so noisy that five rounds would not tell them apart."""
+    equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
+    found = search(tmp_path, Machine(factor=lambda m: equal[m], noise=0.2), allowed=[2, 3])
+    assert found.final == "the tie is accepted: not separated after 2 rounds"
+
+
 def test_a_winner_that_stands_apart_needs_no_final(tmp_path):
     found = search(tmp_path, Machine(factor=lambda m: 1.0 if m == BEST else 1.2), exhaustive=True)
     assert found.final == "the winner is separated by the trials"
