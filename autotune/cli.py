@@ -141,7 +141,6 @@ def run(
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:
-        shown.progress("loading torch", None)
         from autotune.forecast import forecast
         from autotune.job import Events
         from autotune.report.cost import forecast_lines
