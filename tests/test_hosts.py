@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,24 @@ def hosts(tmp_path):
 WAITING = ["--device", "replay", "--schedule", "Interleaved1F1B", "--micro-batches", "1,4,8,16,32"]
 
 
+def errors(report):
+    """How far the prediction of each candidate's step was off, the least first."""
+    return sorted(abs(row.relative_error.step_time) for row in report.candidates)
+
+
+@pytest.mark.timeout(600)  # four runs where two are made once more
 def test_a_slow_cable_is_seen_and_moves_the_sweet_spot(tmp_path):
-    """Ranks that wait as long as a recorded stage computes; messages, torch's schedule and the cable are real."""
+    """Ranks that wait as long as a recorded stage computes; messages, torch's schedule and the cable are real.
+
+    A run that is off is made once more, for a neighbour may have disturbed it: where the model is wrong, it is again.
+    """
     profile = tmp_path / "recorded.json"
     write_record(profile, waiting_profile())
     found = {}
-    for rate in (None, "100mbit"):
-        folder = tmp_path / str(rate)
+    for rate, attempt in product((None, "100mbit"), range(2)):
+        if attempt and errors(found[rate])[3] < 0.10:
+            continue
+        folder = tmp_path / f"{rate} {attempt}"
         folder.mkdir()
         found[rate] = tuned(folder, rate, [*WAITING, "--profile", profile], is_pinned=False)
     fast, slow = found.values()
@@ -42,9 +54,7 @@ def test_a_slow_cable_is_seen_and_moves_the_sweet_spot(tmp_path):
         assert (0.5 < link.bandwidth_bytes_s / 12.5e6 < 1.1) if crosses else link.together_bytes_s is None
     assert 1.5 < slow.profile.crowding[1] < 3  # two links leave each host
     for one in found.values():
-        off = sorted(abs(row.relative_error.step_time) for row in one.candidates)
-        assert off[2] < 0.10, off  # of five; make bench has all of them, on a machine that does nothing else
-        assert off[3] < 0.20, off
+        assert errors(one)[3] < 0.10, errors(one)
         best = max(one.candidates, key=lambda row: row.measurement.throughput_seq_s)
         promised = max(one.candidates, key=lambda row: row.prediction.throughput_seq_s)
         assert promised.measurement.throughput_seq_s > 0.95 * best.measurement.throughput_seq_s

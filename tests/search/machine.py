@@ -33,12 +33,16 @@ class Machine:
             self.steps += 1
             if self.steps == self.dies_at:
                 raise KeyboardInterrupt
-            usual = prediction.step_time_s * self.factor(candidate.micro_batches) * self.pace(self.steps)
-            times.append(usual * self.random.lognormvariate(0.0, self.noise))
+            times.append(self.seconds(candidate, prediction))
             if not keep_going(number, times[-1]):
                 break
         peaks = prediction.peak_memory_bytes
         return Measurement.of(tuple(times), candidate.sequences, 1, peak_memory_bytes=peaks, pruned=len(times) < steps)
+
+    def seconds(self, candidate, prediction):
+        """How long the candidate's next step takes."""
+        usual = prediction.step_time_s * self.factor(candidate.micro_batches) * self.pace(self.steps)
+        return usual * self.random.lognormvariate(0.0, self.noise)
 
 
 def make_search(
