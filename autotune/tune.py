@@ -74,7 +74,6 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
         goal=goal_of(job.config),
         sampler=job.config.sampler,
         memory_limit=job.memory_limit,
-        unevenness=max(profile.drift for profile in found.profiles) / 2,  # profiling shows it by single passes
         profiled_s=0.0 if found.is_earlier_profile or job.recorded else job.profiling_s,
         seed=job.config.seed,
     )

@@ -177,7 +177,8 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
         common=float(hypot(profile.drift / ROUNDS**0.5, SHARED_COMMON if shared else OWN_COMMON)),
         overhead=OVERHEAD * share,
         placement=SHARED_PLACEMENT if shared else OWN_PLACEMENT,
-        own=float(hypot(spread, profile.drift, SHARED_MISFIT if shared else OWN_MISFIT)),
+        own=float(hypot(spread, profile.drift / ROUNDS**0.5, SHARED_MISFIT if shared else OWN_MISFIT)),
+        moment=profile.drift,
     )
 
 

@@ -70,21 +70,25 @@ class Uncertainty(Record):
 
     ``common`` to all candidates (the machine's pace), of the runtime's ``overhead`` per action (common to all, but it
     weighs more where actions are many and short), common to those of one ``placement``, and the candidate's ``own``.
+    Of the ``moment`` is what a single measurement lies from the mean of many, on a machine that drifts.
     """
 
     common: NonNegativeFloat
     overhead: NonNegativeFloat
     placement: NonNegativeFloat = 0.0
     own: PositiveFloat
+    moment: NonNegativeFloat = 0.0
 
 
 class Revision(Record):
-    """A prediction again, after other candidates were measured, with its 90 % interval."""
+    """A prediction again, after other candidates were measured, with the 90 % interval of its measurement. ``sigma``:
+    the relative standard deviation of what its step takes in the mean, beside the steps of those that were measured."""
 
     step_time_s: NonNegativeFloat
     step_time_low_s: NonNegativeFloat
     step_time_high_s: NonNegativeFloat
     throughput_seq_s: NonNegativeFloat
+    sigma: NonNegativeFloat = 0.0
 
 
 class Prediction(Record):

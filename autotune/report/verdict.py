@@ -1,6 +1,7 @@
 """The sweet spot in a report: which rule decided, the knee, the ties in words, the Pareto front, the drift."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Literal
 
@@ -27,7 +28,7 @@ def sweet_spot(search: Search, winner: int, memory_limit: int | None) -> SweetSp
     """The recommendation."""
     candidate, best = search.candidates[winner], search.measured[winner]
     standings = search.standings()
-    naive = [one.rate for index, one in standings.items() if search.candidates[index].micro_batches == 1]
+    naive = [search.rate(index) for index in standings if search.candidates[index].micro_batches == 1]
     peaks = best.device_memory_bytes or best.peak_memory_bytes
     return SweetSpot(
         candidate=winner,
@@ -36,7 +37,7 @@ def sweet_spot(search: Search, winner: int, memory_limit: int | None) -> SweetSp
         schedule=candidate.schedule,
         virtual_stages=candidate.virtual_stages,
         throughput_seq_s=best.throughput_seq_s,
-        speedup_over_naive=standings[winner].rate / max(naive) if naive else None,
+        speedup_over_naive=search.rate(winner) / max(naive) if naive else None,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
         reason=reason(search, winner, standings),
         confirmed=True,
@@ -58,8 +59,14 @@ def reason(search: Search, winner: int, standings: Mapping[int, Standing]) -> st
         behind = f"only {lag:.1%} slower than {show(search.candidates[top])}" if lag else "the fastest as well"
         return f"it needs the least memory of those within {search.goal.tolerance:.0%} of the best, and is {behind}"
     if not others:
-        second = max(one.rate for index, one in standings.items() if index != winner)
-        return f"highest measured throughput, {standings[winner].rate / second - 1:.1%} above the next"
+        next_best = max((index for index in standings if index != winner), key=search.rate)
+        mine, next_rate = search.rate(winner), search.rate(next_best)
+        if mine >= next_rate:
+            return f"highest measured throughput, {mine / next_rate - 1:.1%} above the next"
+        return (
+            f"highest throughput by its steps and the model together: those of {show(search.candidates[next_best])}"
+            f" were {next_rate / mine - 1:.1%} faster, but too few, on so noisy a machine, to outweigh the model"
+        )
     saved = spared(standings[winner], *(standings[index] for index in others))
     if not saved or saved <= 0:
         return f"tied with {names} within the noise, and none of these needs less memory"
@@ -112,7 +119,8 @@ def knee(search: Search, winner: int) -> KneeReport:
 
 def pareto_points(search: Search) -> tuple[ParetoPoint, ...]:
     """The front of throughput and memory over everything that ran or might have."""
-    standings = all_standings(search)
+    alone = {index: replace(one, rate=search.rate(index)) for index, one in search.standings().items()}
+    standings = search.predicted_standings() | alone
     return tuple(
         ParetoPoint(
             candidate=index,
@@ -129,7 +137,7 @@ def so_far(search: Search) -> str:
     pick, outlook, limits = search.pick(), search.outlook(), search.limits
     words = ["nothing has run yet"]
     if pick is not None:
-        rate, name = search.standings()[pick].rate, show(search.candidates[pick])
+        rate, name = search.rate(pick), show(search.candidates[pick])
         sure = f"within {search.goal.tolerance:.0%} of the best with {search.confidence():.0%}"
         words = [f"best so far {name}: {rate:.1f} sequences/s, {sure}"]
     waiting = [index for index in outlook.open if limits.exhaustive or not search.measured or outlook.could_win(index)]

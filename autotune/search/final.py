@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from autotune.search.choose import leanness
 from autotune.search.noise import NOTICEABLE
 from autotune.search.pace import check_pace, judge, measure_again
-from autotune.search.prospects import expected_loss
+from autotune.search.prospects import confidence, expected_loss
 from autotune.search.space import show
 from autotune.search.visits import STEPS
 
@@ -19,6 +19,7 @@ LOOKS = 6  # at the reference, for the machine's usual pace to come back
 SURE = 0.95  # confidence that ends the final
 ACCEPTED = 2 / 3  # of the tolerance: a tie whose expected loss is less is not worth further steps
 ACCEPTED_AT_LAST = 3 / 2  # after ROUNDS
+FAR, SAFE = 2.0, 0.975  # before that the pick must also be within so many tolerances of the best, with this probability
 
 
 def contenders(search: "Search") -> list[int]:
@@ -93,7 +94,8 @@ def why_over(search: "Search", finalists: list[int], rounds: int) -> str:
         return f"the winner is separated{after}"
     loss = expected_loss(finalists[0], standings)
     accepted = search.goal.tolerance * (ACCEPTED if rounds < ROUNDS else ACCEPTED_AT_LAST)
-    if search.goal.objective == "throughput" and loss <= accepted:
+    is_safe = rounds >= ROUNDS or confidence(finalists[0], standings, FAR * search.goal.tolerance) >= SAFE
+    if search.goal.objective == "throughput" and loss <= accepted and is_safe:
         return f"the tie is accepted{after}: the pick is expected to lose {loss:.1%}"
     exhaustive = (1 + STEPS) * len(search.allowed)
     is_worth_more = search.goal.objective == "throughput" and search.real_steps < exhaustive

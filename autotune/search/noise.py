@@ -6,6 +6,8 @@ from itertools import accumulate
 from math import exp, log
 from statistics import NormalDist, median
 
+from autotune.predict.revise import Estimate
+
 PRIOR_NOISE, PRIOR_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
 SIGNIFICANT, NOTICEABLE = 2.5, 0.02  # a change of pace: this many sigmas, and at least so much
 OUTLYING = 1.5  # sigmas from the other visits to a candidate, from which on a visit counts for less
@@ -23,14 +25,6 @@ class Noise:
         """How many sigmas a difference exceeds with so much chance: Student's t, by Cornish and Fisher's expansion."""
         z, nu = NormalDist().inv_cdf(1 - chance), self.freedom
         return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds of a candidate's step at some pace, and the relative standard deviation of that figure."""
-
-    step_time_s: float
-    sigma: float
 
 
 @dataclass(frozen=True)

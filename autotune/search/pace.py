@@ -54,7 +54,8 @@ def misfit(search: "Search", index: int, reference: int) -> float:
     """Relative standard deviation of two step times' ratio around the predicted one, MOST_MISFIT at most; no less than
     what usually turned out to be the candidates' own when the reference was visited again."""
     one, other = (search.predictions[at].uncertainty for at in (index, reference))
-    expected = hypot(one.own, other.own, one.overhead - other.overhead, search.visits.noise.sigma)
+    moments = hypot(one.moment, other.moment, search.visits.noise.sigma)
+    expected = hypot(one.own, other.own, one.overhead - other.overhead, moments)
     if search.candidates[index].placement != search.candidates[reference].placement:
         expected = hypot(expected, one.placement, other.placement)
     return max(min(expected, MOST_MISFIT), median(search.cleared) if search.cleared else 0.0)

@@ -99,10 +99,9 @@ class Outlook:
         return max(self.open, key=self.gain, default=None)
 
 
-def predicted_standing(index: int, candidate: Candidate, revision: Revision, peak: int | None) -> Standing:
-    """What the model says of a candidate that did not run."""
-    sigma = (revision.step_time_high_s / revision.step_time_s - 1) / QUANTILE
-    return Standing(index, candidate.sequences / revision.step_time_s, sigma, peak)
+def standing(index: int, candidate: Candidate, revision: Revision, peak: int | None) -> Standing:
+    """Where a candidate stands beside others, by the model and what was measured."""
+    return Standing(index, candidate.sequences / revision.step_time_s, revision.sigma, peak)
 
 
 def confidence(pick: int, standings: Mapping[int, Standing], tolerance: float) -> float:

@@ -44,10 +44,11 @@ class PaperMachine:
         shared = unsure.placement * self.placements.setdefault(candidate.placement, self.random.gauss(0, 1))
         shared += unsure.common * self.common + unsure.overhead * self.overhead
         error = shared + unsure.own * self.random.gauss(0, 1)
+        moment = self.random.lognormvariate(0.0, unsure.moment)
         truth = self.truths.setdefault(candidate, prediction.step_time_s * max(0.5, 1 + error))
         times: list[float] = []
         for number in range(steps):
-            times.append(truth * self.random.lognormvariate(0.0, PRIOR_NOISE))
+            times.append(truth * moment * self.random.lognormvariate(0.0, PRIOR_NOISE))
             if not keep_going(number, times[-1]):
                 break
         self.seconds += truth + sum(times)

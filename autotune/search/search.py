@@ -16,14 +16,14 @@ from statistics import median
 from autotune.config import SamplerName
 from autotune.pipeline.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision
-from autotune.predict.revise import revise
+from autotune.predict.revise import Estimate, revise
 from autotune.search.choose import pick
 from autotune.search.failures import common_fault, note_failure, rule_out
 from autotune.search.final import hold_final
 from autotune.search.noise import NOTICEABLE, step_noise
 from autotune.search.others import catch_up, lose, meet, wait_for_others
 from autotune.search.pace import check_pace, doubt
-from autotune.search.prospects import Goal, Outlook, Standing, confidence, predicted_standing
+from autotune.search.prospects import Goal, Outlook, Standing, confidence, standing
 from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.study import Study
@@ -33,6 +33,7 @@ LEAST_STEPS = 2  # timed steps of a trial; as many more as it takes to know it w
 WELL = 0.75  # of the tolerance; the final does the rest where it matters
 ENOUGH_STEPS, OUT_OF_REACH = 3, 2.0  # timed steps where even STEPS of them leave so many times WELL open
 BEHIND, BEHIND_AT_ONCE = 1.0, 2.0  # sigmas below the best beyond which further steps go to others; after one step
+OF_A_VISIT = 0.5  # of what single passes of profiling differ by from moment to moment; a visit has several steps
 UNEVEN = 5.0  # sigmas between the slowest and the fastest step of a visit
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Measurement | Failure]
@@ -52,12 +53,11 @@ class Limits:
 class Search:
     """The state of a search.
 
-    ``unevenness``: relative standard deviation of the same work between moments, as profiling found it, which took
-    ``profiled_s`` just before (0: it was not done now, or not on these ranks). ``outcomes`` maps the index of a
-    candidate to what its real run ended as, ``revisions`` to the last prediction made before that; ``ruled_out`` says
-    why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank once, and while they
-    are in ``second_chance`` they may be tried again. Where other controllers share the study, ``elsewhere`` are the
-    candidates that they are running now, and ``met`` those of them whose machine was compared.
+    Profiling took ``profiled_s`` just before (0: it was not done now, or not on these ranks). ``outcomes`` maps the
+    index of a candidate to what its real run ended as, ``revisions`` to the last prediction made before that;
+    ``ruled_out`` says why a candidate is not tried after what others showed; those in ``accidents`` have lost a rank
+    once, and while they are in ``second_chance`` they may be tried again. Where other controllers share the study,
+    ``elsewhere`` are the candidates that they are running now, and ``met`` those of them whose machine was compared.
     """
 
     candidates: list[Candidate]
@@ -72,7 +72,6 @@ class Search:
     goal: Goal = field(default_factory=Goal)
     sampler: SamplerName = "cost-model"
     memory_limit: int | None = None
-    unevenness: float = 0.0
     profiled_s: float = 0.0
     seed: int = 0
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
@@ -120,19 +119,26 @@ class Search:
         return [index for index in self.allowed if index not in done]
 
     def standings(self) -> dict[int, Standing]:
-        """Where each candidate stands that ran, may be tried and fits, at the machine's usual pace."""
+        """Where each candidate stands that ran, may be tried and fits, at the machine's usual pace.
+
+        By its own steps and by the model, which has learned from all: the noisier the steps, the more the model says.
+        """
+        estimates = self.visits.estimates()
+        known = self.revised(estimates)
         return {
-            index: Standing(
-                index, self.candidates[index].sequences / estimate.step_time_s, estimate.sigma, self.peak(index)
-            )
-            for index, estimate in self.visits.estimates().items()
+            index: standing(index, self.candidates[index], known[index], self.peak(index))
+            for index in estimates
             if index in self.allowed and index in self.measured and (self.over_limit(index) or 0) <= 0
         }
+
+    def rate(self, index: int) -> float:
+        """Sequences per second of a candidate that ran, at the usual pace, by its own steps alone."""
+        return self.candidates[index].sequences / self.visits.estimate(index).step_time_s
 
     def predicted_standings(self) -> dict[int, Standing]:
         """Where each candidate would stand that may be tried."""
         return {
-            index: predicted_standing(index, self.candidates[index], self.revisions[index], self.peak(index))
+            index: standing(index, self.candidates[index], self.revisions[index], self.peak(index))
             for index in self.untried
         }
 
@@ -181,7 +187,8 @@ class Search:
         """Takes over the outcomes and visits of earlier runs of this study, and of other controllers."""
         self.revisions = dict(enumerate(self.revised({})))
         self.visits = self.study.visits()
-        self.visits.prior = max(self.visits.prior, self.unevenness)
+        moment = max(prediction.uncertainty.moment for prediction in self.predictions)
+        self.visits.prior = max(self.visits.prior, OF_A_VISIT * moment)
         self.visits.profiled_s = self.profiled_s
         self.take_over(self.study.finished(self.memory_limit))
 
@@ -231,14 +238,13 @@ class Search:
     def learn(self) -> None:
         """Predicts again what was not measured, with what was."""
         self.visits.place_profile([prediction.step_time_s for prediction in self.predictions])
-        steps = {index: estimate.step_time_s for index, estimate in self.visits.estimates().items()}
-        for index, revision in enumerate(self.revised(steps)):
+        for index, revision in enumerate(self.revised(self.visits.estimates())):
             if index not in self.outcomes:
                 self.revisions[index] = revision
 
-    def revised(self, steps: Mapping[int, float]) -> list[Revision]:
-        """Every prediction after these step times."""
-        return revise(self.predictions, steps, [candidate.placement for candidate in self.candidates])
+    def revised(self, measured: Mapping[int, Estimate]) -> list[Revision]:
+        """Every prediction after what was ``measured``."""
+        return revise(self.predictions, measured, [candidate.placement for candidate in self.candidates])
 
     def try_candidate(self, wanted: int | None) -> None:
         """One trial, of the candidate ``wanted`` or of whichever the sampler proposes."""

@@ -20,7 +20,8 @@ from itertools import chain
 from math import exp, hypot, log
 from statistics import mean, median
 
-from autotune.search.noise import NOTICEABLE, Estimate, Fit, Noise, deviation, robust_mean, step_noise
+from autotune.predict.revise import Estimate
+from autotune.search.noise import NOTICEABLE, Fit, Noise, deviation, robust_mean, step_noise
 
 STEPS = 5  # timed steps of a visit at most
 VISIT_NOISE, VISIT_WEIGHT = 0.004, 2  # relative; between visits to one candidate on a steady machine; its weight

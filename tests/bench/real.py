@@ -19,7 +19,7 @@ from autotune.pipeline.measure import measure_candidate
 from autotune.pipeline.outcome import Measurement
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
-from autotune.predict.revise import revise
+from autotune.predict.revise import Estimate, revise
 
 ROUNDS, STEPS = 6, 2
 DRAWS = 500
@@ -65,7 +65,7 @@ def visits(job: Job, cut: int, group: list[Candidate]) -> Iterator[Pair]:
     """A fresh profile, then a visit to each candidate of the group."""
     profile, _ = obtain_profile(job, cut)
     predictions = [predict(profile, candidate, None) for candidate in group]
-    measured: dict[int, float] = {}
+    measured: dict[int, Estimate] = {}
     for index, (candidate, first) in enumerate(zip(group, predictions, strict=True)):
         last = revise(predictions, measured)[index]
         plan = Prepare(**candidate.model_dump())
@@ -73,7 +73,7 @@ def visits(job: Job, cut: int, group: list[Candidate]) -> Iterator[Pair]:
         assert isinstance(real, Measurement), real
         assert first.peak_memory_bytes is not None
         assert real.peak_memory_bytes is not None
-        measured[index] = real.step_time_s
+        measured[index] = Estimate(real.step_time_s, first.uncertainty.moment)
         peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
         yield Pair(
             key=(candidate.micro_batches, candidate.schedule),

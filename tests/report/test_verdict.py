@@ -25,9 +25,22 @@ def test_a_winner_that_stands_apart(tmp_path):
     assert spot.micro_batches == BEST
     assert spot.reason.startswith("highest measured throughput, ")
     assert spot.ties == ()
-    naive = next(one.rate for i, one in found.standings().items() if CANDIDATES[i].micro_batches == 1)
-    assert spot.speedup_over_naive == pytest.approx(found.standings()[found.pick()].rate / naive)
+    naive = next(found.rate(index) for index in found.measured if CANDIDATES[index].micro_batches == 1)
+    assert spot.speedup_over_naive == pytest.approx(found.rate(found.pick()) / naive)
     assert min(spot.memory_headroom_bytes) == LIMIT - max(found.measured[found.pick()].peak_memory_bytes)
+
+
+def test_where_the_model_outweighs_noisy_steps_the_reason_says_so(tmp_path):
+    found = search(tmp_path, Machine(noise=0.15, seed=5), exhaustive=True)
+    spot = spot_of(found)
+    fastest = max(found.measured, key=found.rate)
+    assert fastest != spot.candidate
+    ahead = found.rate(fastest) / found.rate(spot.candidate) - 1
+    m = CANDIDATES[fastest].micro_batches
+    assert spot.reason == (
+        f"highest throughput by its steps and the model together: those of m = {m} 1F1B were {ahead:.1%} faster, but"
+        " too few, on so noisy a machine, to outweigh the model"
+    )
 
 
 def test_ties_are_said_in_words_with_what_the_choice_saves(tmp_path):

@@ -46,13 +46,19 @@ def test_a_clearly_worse_candidate_is_pruned_after_a_step(tmp_path):
     assert (naive.pruned, len(naive.step_times_s)) == (True, 1)
 
 
-def steps_where_unsure(tmp_path, machine):
-    """The timed steps of each m's trial, with a model that may be off by a fifth and so rules nobody out."""
-    found = make_search(tmp_path, machine)
+def search_where_unsure(tmp_path, machine, **options):
+    """A search run with a model that may be off by a fifth and so rules nobody out."""
+    found = make_search(tmp_path, machine, **options)
     found.predictions = [
         one.model_copy(update={"uncertainty": one.uncertainty.model_copy(update={"own": 0.12})}) for one in PREDICTIONS
     ]
     found.run()
+    return found
+
+
+def steps_where_unsure(tmp_path, machine):
+    """The timed steps of each m's trial."""
+    found = search_where_unsure(tmp_path, machine)
     return {CANDIDATES[index].micro_batches: len(one.step_times_s) for index, one in found.measured.items()}
 
 
@@ -134,9 +140,20 @@ def test_tied_candidates_meet_in_a_final_in_random_order(tmp_path):
 
 def test_a_final_ends_before_it_costs_more_than_measuring_all(tmp_path):
     """Two candidates that are alike on a machine so noisy that five rounds would not tell them apart."""
-    equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
-    found = search(tmp_path, Machine(factor=lambda m: equal[m], noise=0.2), allowed=[2, 3])
+    step_s = PREDICTIONS[3].step_time_s
+    equal = {c.micro_batches: step_s / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
+    found = search_where_unsure(tmp_path, Machine(factor=lambda m: equal[m], noise=0.2), allowed=[2, 3])
     assert found.final == "the tie is accepted: not separated after 2 rounds"
+
+
+def test_where_steps_say_less_than_the_model_both_are_heard(tmp_path):
+    """The model is right, and steps differ so much that others often look faster than the best."""
+    fooled = 0
+    for seed in range(10):
+        found = search(tmp_path / str(seed), Machine(noise=0.15, seed=seed), exhaustive=True)
+        assert picked(found) == BEST
+        fooled += max(found.measured, key=found.rate) != found.pick()
+    assert fooled >= 3
 
 
 def test_a_winner_that_stands_apart_needs_no_final(tmp_path):
