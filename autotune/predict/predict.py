@@ -166,19 +166,19 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
 
     ``overhead_s``: the runtime's for the mean forward or backward. Its share is that of the m·v + p-1 forwards and as
     many backwards of the longest chain. A candidate is measured at one moment of a machine that drifts, the profile was
-    measured at several.
+    measured in several rounds: of the drift, what their mean leaves open is an error of the model.
     """
     shared = profile.shared is not None
     chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
     pace = pace_together(profile)
     share = min(1.0, chain * pace * overhead_s / step_time_s)
-    spread = relative_spread(profile, candidate.micro_batch_size)
+    spread, rounds = relative_spread(profile, candidate.micro_batch_size), profile.drift / ROUNDS**0.5
     return Uncertainty(
-        common=float(hypot(profile.drift / ROUNDS**0.5, SHARED_COMMON if shared else OWN_COMMON)),
+        common=float(hypot(rounds, SHARED_COMMON if shared else OWN_COMMON)),
         overhead=OVERHEAD * share,
         placement=SHARED_PLACEMENT if shared else OWN_PLACEMENT,
-        own=float(hypot(spread, profile.drift / ROUNDS**0.5, SHARED_MISFIT if shared else OWN_MISFIT)),
-        moment=profile.drift,
+        own=float(hypot(spread, rounds, SHARED_MISFIT if shared else OWN_MISFIT)),
+        moment=float((profile.drift**2 - rounds**2) ** 0.5),
     )
 
 
