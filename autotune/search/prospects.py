@@ -53,7 +53,7 @@ class Outlook:
 
     @property
     def best(self) -> float:
-        """The highest measured throughput; 0 before the first."""
+        """The highest throughput of those that ran; 0 before the first."""
         return max((standing.rate for standing in self.measured.values()), default=0.0)
 
     @property

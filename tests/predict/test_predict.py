@@ -166,3 +166,10 @@ def test_what_had_no_room_while_profiled_does_not_fit():
     profile = Profile.model_validate({"stages": [{"time_s": rows}] * 2, "no_room_for": 8})
     candidates = candidates_for((2, 4, 8), ("1F1B",), (1,), 2, 2, 32)[0]
     assert [predict(profile, candidate, None).fits for candidate in candidates] == [False, False, None]
+
+
+def test_a_drift_is_shared_out_between_the_model_and_the_moment_of_a_measurement():
+    """Of three rounds' mean a third of the variance is left open; together they are the drift that profiling saw."""
+    steady, drifting = (by_m(profile(drift=drift), (8,))[8].uncertainty for drift in (0.0, 0.06))
+    added = {name: getattr(drifting, name) ** 2 - getattr(steady, name) ** 2 for name in ("common", "own", "moment")}
+    assert added == pytest.approx({"common": 0.06**2 / 3, "own": 0.06**2 / 3, "moment": 0.06**2 * 2 / 3})
