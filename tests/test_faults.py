@@ -5,9 +5,11 @@ import shutil
 import pytest
 
 from autotune.config import load_config
-from autotune.errors import DeviceError
+from autotune.errors import DeviceError, MemoryLimitError
 from autotune.job import Events, prepare_job
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.outcome import Failure
+from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.profile.measure import Measurer
 from autotune.report.record import read_report
 from autotune.tune import profile_and_search
 from tests.pipeline.faults import FAULTS, FaultyRank
@@ -81,3 +83,25 @@ def test_what_goes_wrong_in_profiling_for_good_ends_the_run_in_words(tmp_path, f
         profile_and_search(job_in(tmp_path, FaultyRank(fault, 1, BAD)))
     assert "profiling failed: rank 1, " in str(caught.value)
     assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_memory_that_runs_short_in_profiling_is_asked_for_once_more(tmp_path, monkeypatch, times):
+    """A heap falls into pieces, so a size that fitted may fit no longer; on fresh ranks it does."""
+    short, time_round = ["rank 1, timing a stage: no memory"] * times, Measurer.round
+
+    def round_short_of_memory(measurer, *arguments):
+        if short:
+            raise RankFailure(Failure(kind="out_of_memory", rank=1, message=short.pop()))
+        return time_round(measurer, *arguments)
+
+    monkeypatch.setattr(Measurer, "round", round_short_of_memory)
+    job = job_in(tmp_path)
+    if times == 2:
+        with pytest.raises(
+            MemoryLimitError, match="profiling ran out of memory: rank 1, timing a stage: no memory; use"
+        ):
+            profile_and_search(job)
+        return
+    assert is_best(profile_and_search(job))
+    assert "profiling goes on with fresh ranks, for rank 1, timing a stage: no memory" in job.warnings

@@ -68,15 +68,14 @@ class Measurer:
         return self.ranks.ask(command, self.timeout_s, IDLE_S)
 
     def surely(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident.
+        """What ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident, or a
+        heap in pieces where memory is tight.
 
         Raises MemoryLimitError where there is no memory for it, DeviceError for all else that goes wrong.
         """
         try:
             return work()
         except RankFailure as error:
-            if error.failure.kind == "out_of_memory":
-                raise stopped(error) from None
             self.warn(f"profiling goes on with fresh ranks, for {error.failure.message}")
         try:
             build(self.ranks, self.workload, self.cut)
