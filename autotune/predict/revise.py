@@ -77,14 +77,11 @@ def revise(
     left = (1 - trust[:, None]) * shares  # of the common errors, in what is known of each candidate
     beside = left - (left[at].mean(axis=0) if at else 0.0)  # what is common to all makes no difference between them
     rest = (1 - trust) * own
-    sigmas = np.sqrt(np.einsum("ni,ij,nj->n", left, covariance, left) + rest)
-    differences = np.sqrt(np.einsum("ni,ij,nj->n", beside, covariance, beside) + rest)
-    return [
-        _revision(*one)
-        for one in zip(
-            predictions, scales.tolist(), (sigmas / scales).tolist(), (differences / scales).tolist(), strict=True
-        )
-    ]
+    sigmas, differences = (
+        np.sqrt(np.einsum("ni,ij,nj->n", part, covariance, part) + rest) / scales for part in (left, beside)
+    )
+    figures = zip(scales.tolist(), sigmas.tolist(), differences.tolist(), strict=True)
+    return [_revision(prediction, *three) for prediction, three in zip(predictions, figures, strict=True)]
 
 
 def _shares(parts: Sequence[Uncertainty], groups: Sequence[Hashable]) -> NDArray[np.float64]:
