@@ -234,13 +234,18 @@ class Ranks:
             return False
         looks = {number: self._live[number].look() for number in silent}
         is_over = patience.ends(list(looks.values())) or is_late
-        given_up = (self._live[number].give_up(SUSPECT_S if is_over else LOST_S) for number in silent)
-        if failure := next((one for one in given_up if one is not None), None):
-            failures.insert(0, failure)
+        after_s = SUSPECT_S if is_over else LOST_S
+        if lost := self._given_up(silent, after_s):
+            lost += self._given_up(silent, after_s - LOOK_S)  # the last signs of a host's ranks were not at one moment
+            failures.insert(0, min(lost, key=lambda one: one.rank or 0))
             return True
         if is_over and not failures:
             failures.append(silence(looks))
         return is_over
+
+    def _given_up(self, silent: list[int], after_s: float) -> list[Failure]:
+        """Those of the silent whose hosts are lost, for nothing was heard of them for so long."""
+        return [lost for number in silent if (lost := self._live[number].give_up(after_s)) is not None]
 
     def _only_lost(self, failures: list[Failure]) -> bool:
         """Whether all we know is that ranks, which still live, have lost a neighbour."""
