@@ -14,9 +14,9 @@ from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.findings import Findings, exclusions, goal_of
 from autotune.job import Events, Job, obtain_profile, prepared, writable
+from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate, record_steps
-from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import RankFailure
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate, Prediction

@@ -7,7 +7,7 @@ import pytest
 from autotune.config import load_config
 from autotune.errors import DeviceError, MemoryLimitError
 from autotune.job import Events, prepare_job
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
 from autotune.report.record import read_report

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
     "records",
+    "outcome",
     "storage_url",
     "config",
     "workload",
@@ -33,7 +34,7 @@ WITHOUT_TORCH = [
     "autotune.cli",
     "autotune.config",
     "autotune.pipeline.commands",
-    "autotune.pipeline.outcome",
+    "autotune.outcome",
     "autotune.predict",
     "autotune.profile.record",
     "autotune.report",

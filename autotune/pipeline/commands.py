@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
 
 from autotune.config import V_SHAPED, ScheduleName, Workload
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.records import Record
 
 

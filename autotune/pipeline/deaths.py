@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from autotune.pipeline.outcome import Failure, FailureKind
+from autotune.outcome import Failure, FailureKind
 from autotune.pipeline.watch import Action, last_action
 from autotune.pipeline.wire import Look
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from autotune import __version__
 from autotune.errors import DeviceError, UsageError
+from autotune.outcome import Failure
 from autotune.pipeline.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
-from autotune.pipeline.outcome import Failure
 from autotune.pipeline.process import LocalRank, load_torch, make_folder, remove_folder, survey
 from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Sign, Start, send
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from autotune.config import Workload
 from autotune.errors import DeviceError
+from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes, step_seconds
-from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.workload.partition import stage_ranks
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import DeviceError
+from autotune.outcome import Failure
 from autotune.pipeline.deaths import death, oom_kills, take_look
-from autotune.pipeline.outcome import Failure
 from autotune.pipeline.wire import Look, Seat
 
 Run = Callable[[Seat, str, Connection], None]

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from autotune.outcome import Failure
 from autotune.pipeline.commands import Command, Cut
 from autotune.pipeline.deaths import silence
-from autotune.pipeline.outcome import Failure
 from autotune.pipeline.process import LocalRank, Run, load_torch, make_folder, remove_folder
 from autotune.pipeline.remote import LOST_S
 from autotune.pipeline.rendezvous import Rendezvous

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Sign, Start, Stop, send
 
 LOST_S = 10.0  # without a sign of life of a worker

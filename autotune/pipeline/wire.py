@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.pipeline.watch import Action
 from autotune.records import Record
 

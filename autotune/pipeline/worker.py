@@ -20,11 +20,11 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from autotune.config import Workload
+from autotune.outcome import Failure, FailureKind
 from autotune.pipeline import commands
 from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.meeting import meeting_point, use_interface
-from autotune.pipeline.outcome import Failure, FailureKind
 from autotune.pipeline.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.recording import Recording
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.config import Objective, ScheduleName, WorkloadFacts
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision, schedule_words
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record, read_record

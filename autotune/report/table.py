@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.pipeline.outcome import Measurement
+from autotune.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words

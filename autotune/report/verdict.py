@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Literal
 
-from autotune.pipeline.outcome import Measurement
+from autotune.outcome import Measurement
 from autotune.report.record import Drift, KneeReport, Neighbour, ParetoPoint, SweetSpot
 from autotune.report.units import show_bytes, show_seconds
 from autotune.search.choose import eligible, fastest, find_knee, pareto_front

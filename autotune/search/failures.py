@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.search.space import show
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.search.failures import common_fault
 from autotune.search.pace import visit_again
 from autotune.search.space import show

@@ -8,7 +8,7 @@ from math import hypot, log
 from statistics import median
 from typing import TYPE_CHECKING
 
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.search.noise import NOTICEABLE
 from autotune.search.space import show
 from autotune.search.visits import STEPS, Visit

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from autotune.config import SamplerName
-from autotune.pipeline.outcome import Measurement
+from autotune.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 from autotune.search.noise import PRIOR_NOISE
 from autotune.search.prospects import Goal

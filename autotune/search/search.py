@@ -14,7 +14,7 @@ from math import hypot, log, sqrt
 from statistics import median
 
 from autotune.config import SamplerName
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision
 from autotune.predict.revise import Estimate, revise
 from autotune.search.choose import pick

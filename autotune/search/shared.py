@@ -37,7 +37,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from autotune.errors import AutotuneError, InputError, UsageError
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
 from autotune.search.space import DIMENSIONS
 from autotune.search.study import Identity, Study

@@ -31,7 +31,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
 from autotune.records import changed
 from autotune.search.prospects import Goal

@@ -3,8 +3,8 @@
 import time
 from statistics import median
 
+from autotune.outcome import Failure, Measurement
 from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import Ranks
 from tests.pipeline.faults import FAULTS, FaultyRank
 from tests.pipeline.test_faults import BAD, GOOD, LIMIT, WORK, P

@@ -14,9 +14,9 @@ from statistics import linear_regression, median, quantiles
 
 from autotune.config import load_config
 from autotune.job import Events, Job, obtain_profile, prepare_job
+from autotune.outcome import Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
-from autotune.pipeline.outcome import Measurement
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
 from autotune.predict.revise import Estimate, revise

@@ -11,9 +11,9 @@ from statistics import median
 from typing import get_args
 
 from autotune.config import ScheduleName, Workload
+from autotune.outcome import Measurement
 from autotune.pipeline.commands import Cut, Prepare, StageTime
 from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.outcome import Measurement
 from autotune.pipeline.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.legality import RULES, why_illegal

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 from autotune.config import SamplerName
-from autotune.pipeline.outcome import Measurement
+from autotune.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 from autotune.search.search import Limits, Search
 from autotune.search.study import Study

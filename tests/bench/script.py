@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import mean, median
 
 from autotune.config import Workload
+from autotune.outcome import Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
-from autotune.pipeline.outcome import Measurement
 from autotune.pipeline.ranks import Ranks
 from autotune.report.export.export import export
 from autotune.report.record import Report, read_report

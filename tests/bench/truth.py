@@ -13,9 +13,9 @@ from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
 from autotune.job import Events, Job, prepare_job
+from autotune.outcome import Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
-from autotune.pipeline.outcome import Measurement
 from autotune.predict.record import Candidate
 from autotune.profile.replay import waits_for
 from autotune.report.record import Report

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from autotune.outcome import Failure
 from autotune.pipeline.deaths import CONTROL_GROUPS, oom_kills
-from autotune.pipeline.outcome import Failure
 from tests.killing import wait_until
 
 LIMIT = 2**30

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from autotune.config import Workload
+from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import Ranks
 from tests.pipeline.faults import FAULTS, FaultyRank
 

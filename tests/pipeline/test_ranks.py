@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autotune.config import Workload
+from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import (
     Build,
     Cut,
@@ -24,7 +25,6 @@ from autotune.pipeline.commands import (
     TimeStage,
 )
 from autotune.pipeline.measure import build, by_stage, describe, growth, measure_candidate
-from autotune.pipeline.outcome import Failure, Measurement
 from autotune.pipeline.ranks import RankFailure, Ranks
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}

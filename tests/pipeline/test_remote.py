@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from autotune.outcome import Failure
 from autotune.pipeline import remote
-from autotune.pipeline.outcome import Failure
 from autotune.pipeline.remote import RemoteRank, by_host
 from autotune.pipeline.wire import ORDER, Answer, Died, Look, Sign, Start, send
 from tests.pipeline.workers import SEAT, hello, pair

@@ -5,8 +5,8 @@ import threading
 import time
 from contextlib import suppress
 
+from autotune.outcome import Failure
 from autotune.pipeline.handshake import as_connection, say_hello
-from autotune.pipeline.outcome import Failure
 from autotune.pipeline.remote import RemoteRank
 from autotune.pipeline.rendezvous import Identity, Rendezvous
 from autotune.pipeline.wire import MET, ORDER, Answer, Died, Hello, Leave, Look, Seat, Sign, Start, send

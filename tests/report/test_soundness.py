@@ -3,7 +3,7 @@
 import pytest
 
 from autotune.config import Workload
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.report.record import candidate_report

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.memory import LOSS_BYTES
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile

@@ -2,7 +2,7 @@
 
 import random
 
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.search.prospects import Goal

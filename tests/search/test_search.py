@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotune.pipeline.outcome import Failure
+from autotune.outcome import Failure
 from autotune.search.prospects import Goal
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autotune.errors import UsageError
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.search.sampler import make_sampler
 from autotune.search.shared import SILENT, SharedStudy
 from autotune.search.visits import UNRELATED, PaceChange, Visit, Visits

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from autotune.errors import InputError
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.search.study import CONSTRAINT, METRIC, Study
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 

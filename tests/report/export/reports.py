@@ -1,6 +1,6 @@
 """A report to export: candidates as predicted from made-up stage times, one of them measured."""
 
-from autotune.pipeline.outcome import Failure, Measurement
+from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.report.record import Report, SearchReport, SweetSpot, candidate_report

@@ -1,4 +1,4 @@
-"""What a real run of a candidate ends as: a Measurement or a Failure. No torch here; reports read these."""
+"""The outcome of a real run of a candidate: a Measurement or a Failure. Below search and report, which both read it."""
 
 from statistics import median
 from typing import Literal
