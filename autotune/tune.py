@@ -197,15 +197,24 @@ def write_profiles(job: Job, profiles: list[Profile]) -> None:
         write_record(job.config.out.parent / f"{name}.json", profile)
 
 
+def leanest(found: Findings) -> str:
+    """What the candidate that takes least of its fullest device takes of it, and how much of that is not torch's."""
+    needs = [prediction.device_memory_bytes or (0,) for prediction in found.predictions]
+    least = min(needs, key=max)
+    rank = least.index(max(least))
+    outside = found.profiles[0].outside_of(rank) if any(least) else 0
+    held = f", {show_bytes(outside)} of them held outside of torch" if outside else ""
+    return f"needs {show_bytes(max(least))}{held} on rank {rank}"
+
+
 def search_and_report(job: Job, found: Findings) -> Report:
     """The second half of ``tune``: from predictions to the report on disk."""
     out = job.config.out
     if all(reason == "does not fit" for reason in found.excluded):
         publish(job, found.report(None, "infeasible", "no candidate fits in memory"))
-        least = min(max(prediction.peak_memory_bytes or (0,)) for prediction in found.predictions)
         raise MemoryLimitError(
-            f"no candidate fits in {show_bytes(job.memory_limit or 0)} per rank: the leanest needs {show_bytes(least)};"
-            f" use more --stages, more --micro-batches or a higher --memory-limit (predictions are in {out})"
+            f"no candidate fits in {show_bytes(job.memory_limit or 0)} per rank: the leanest {leanest(found)}; use more"
+            f" --stages, more --micro-batches or a higher --memory-limit (predictions are in {out})"
         )
     if all(found.excluded):
         raise UsageError("every candidate is excluded; lower --min-micro-batch-size or try fewer --micro-batches")

@@ -187,3 +187,12 @@ def test_what_cannot_be_replayed_is_refused(flags, code, words, tmp_path, monkey
     assert error.exit_code == code
     assert [word for word in words if word not in str(error)] == []
     assert "\n" not in str(error)
+
+
+def test_where_nothing_fits_the_figure_is_the_one_that_was_compared(tmp_path, monkeypatch):
+    """What is held outside of torch counts against the limit, so it stands in the message: of the fullest rank."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recorded.json").write_text(json.dumps(ONE_STAGE_EACH | {"outside_bytes": [0, 3 * 2**30]}))
+    flags = ["--device", "replay", "--profile", "recorded.json", "--memory-limit", "2GiB", "--quiet"]
+    error = CliRunner().invoke(app, ["run", *flags]).exception
+    assert "the leanest needs 3.9 GiB, 3.0 GiB of them held outside of torch on rank 1;" in str(error)

@@ -163,4 +163,7 @@ def before(changes: Bytes) -> Bytes:
 
 def device_bytes(profile: Profile, peaks: Sequence[MemorySplit]) -> tuple[int, ...]:
     """Bytes of each device that will not be free: the allocator's, with fragmentation, and those outside of torch."""
-    return tuple(round(peak.total * profile.reserved_over_allocated) + profile.outside_bytes for peak in peaks)
+    return tuple(
+        round(peak.total * profile.reserved_over_allocated) + profile.outside_of(rank)
+        for rank, peak in enumerate(peaks)
+    )

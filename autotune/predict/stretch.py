@@ -45,9 +45,15 @@ def stretched(profile: Profile, ranks: int, virtual_stages: int, layers: int | N
             "stages": tuple(map(made, templates, counts)),
             "virtual_stages": virtual_stages,
             "links": profile.links if alike and ranks == profile.ranks else (),
+            "outside_bytes": profile.outside_bytes if ranks == profile.ranks else most_outside(profile),
             "workload": profile.workload.model_copy(update=known),
         }
     )
+
+
+def most_outside(profile: Profile) -> int:
+    """Bytes held outside of torch on the fullest measured device: devices that are not here are taken to be like it."""
+    return max(map(profile.outside_of, range(profile.ranks)))
 
 
 def check(profile: Profile) -> None:

@@ -261,7 +261,7 @@ def measure_profile(
         drift=drift_of(rounds, times),
         reserved_over_allocated=FRAGMENTATION if any(answer.reserved_bytes for answer in measurer.primed) else 1.0,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
-        outside_bytes=max((answer.outside_bytes or 0 for answer in measurer.primed), default=0),
+        outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
 

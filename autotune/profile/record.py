@@ -167,8 +167,9 @@ class Profile(Record):
 
     The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``no_room_for``: the smallest micro-batch
     size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
-    more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: of each device, held
-    outside of torch's allocator. ``drift``: relative standard deviation of the same work between moments of profiling.
+    more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: held on a device
+    outside of torch's allocator, one number for all devices or a list with that of each rank (another process may hold
+    memory of one device only). ``drift``: relative standard deviation of the same work between moments of profiling.
 
     torch's runtime takes ``action_overhead_s`` for every action, ``message_overhead_s`` more at either end of a
     message, and ``step_overhead_s`` once. ``calibrations``: the runs that showed these and ``shared``.
@@ -187,7 +188,7 @@ class Profile(Record):
     drift: NonNegativeFloat = 0.0
     no_room_for: PositiveInt | None = None
     reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
-    outside_bytes: NonNegativeInt = 0
+    outside_bytes: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     step_overhead_s: NonNegativeFloat = 0.0
     action_overhead_s: NonNegativeFloat = 0.0
     message_overhead_s: NonNegativeFloat = 0.0
@@ -220,6 +221,10 @@ class Profile(Record):
             return ()
         return tuple(1 + (times - 1) * more / (most - 1) for more in range(most))
 
+    def outside_of(self, rank: int) -> int:
+        """Bytes of the device of ``rank`` that are held outside of torch's allocator."""
+        return self.outside_bytes if isinstance(self.outside_bytes, int) else self.outside_bytes[rank]
+
     def message_size(self, micro_batch_size: int) -> int:
         """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
         rows = self.message_bytes
@@ -240,6 +245,15 @@ class Profile(Record):
             raise ValueError(
                 f"environment.hosts: name the host of each of the {self.ranks} ranks, or none (given:"
                 f" {len(self.environment.hosts)} names)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_rank_has_its_outside_bytes(self) -> Self:
+        if not isinstance(self.outside_bytes, int) and len(self.outside_bytes) != self.ranks:
+            raise ValueError(
+                f"outside_bytes: give one number for all devices, or one for each of the {self.ranks} ranks (given:"
+                f" {len(self.outside_bytes)} numbers)"
             )
         return self
 

@@ -6,6 +6,7 @@ a forward takes those and 30 more, a backward 30, its halves 20 and 5. A message
 """
 
 import pytest
+from pydantic import ValidationError
 
 from autotune.predict.legality import RULES
 from autotune.predict.memory import LOSS_BYTES, device_bytes, peak_memory
@@ -229,3 +230,11 @@ def test_a_device_gives_away_what_the_allocator_takes_and_what_others_hold():
     made = profile(2, reserved_over_allocated=1.25, outside_bytes=500)
     assert device_bytes(made, splits) == tuple(round(1.25 * split.total) + 500 for split in splits)
     assert device_bytes(profile(2), splits) == tuple(split.total for split in splits)
+
+
+def test_what_others_hold_is_charged_to_the_rank_of_that_device_alone():
+    splits = peaks("GPipe", profile(2), 3)
+    made = profile(2, outside_bytes=(500, 70_000))
+    assert device_bytes(made, splits) == (splits[0].total + 500, splits[1].total + 70_000)
+    with pytest.raises(ValidationError, match="one for each of the 2 ranks"):
+        profile(2, outside_bytes=(500,))

@@ -83,6 +83,12 @@ def test_as_many_ranks_and_layers_make_the_profile_itself(v, layers):
         assert stretched(made, made.ranks, v, sum(layers)) == made
 
 
+def test_devices_that_are_not_here_are_taken_to_be_as_full_as_the_fullest():
+    made = profile(outside_bytes=(5, 9, 7, 5))
+    assert stretched(made, 4, 1).outside_bytes == (5, 9, 7, 5)
+    assert stretched(made, 16, 1).outside_bytes == 9
+
+
 def test_the_middle_is_repeated_in_turn_and_the_ends_stay():
     made = profile((10, 11, 12, 13, 9), EMBEDDING, HEAD)
     longer = stretched(made, 9, 1)
