@@ -1,11 +1,17 @@
 """A disk that is really full: one clear line, the right exit code, nothing half-written."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
+from autotune.errors import InputError
 from autotune.report.record import read_report
+from autotune.search.study import Study
+from autotune.search.visits import Visit
+from tests.search.machine import CANDIDATES
 from tests.test_security import FLAGS
 
 KIB = 1024
@@ -14,19 +20,26 @@ KIB = 1024
 @pytest.fixture
 def disk(tmp_path):
     """Makes a file system of so many bytes, where this process may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    places = []
 
     def make(size):
+        place = tmp_path / f"disk{len(places)}"
+        place.mkdir()
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True
         )
         if done.returncode:
             pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+        places.append(place)
         return place
 
     yield make
-    subprocess.run(["umount", place], capture_output=True)
+    for place in places:
+        subprocess.run(["umount", "--lazy", place], capture_output=True)  # a study may still be open there
+
+
+def enlarge(place, size):
+    subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
 
 
 def fill(place):
@@ -50,6 +63,7 @@ def check_refused(done, words):
     assert last.startswith("autotune: cannot ")
     assert "No space left on device" in last or "disk is full" in last, last
     assert words in last
+    assert "remove" not in last
     assert "Traceback" not in done.stderr
 
 
@@ -66,11 +80,48 @@ def test_no_room_for_the_state(disk, tmp_path):
     check_refused(run(tmp_path, "--state-dir", place / "state"), "--state-dir")
 
 
-@pytest.mark.parametrize("size", [112, 128, 144])
+def check_whole(path):
+    """SQLite finds nothing wrong with the file, after it has rolled back what was not finished."""
+    with closing(sqlite3.connect(path)) as study:
+        assert study.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.parametrize("size", [112, 128, 144, 148, 152])
 def test_room_that_ends_while_the_study_grows(disk, tmp_path, size):
     """SQLite needs room for its journal too; wherever it ends, what was measured by then is in the report."""
     place = disk(size * KIB)
     done = run(tmp_path, "--state-dir", place / "state")
     check_refused(done, "--state-dir")
+    check_whole(place / "state" / "study.db")
     if "what was measured is in" in done.stderr:
         assert read_report(tmp_path / "report.json").status == "partial"
+
+
+def grow(study):
+    """Stores visits until the file system takes no more; returns what is said of that, and how many were stored."""
+    for number in range(10_000):
+        try:
+            study.keep_visit(Visit(number, 0, (1.0,) * 50))
+        except Exception as error:
+            return study.trouble(error), number
+    raise AssertionError("it never filled the disk")
+
+
+def test_wherever_the_room_ends_the_study_is_kept_and_the_disk_is_named(disk):
+    """In the tables, in a commit, in the journal or in a visit: Optuna and SQLAlchemy have other words for each."""
+    opened = 0
+    for size in range(8, 240, 12):
+        state, kept = disk(size * KIB) / "state", 0
+        try:
+            study = Study(state, "name", CANDIDATES, fresh=False)
+            said, kept = grow(study)
+            opened += 1
+        except InputError as error:
+            said = str(error)
+        assert said.startswith(f"cannot write the study {state}") and "remove" not in said, (size, said)
+        assert said.endswith("No space left on device; make room there or give another --state-dir"), (size, said)
+        if (state / "study.db").exists():
+            check_whole(state / "study.db")
+        enlarge(state.parent, 8 * 2**20)
+        assert len(Study(state, "name", CANDIDATES, fresh=False).visits().all) == kept
+    assert opened > 5

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
+    "disk",
     "records",
     "outcome",
     "storage_url",

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -37,6 +36,7 @@ from autotune.records import changed
 from autotune.search.prospects import Goal
 from autotune.search.pruner import WorseBeyondDoubtPruner
 from autotune.search.space import DIMENSIONS, Key, Space, key_of, params_of, show
+from autotune.search.trouble import trouble_with
 from autotune.search.visits import PaceChange, Visit, Visits
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class Study:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._open(RDBStorage(f"sqlite:///{path}"), name, candidates, fresh, identity or {})
         except Exception as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"cannot open the study {path}: {first_line}; remove it or give --state-dir") from None
+            raise InputError(trouble_with(path, error, "open")) from None
 
     def _open(
         self, storage: RDBStorage, name: str, candidates: list[Candidate], fresh: bool, identity: Identity
@@ -102,10 +101,7 @@ class Study:
 
     def trouble(self, error: Exception) -> str | None:
         """What is wrong with the storage and what to do, where that is what ``error`` says."""
-        if not isinstance(error, StorageInternalError):
-            return None
-        folder = Path(self.where).parent
-        return f"cannot write the study in {folder}: {error.__cause__ or error}; make room there or give --state-dir"
+        return None if isinstance(error, KeyError) else trouble_with(Path(self.where), error, "write")
 
     def running_elsewhere(self) -> set[int]:
         """The candidates that other controllers are running now."""
