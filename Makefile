@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz pictures test-gpu interop clean
+.PHONY: help setup run test check bench fuzz pictures test-gpu interop dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -47,8 +47,12 @@ test-gpu: $(DEV)  ## only the tests that need a GPU
 interop: $(INTEROP)  ## read what autotune export writes with the launchers' own code
 	$(INTEROP_PYTHON) -m pytest --timeout 300 -rs tests/interop
 
+dist: $(DEV)  ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
 clean:  ## remove .venv, .venv-interop, caches and what runs have written here
-	rm -rf .venv .venv-interop .pytest_cache .mypy_cache .ruff_cache .hypothesis .autotune report.json report.html profile.json
+	rm -rf .venv .venv-interop .pytest_cache .mypy_cache .ruff_cache .hypothesis dist .autotune report.json report.html profile.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and at its exact version, so that nothing else can make pip look for another build of it.

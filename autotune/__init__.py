@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autotune.report.record import Report
 
 __version__ = "0.1.0"
+DISTRIBUTION = "pipeline-autotune"  # what pip calls us; autotune on PyPI is another project
 
 
 def load(path: "str | PathLike[str]") -> "Report":

@@ -31,7 +31,7 @@ def parse(text: str) -> "URL":
     try:
         dialect.import_dbapi()
     except ImportError as error:
-        remedy = ": pip install 'autotune[postgresql]'" if error.name == "psycopg2" else ""
+        remedy = ": pip install 'pipeline-autotune[postgresql]'" if error.name == "psycopg2" else ""
         raise ValueError(f"{url.drivername} needs {error.name}, which is not installed{remedy}") from None
     return url
 

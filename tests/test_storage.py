@@ -233,5 +233,5 @@ def test_a_driver_that_is_missing_is_named():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "needs psycopg2, which is not installed: pip install 'autotune[postgresql]'" in line
+    assert "needs psycopg2, which is not installed: pip install 'pipeline-autotune[postgresql]'" in line
     assert "s3cret" not in line
