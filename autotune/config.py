@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records import Record, explain, read_bytes
+from autotune.settings import SETTINGS
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]
@@ -121,94 +122,55 @@ DEFAULT_SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+def setting(name: str, **rules: Any) -> Any:
+    """Return the field of a key: default and description from the table of settings, and ``rules`` for its value."""
+    row = SETTINGS[name]
+    return Field(default=row.default, description=row.description, **rules)
+
+
 class Config(Record):
     """Everything a user can set, from flags and TOML. Sizes left out are settled by the device (``DEFAULT_SIZES``)."""
 
-    layers: Annotated[PositiveInt, Field(description="transformer blocks in the model")] = 48
-    stages: Annotated[PositiveInt, Field(description="pipeline stages, one device each")] = 4
-    hidden: Annotated[PositiveInt | None, Field(description="width of the model")] = None
-    heads: Annotated[PositiveInt | None, Field(description="attention heads; divides hidden")] = None
-    seq_len: Annotated[PositiveInt | None, Field(description="tokens per sequence")] = None
-    vocab: Annotated[PositiveInt | None, Field(description="tokens in the vocabulary")] = None
-    batch: Annotated[PositiveInt, Field(description="sequences per step and data-parallel replica")] = 64
-    precision: Annotated[Precision | None, Field(description="fp32, or autocast to bf16 or fp16 (CUDA)")] = None
-    optimizer: Annotated[Optimizer, Field(description="what steps after each batch")] = "adamw"
-    norm: Annotated[Norm, Field(description="normalisation in the blocks; batch sees only one micro-batch")] = "layer"
-    micro_batches: Annotated[
-        tuple[PositiveInt, ...] | None,
-        BeforeValidator(split_commas),
-        Field(min_length=1, description="candidate numbers of micro-batches; default: every divisor of the batch"),
-    ] = None
-    micro_batch_size: Annotated[
-        PositiveInt | None, Field(description="fixes the micro-batch size, so that the batch grows with m")
-    ] = None
-    min_micro_batch_size: Annotated[PositiveInt, Field(description="fewest samples that batch statistics may see")] = 8
-    schedule: Annotated[
-        tuple[ScheduleName, ...],
-        BeforeValidator(expand_schedules),
-        Field(min_length=1, description="schedules to try, or all; where m < stages, GPipe stands in for 1F1B"),
-    ] = ("1F1B",)
-    virtual_stages: Annotated[
-        tuple[PositiveInt, ...],
-        BeforeValidator(split_commas),
-        Field(min_length=1, description="stages per rank to try; GPipe and 1F1B always run one"),
-    ] = (2,)
-    profile: Annotated[Path | None, Field(description="recorded profile, for --device replay")] = None
-    device: Annotated[DeviceKind, Field(description="auto falls to the CPU only when there is no GPU at all")] = "auto"
-    memory_limit: Annotated[
-        PositiveInt | None,
-        BeforeValidator(parse_bytes),
-        Field(description="bytes each rank may hold, such as 8GiB; default: what the device has"),
-    ] = None
-    budget: Annotated[
-        float | None, BeforeValidator(parse_seconds), Field(gt=0, description="seconds for trials, such as 120s")
-    ] = None
-    trials: Annotated[PositiveInt | None, Field(description="most candidates to confirm by real runs")] = None
-    exhaustive: Annotated[bool, Field(description="confirm every candidate that fits, prune none")] = False
-    sampler: Annotated[
-        SamplerName, Field(description="who proposes the next candidate: the cost model, or one of Optuna's samplers")
-    ] = "cost-model"
-    objective: Annotated[
-        Objective, Field(description="highest throughput, or lowest peak memory within the tolerance of it")
-    ] = "throughput"
-    tolerance: Annotated[
-        float | None,
-        BeforeValidator(parse_share),
-        Field(gt=0, lt=1, description="throughputs this close are alike; default: 1%, with objective memory 5%"),
-    ] = None
-    explore_limit: Annotated[bool, Field(description="try also what is predicted not to fit in memory")] = False
-    out: Annotated[Path, Field(description="where the report is written")] = Path("report.json")
-    state_dir: Annotated[Path, Field(description="profiles and studies of earlier runs")] = Path(".autotune")
-    storage: Annotated[
-        SecretStr | None,
-        Field(
-            description="database of a study that several controllers share, such as postgresql://user@host/database"
-        ),
-    ] = None
-    heartbeat: Annotated[
-        float,
-        BeforeValidator(parse_seconds),
-        Field(ge=1, description="seconds between signs of life in a shared study; three missing ones count as death"),
-    ] = 10.0
-    fresh: Annotated[bool, Field(description="measure everything again")] = False
-    record_timeline: Annotated[
-        bool, Field(description="record when every action of a few real steps of the pick begins and ends")
-    ] = False
-    rendezvous: Annotated[
-        str | None,
-        Field(description="HOST:PORT of this host where the workers of all ranks come to; default: ranks run here"),
-    ] = None
-    secret_file: Annotated[
-        Path | None, Field(description="file with the secret that workers share; default: AUTOTUNE_SECRET holds it")
-    ] = None
-    run_id: Annotated[
-        str | None,
-        Field(description="torchrun's --rdzv-id; default: the number of the Slurm job, or torchrun's default"),
-    ] = None
-    host_timeout: Annotated[
-        float, BeforeValidator(parse_seconds), Field(gt=0, description="seconds for a host to come, or to come back")
-    ] = 300.0
-    seed: Annotated[int, Field(ge=0, description="seeds weights and data")] = 0
+    layers: PositiveInt = setting("layers")
+    stages: PositiveInt = setting("stages")
+    hidden: PositiveInt | None = setting("hidden")
+    heads: PositiveInt | None = setting("heads")
+    seq_len: PositiveInt | None = setting("seq_len")
+    vocab: PositiveInt | None = setting("vocab")
+    batch: PositiveInt = setting("batch")
+    precision: Precision | None = setting("precision")
+    optimizer: Optimizer = setting("optimizer")
+    norm: Norm = setting("norm")
+    micro_batches: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(split_commas)] = setting(
+        "micro_batches", min_length=1
+    )
+    micro_batch_size: PositiveInt | None = setting("micro_batch_size")
+    min_micro_batch_size: PositiveInt = setting("min_micro_batch_size")
+    schedule: Annotated[tuple[ScheduleName, ...], BeforeValidator(expand_schedules)] = setting("schedule", min_length=1)
+    virtual_stages: Annotated[tuple[PositiveInt, ...], BeforeValidator(split_commas)] = setting(
+        "virtual_stages", min_length=1
+    )
+    profile: Path | None = setting("profile")
+    device: DeviceKind = setting("device")
+    memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_bytes)] = setting("memory_limit")
+    budget: Annotated[float | None, BeforeValidator(parse_seconds)] = setting("budget", gt=0)
+    trials: PositiveInt | None = setting("trials")
+    exhaustive: bool = setting("exhaustive")
+    sampler: SamplerName = setting("sampler")
+    objective: Objective = setting("objective")
+    tolerance: Annotated[float | None, BeforeValidator(parse_share)] = setting("tolerance", gt=0, lt=1)
+    explore_limit: bool = setting("explore_limit")
+    out: Path = setting("out")
+    state_dir: Path = setting("state_dir")
+    storage: SecretStr | None = setting("storage")
+    heartbeat: Annotated[float, BeforeValidator(parse_seconds)] = setting("heartbeat", ge=1)
+    fresh: bool = setting("fresh")
+    record_timeline: bool = setting("record_timeline")
+    rendezvous: str | None = setting("rendezvous")
+    secret_file: Path | None = setting("secret_file")
+    run_id: str | None = setting("run_id")
+    host_timeout: Annotated[float, BeforeValidator(parse_seconds)] = setting("host_timeout", gt=0)
+    seed: int = setting("seed", ge=0)
 
     @model_validator(mode="after")
     def _storage_is_a_database(self) -> Self:

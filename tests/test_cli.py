@@ -35,6 +35,7 @@ def lines(text):
         ["ramp"],
         ["scale"],
         ["worker"],
+        ["timeline"],
         ["schema"],
         ["doctor"],
     ],
@@ -178,3 +179,22 @@ def test_help_costs_no_more_than_twice_an_empty_typer_app(tmp_path):
             seconds.append(time.perf_counter() - start)
         ratios.append(seconds[1] / seconds[0])
     assert median(ratios) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--nonsense"], ["no such option: --nonsense", "autotune run --help"]),
+        (["run", "--layers", "many"], ["'--layers'", "autotune run --help"]),
+        (["run", "--layers"], ["--layers", "requires an argument", "autotune --help"]),
+        (["show"], ["missing argument", "REPORT", "autotune show --help"]),
+        (["nonsense"], ["no such command 'nonsense'", "autotune --help"]),
+        (["schema", "nonsense"], ["'nonsense'", "config, profile, report or scale"]),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments, words, tmp_path):
+    done = autotune(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = lines(done.stderr)
+    assert line.startswith("autotune: ")
+    assert [word for word in words if word not in line] == []

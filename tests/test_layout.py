@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
     "disk",
+    "settings",
     "records",
     "outcome",
     "storage_url",
@@ -26,8 +27,6 @@ LAYERS = [
     "findings",
     "tune",
     "forecast",
-    "flags",
-    "reading",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}

@@ -1,0 +1,60 @@
+"""The commands that start ranks: run, profile and worker. The heavy parts are imported inside them."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from autotune.cli.output import console, print_json
+
+
+def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **settings: Any) -> None:
+    """Profile, predict, confirm by real runs; print the table, write report.json, report.html and profile.json."""
+    from autotune.config import load_config
+    from autotune.pipeline.process import load_torch
+
+    settled = load_config(config, settings)
+    if settled.rendezvous is None:
+        load_torch()  # takes longest by far: on a core of its own, while ours loads the rest
+    from autotune.report.progress import Progress
+
+    with Progress(console(stderr=True), quiet) as shown:
+        from autotune.forecast import forecast
+        from autotune.job import Events
+        from autotune.report.cost import forecast_lines
+        from autotune.report.table import print_report
+        from autotune.storage_url import without_credentials
+        from autotune.tune import tune
+
+        events = Events(shown.header, shown.warn, shown.progress, known=shown.known)
+        if dry_run:
+            cost = forecast(settled, events)
+        else:
+            report = tune(settled, events, shlex.join(without_credentials(["autotune", *sys.argv[1:]])))
+    if dry_run:
+        print_json(cost) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(cost))
+        return
+    print_json(report) if json_output else print_report(report, console())
+
+
+def profile(config: Path | None, json_output: bool, quiet: bool, **settings: Any) -> None:
+    """Only measure the stages and links; write profile.json."""
+    from autotune.config import load_config
+    from autotune.job import Events
+    from autotune.report.progress import Progress
+    from autotune.tune import profile_only
+
+    settled = load_config(config, settings)
+    with Progress(console(stderr=True), quiet) as shown:
+        measured = profile_only(settled, Events(shown.header, shown.warn, shown.progress))
+    if json_output:
+        print_json(measured)
+    else:
+        sys.stdout.write(f"{settled.out}: {len(measured.stages)} stages; autotune predict {settled.out} reads it\n")
+
+
+def worker(**settings: Any) -> None:
+    """Keep one rank of a pipeline over several hosts, for the autotune run at the rendezvous."""
+    from autotune.hosts import work
+
+    work(settings, lambda line: print(f"autotune: {line}", file=sys.stderr, flush=True))

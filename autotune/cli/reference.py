@@ -1,0 +1,33 @@
+"""The commands that tell about autotune and the machine: doctor and schema."""
+
+from typing import Any
+
+from autotune.cli.output import console, print_json
+
+
+def doctor(json_output: bool) -> None:
+    """Say what is here: devices, torch, memory, and what would keep a run from working."""
+    from autotune.report.doctor import examine, print_findings
+
+    findings = examine()
+    print_json(findings.model_dump()) if json_output else print_findings(findings, console())
+
+
+def schema(record: str) -> None:
+    """Print the JSON Schema of a config, profile or report, or of what autotune scale --json prints."""
+    print_json(schema_of(record))
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of the record of that name; raise UsageError where there is none."""
+    from autotune.config import Config
+    from autotune.errors import UsageError
+    from autotune.predict.scale import ScalePlan
+    from autotune.profile.record import Profile
+    from autotune.records import Record
+    from autotune.report.record import Report
+
+    records: dict[str, type[Record]] = {"config": Config, "profile": Profile, "report": Report, "scale": ScalePlan}
+    if name not in records:
+        raise UsageError(f"there is no schema of {name!r}; use config, profile, report or scale")
+    return records[name].model_json_schema(by_alias=True, mode="validation" if name == "config" else "serialization")

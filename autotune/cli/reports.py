@@ -1,0 +1,86 @@
+"""The commands that read the report of a run: show, export and check."""
+
+import sys
+from pathlib import Path
+
+from autotune.cli.output import console, print_json
+
+
+def show(path: Path, explain: int | None, html: Path | None, json_output: bool) -> None:
+    """Print the table of a report again, throughput and memory as bars, and why the winner won."""
+    from autotune.report.bars import print_bars
+    from autotune.report.record import read_report
+    from autotune.report.table import print_report
+
+    report = read_report(path)
+    if html is not None:
+        from autotune.records import write_text
+        from autotune.report.page.page import page
+
+        write_text(html, page(report))
+    if explain is not None:
+        from autotune.report.explain import explain as why_not
+
+        sys.stdout.writelines(f"{line}\n" for line in why_not(report, explain))
+    elif json_output:
+        print_json(report)
+    else:
+        print_report(report, console())
+        print_bars(report, console())
+
+
+def export(
+    path: Path,
+    to: str,
+    data_parallel: int,
+    target_version: str | None,
+    candidate: int | None,
+    merge: Path | None,
+    out: Path | None,
+    verify_environment: bool,
+    quiet: bool,
+) -> None:
+    """Print the launcher's own flags or config file for the sweet spot of a report."""
+    from autotune.records import write_text
+    from autotune.report.export.export import export as settings_for
+    from autotune.report.fingerprint import verify_environment as verify
+    from autotune.report.record import read_report
+
+    report = read_report(path)
+    if verify_environment:
+        verify(report)
+    made = settings_for(
+        report, to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge
+    )
+    write_text(out, made.text) if out else sys.stdout.write(made.text)
+    if not quiet:
+        sys.stderr.writelines(f"autotune: {note}\n" for note in made.notes)
+
+
+def check(
+    paths: list[Path],
+    baseline: list[Path],
+    max_regression: str,
+    verify_environment: bool,
+    markdown_file: Path | None,
+    junit_file: Path | None,
+    json_output: bool,
+) -> None:
+    """Compare a report with a baseline; exit 6 where something has become worse."""
+    from autotune.records import write_text
+    from autotune.report.check.judge import check as compare
+    from autotune.report.check.judge import parse_regression
+    from autotune.report.check.show import junit, markdown, print_check, say_regression
+    from autotune.report.fingerprint import verify_environment as verify
+    from autotune.report.record import read_report
+
+    allowed = parse_regression(max_regression)
+    new = [read_report(path) for path in paths]
+    if verify_environment:
+        verify(*new)
+    found = compare(new, [read_report(path) for path in baseline], allowed)
+    for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
+        if path is not None:
+            write_text(path, text)
+    print_json(found) if json_output else print_check(found, console())
+    say_regression(found)
