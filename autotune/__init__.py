@@ -23,6 +23,6 @@ def load(path: "str | PathLike[str]") -> "Report":
     file; ``sweet_spot`` is None where a run found none."""
     from pathlib import Path
 
-    from autotune.report.record import read_report
+    from autotune.report.load import read_report
 
     return read_report(Path(path))

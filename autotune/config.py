@@ -17,13 +17,13 @@ from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records import Record, explain, read_bytes
 from autotune.settings import SETTINGS
+from autotune.verdict import Objective
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]
 Norm = Literal["layer", "batch"]
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
 SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
-Objective = Literal["throughput", "memory"]
 ScheduleName = Literal[
     "GPipe", "1F1B", "LoopedBFS", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"
 ]

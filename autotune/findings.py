@@ -1,21 +1,23 @@
 """What a run has found out so far, as a Report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from autotune import __version__
+from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
 from autotune.job import Job
 from autotune.predict.record import Prediction
 from autotune.profile.record import Profile
 from autotune.report.fingerprint import fingerprint
-from autotune.report.record import CandidateReport, Report, SearchReport, candidate_report
+from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
+from autotune.report.record import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
 from autotune.report.soundness import checked
-from autotune.report.verdict import drift, pace, pareto_points, sweet_spot
-from autotune.search.choose import why_not
 from autotune.search.prospects import TIE, Goal
 from autotune.search.rehearsal import exhaustive_seconds
 from autotune.search.search import Search
+from autotune.verdict import Estimate, Stop, StopReason
 
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
@@ -50,11 +52,10 @@ class Findings:
     predictions: list[Prediction]
     excluded: list[str | None]
 
-    def report(self, search: Search | None, status: str, stopped_because: str = "") -> Report:
-        """The report as things stand."""
-        winner = search.pick() if search else None
-        spot = sweet_spot(search, winner, self.job.memory_limit) if search and winner is not None else None
-        rows = [self._candidate(index, search, winner) for index in range(len(self.predictions))]
+    def report(self, search: Search | None, status: str, stop: Stop | None = None) -> Report:
+        """The report as things stand. ``stop``: what ended the search, where that was not the search itself."""
+        found = verdict(search, stop) if search else None
+        rows = self._candidates(search, found.pick if found else None)
         candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,13 +71,14 @@ class Findings:
             virtual_profiles=tuple(self.profiles[1:]),
             profile_from_earlier_run=self.is_earlier_profile,
             candidates=candidates,
-            sweet_spot=spot,
+            sweet_spot=recommend(candidates, found, self.job.memory_limit) if found else None,
             soundness=soundness,
-            search=self._search(search, stopped_because),
+            search=self._search(search, found.stop if found else stop, pareto_front(candidates)),
         )
 
-    def _search(self, search: Search | None, stopped_because: str) -> SearchReport:
+    def _search(self, search: Search | None, stop: Stop | None, front: tuple[ParetoPoint, ...]) -> SearchReport:
         config = self.job.config
+        stop = stop or Stop(reason=StopReason.RUNNING)
         goal = goal_of(config)
         if search is None:
             return SearchReport(
@@ -85,7 +87,8 @@ class Findings:
                 real_steps=0,
                 profiling_s=self.job.profiling_s,
                 wall_s=0.0,
-                stopped_because=stopped_because or "still running",
+                stopped_because=stop_text(stop),
+                stop=stop,
                 objective=goal.objective,
                 tolerance=goal.tolerance,
             )
@@ -100,13 +103,12 @@ class Findings:
             device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
             exhaustive_device_s=self._exhaustive_s(search) * self.job.ranks.ranks,
             wall_s=search.elapsed_s,
-            stopped_because=stopped_because or search.stopped_because or "still running",
+            stopped_because=stop_text(stop),
+            stop=stop,
             objective=goal.objective,
             tolerance=goal.tolerance,
-            confidence=search.confidence() if search.pick() is not None else None,
-            final=search.final or None,
             drift=drift(search),
-            pareto_front=pareto_points(search),
+            pareto_front=front,
         )
 
     def _exhaustive_s(self, search: Search) -> float:
@@ -116,18 +118,24 @@ class Findings:
         steps |= {index: known[index].step_time_s for index in search.allowed if index in known}
         return self.job.profiling_s + exhaustive_seconds(list(steps.values()))
 
-    def _candidate(self, index: int, search: Search | None, winner: int | None) -> CandidateReport:
+    def _candidates(self, search: Search | None, pick: int | None) -> list[CandidateReport]:
+        """One row for each candidate; ``pick``: the one that the others are compared with."""
+        limit = self.job.memory_limit
+        known = estimates(search) if search else {}
+        rows = [under_limit(self._candidate(index, search, known), limit) for index in range(len(self.predictions))]
+        if pick is None:
+            return rows
+        winner = rows[pick]
+        return [row.model_copy(update={"loses_to": loses_to(row, winner)}) for row in rows]
+
+    def _candidate(self, index: int, search: Search | None, known: Mapping[int, Estimate]) -> CandidateReport:
         outcome = search.outcomes.get(index) if search else None
         excluded = self.excluded[index] or (search.ruled_out.get(index) if search else None)
         row = candidate_report(self.job.candidates[index], self.predictions[index], outcome, excluded)
         if search is None:
             return row
-        found = {"last_prediction": search.revisions.get(index), "pace": pace(search, index, row.measurement)}
-        row = row.model_copy(update=found)
-        if winner is None or index == winner or row.measurement is None:
-            return row
-        loses_to = why_not(index, winner, self.predictions, self.job.candidates)
-        return row.model_copy(update={"loses_to": loses_to})
+        last, usual = search.revisions.get(index), pace(search, index, row.measurement)
+        return row.model_copy(update={"last_prediction": last, "estimate": known.get(index), "pace": usual})
 
 
 def goal_of(config: Config) -> Goal:

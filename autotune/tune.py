@@ -10,6 +10,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from autotune.conclude import drift, so_far
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.findings import Findings, exclusions, goal_of
@@ -28,13 +29,13 @@ from autotune.records import remove_leftovers, write_record, write_text
 from autotune.report.record import RecordedStep, Report
 from autotune.report.recorded import recorded_step
 from autotune.report.units import show_bytes
-from autotune.report.verdict import drift, so_far
 from autotune.search.lock import locked
 from autotune.search.sampler import check_sampler
 from autotune.search.search import Limits, Search
 from autotune.search.shared import SharedStudy, check_storage
 from autotune.search.space import show
 from autotune.search.study import Study, load_storage
+from autotune.verdict import Stop, StopReason
 
 UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviation of passes, ratio of pipelined steps
 RECORDED_STEPS = 3
@@ -211,7 +212,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
     """The second half of ``tune``: from predictions to the report on disk."""
     out = job.config.out
     if all(reason == "does not fit" for reason in found.excluded):
-        publish(job, found.report(None, "infeasible", "no candidate fits in memory"))
+        publish(job, found.report(None, "infeasible", Stop(reason=StopReason.INFEASIBLE)))
         raise MemoryLimitError(
             f"no candidate fits in {show_bytes(job.memory_limit or 0)} per rank: the leanest {leanest(found)}; use more"
             f" --stages, more --micro-batches or a higher --memory-limit (predictions are in {out})"
@@ -249,16 +250,16 @@ def run_search(found: Findings, search: Search) -> RecordedStep | None:
         search.run()
         return record_pick(found, search)
     except DeviceError as error:
-        publish(job, found.report(search, "partial", str(error)))
+        publish(job, found.report(search, "partial", Stop(reason=StopReason.DEVICES, message=str(error))))
         raise DeviceError(f"{error} (what was measured is in {out})") from None
     except (StorageInternalError, SQLAlchemyError, KeyError) as error:
         trouble = search.study.trouble(error)
         if trouble is None:
             raise
-        publish(job, found.report(search, "partial", "the study could not be written"))
+        publish(job, found.report(search, "partial", Stop(reason=StopReason.STORAGE)))
         raise InputError(f"{trouble} (what was measured is in {out})") from None
     except KeyboardInterrupt:
-        publish(job, found.report(search, "partial", "interrupted by the user"))
+        publish(job, found.report(search, "partial", Stop(reason=StopReason.INTERRUPTED)))
         raise Interrupted(f"interrupted; what was measured is in {out}, and the next run goes on from there") from None
     finally:
         search.study.close()

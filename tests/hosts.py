@@ -21,7 +21,7 @@ from pathlib import Path
 from autotune.config import WorkloadFacts
 from autotune.pipeline.commands import StageTime
 from autotune.profile.record import MessageSize, Profile, StageProfile
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 SECRET = "a secret of these tests only"
 HOSTS, ADDRESSES = ("alpha", "beta"), ("10.77.0.1", "10.77.0.2")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import optuna
 
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 FLAGS = ["--layers", "4", "--stages", "2", "--hidden", "16", "--heads", "2", "--seq-len", "8", "--vocab", "32"]
 FLAGS += ["--batch", "12", "--schedule", "all", "--device", "cpu", "--exhaustive", "--quiet"]

@@ -9,7 +9,7 @@ import pytest
 from autotune.config import load_config
 from autotune.forecast import forecast
 from autotune.job import Events
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 FLAGS = ("--layers", "4", "--stages", "2", "--hidden", "32", "--heads", "4", "--seq-len", "16", "--vocab", "64")
 SMALL = (*FLAGS, "--batch", "8", "--device", "cpu")

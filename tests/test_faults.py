@@ -10,7 +10,7 @@ from autotune.job import Events, prepare_job
 from autotune.outcome import Failure
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from autotune.tune import profile_and_search
 from tests.pipeline.faults import FAULTS, FaultyRank
 from tests.pipeline.test_faults import EXPECTED, LIMIT, P

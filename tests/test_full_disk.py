@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from autotune.errors import InputError
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from autotune.search.study import Study
 from autotune.search.visits import Visit
 from tests.search.machine import CANDIDATES

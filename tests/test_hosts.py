@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autotune.records import write_record
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, tuned, waiting_profile, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, HOSTS, SECRET, TwoHosts, why_not
 from tests.killing import wait_until
 

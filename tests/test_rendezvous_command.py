@@ -11,7 +11,7 @@ import pytest
 
 from autotune.errors import DeviceError
 from autotune.hosts import common_environment
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 SECRET = "a secret of these tests only"
 SMALL = ["--layers", "4", "--stages", "2", "--hidden", "16", "--heads", "2", "--seq-len", "8", "--vocab", "32"]

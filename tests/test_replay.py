@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from autotune.cli import app
 from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 BATCH = 4
 A100 = {"device": "cuda", "devices": ["NVIDIA A100"] * 2, "memory_bytes": 80 * 10**9, "hostname": "cluster-7"}

@@ -15,7 +15,7 @@ from rich.console import Console
 from autotune.config import load_config
 from autotune.job import Events, prepare_job
 from autotune.pipeline.ranks import Ranks
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from autotune.report.soundness import GROWTH_BYTES
 from autotune.report.table import print_report
 from autotune.tune import profile_and_search

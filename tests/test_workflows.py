@@ -12,7 +12,7 @@ from typer.main import get_command
 from autotune.cli import app
 from autotune.report.check.figures import QUANTITIES
 from autotune.report.check.judge import check
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -9,7 +9,7 @@ from autotune.cli.output import console, print_json
 def show(path: Path, explain: int | None, html: Path | None, json_output: bool) -> None:
     """Print the table of a report again, throughput and memory as bars, and why the winner won."""
     from autotune.report.bars import print_bars
-    from autotune.report.record import read_report
+    from autotune.report.load import read_report
     from autotune.report.table import print_report
 
     report = read_report(path)
@@ -44,7 +44,7 @@ def export(
     from autotune.records import write_text
     from autotune.report.export.export import export as settings_for
     from autotune.report.fingerprint import verify_environment as verify
-    from autotune.report.record import read_report
+    from autotune.report.load import read_report
 
     report = read_report(path)
     if verify_environment:
@@ -72,7 +72,7 @@ def check(
     from autotune.report.check.judge import parse_regression
     from autotune.report.check.show import junit, markdown, print_check, say_regression
     from autotune.report.fingerprint import verify_environment as verify
-    from autotune.report.record import read_report
+    from autotune.report.load import read_report
 
     allowed = parse_regression(max_regression)
     new = [read_report(path) for path in paths]

@@ -14,7 +14,7 @@ def print_bars(report: Report, console: Console) -> None:
     rows = under_one_schedule(report)
     width = max(SHORTEST, min(LONGEST, (console.width - ROOM) // 2))
     cell = "█" if (console.encoding or "").lower().startswith("utf") else "#"
-    rates = [row.best_known_rate for row in rows]
+    rates = [row.rate for row in rows]
     peaks = [row.peak or 0 for row in rows]
     winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)

@@ -28,7 +28,7 @@ def against(row: CandidateReport, winner: CandidateReport) -> list[str]:
     if row == winner:
         return [f"{name(row)} is the sweet spot."]
     lines = [f"{name(row)}: {fate(row)}."]
-    gap = row.best_known_rate / winner.best_known_rate - 1
+    gap = row.rate / winner.rate - 1
     source = "measured" if row.measurement and winner.measurement else "predicted"
     lines.append(
         f"  It makes {abs(gap):.1%} {'more' if gap > 0 else 'less'} throughput than {name(winner)} ({source})."
@@ -66,10 +66,10 @@ def fate(row: CandidateReport) -> str:
     if row.failure:
         return f"it failed: {row.failure.message}"
     if row.measurement:
-        return f"{row.best_known_rate:.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
+        return f"{row.rate:.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
     if row.excluded:
-        return f"not tried, for {row.excluded}; {row.best_known_rate:.1f} sequences/s predicted"
-    return f"not tried, for it could not win any more; {row.best_known_rate:.1f} sequences/s predicted"
+        return f"not tried, for {row.excluded}; {row.rate:.1f} sequences/s predicted"
+    return f"not tried, for it could not win any more; {row.rate:.1f} sequences/s predicted"
 
 
 def name(row: CandidateReport) -> str:

@@ -1,16 +1,16 @@
 """report.json: the record that launchers and CI jobs read."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import Objective, ScheduleName, WorkloadFacts
+from autotune.config import ScheduleName, WorkloadFacts
 from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision, schedule_words
 from autotune.profile.record import Environment, Profile
-from autotune.records import SCHEMA_VERSION, Record, read_record
+from autotune.records import SCHEMA_VERSION, Record
+from autotune.verdict import Estimate, Objective, Stop
 
 
 class RelativeError(Record):
@@ -29,12 +29,17 @@ class Agreement(Record):
     gradient_norm: float
 
 
+Source = Literal["measured", "predicted"]
+
+
 class CandidateReport(Record):
     """One candidate: what was predicted, what was measured or went wrong, or why it was not tried.
 
-    ``prediction`` was made before any trial, ``last_prediction`` with what trials before its own had taught. ``pace``:
-    how many times longer than usual steps took on this machine while it was measured. ``doubts``: in a few words, why
-    it should not be used although it ran.
+    ``prediction`` was made before any trial, ``last_prediction`` with what trials before its own had taught;
+    ``estimate`` is what is believed now, and ``rate`` what every part of a report states. ``pace``: how many times
+    longer than usual steps took on this machine while it was measured. ``over_limit_bytes``: what the fullest rank
+    needs beyond the memory limit in force, measured or else predicted; None where it fits, or is not known. ``doubts``:
+    in a few words, why it should not be used although it ran.
     """
 
     micro_batches: PositiveInt
@@ -45,12 +50,14 @@ class CandidateReport(Record):
     prediction: Prediction
     last_prediction: Revision | None = None
     measurement: Measurement | None = None
+    estimate: Estimate | None = None
     pace: PositiveFloat | None = None
     failure: Failure | None = None
     relative_error: RelativeError | None = None
     agreement: Agreement | None = None
     doubts: tuple[str, ...] = ()
     excluded: str | None = None
+    over_limit_bytes: PositiveInt | None = None
     loses_to: str | None = None
 
     @property
@@ -69,18 +76,27 @@ class CandidateReport(Record):
         return self.micro_batches * self.micro_batch_size - self.padding
 
     @property
-    def best_known_rate(self) -> float:
-        """Sequences per second: measured, or the last prediction."""
-        return (self.measurement or self.last_prediction or self.prediction).throughput_seq_s
+    def rate(self) -> float:
+        """The estimated sequences per second. Reports of older versions have no estimate: there the median of the
+        measured steps, or the last prediction, stands for it."""
+        return (self.estimate or self.measurement or self.last_prediction or self.prediction).throughput_seq_s
+
+    @property
+    def source(self) -> Source:
+        """The origin of the rate: real steps of this candidate, or prediction alone."""
+        return "measured" if self.measurement else "predicted"
+
+    @property
+    def may_win(self) -> bool:
+        """True where nothing rules the candidate out under the limits in force."""
+        is_out = self.failure is not None or self.excluded is not None or self.over_limit_bytes is not None
+        return not is_out and (self.measurement is not None or self.prediction.fits is not False)
 
     @property
     def peak(self) -> int | None:
         """Bytes of the fullest rank: measured, or predicted; None where neither is known."""
         peaks = (self.measurement.peak_memory_bytes if self.measurement else None) or self.prediction.peak_memory_bytes
         return max(peaks) if peaks else None
-
-
-Source = Literal["measured", "predicted"]
 
 
 class Neighbour(Record):
@@ -110,12 +126,17 @@ class ParetoPoint(Record):
 
 
 class SweetSpot(Record):
-    """The recommendation. ``candidate`` is an index into ``candidates``; ``speedup_over_naive`` is against m = 1.
+    """The recommendation. ``candidate``, ``undecided_with`` and ``baseline`` are indices into ``candidates``.
 
-    ``ties`` says in words who is as fast, and what the choice saves.
+    ``certainty``: the probability that it is the right choice; ``undecided_with``: those that might be it instead,
+    where the certainty is low. ``speedup_over_naive`` is against ``baseline``: m = 1 or, where that does not fit or did
+    not run, the smallest m that did. ``ties`` says in words who is as fast, and what the choice saves.
     """
 
     candidate: NonNegativeInt
+    certainty: NonNegativeFloat | None = None
+    undecided_with: tuple[NonNegativeInt, ...] = ()
+    baseline: NonNegativeInt | None = None
     micro_batches: PositiveInt
     micro_batch_size: PositiveInt
     schedule: ScheduleName
@@ -124,7 +145,7 @@ class SweetSpot(Record):
     speedup_over_naive: float | None
     memory_headroom_bytes: tuple[int, ...] | None
     reason: str
-    confirmed: bool
+    confirmed: bool = True
     knee: KneeReport | None = None
     ties: tuple[str, ...] = ()
 
@@ -191,9 +212,10 @@ class SearchReport(Record):
     in real steps; ``device_s`` is both together, times the ranks, and ``exhaustive_device_s`` what it would have been
     with every candidate confirmed.
 
-    ``confidence``: the probability that the sweet spot's throughput is within ``tolerance`` of the best of all
-    candidates. ``final``: how the final ended. ``pareto_front``: the leanest first. ``controller``: whose report this
-    is, where several controllers share the study; ``earlier_trials`` are then those of the others.
+    ``stop``: why it ended, which ``stopped_because`` says in words. ``confidence`` and ``final`` are of older versions:
+    the certainty of the sweet spot, and how turns between close candidates ended. ``pareto_front``: the leanest first.
+    ``controller``: whose report this is, where several controllers share the study; ``earlier_trials`` are then those
+    of the others.
     """
 
     sampler: str
@@ -207,6 +229,7 @@ class SearchReport(Record):
     exhaustive_device_s: NonNegativeFloat | None = None
     wall_s: float
     stopped_because: str
+    stop: Stop | None = None
     objective: Objective = "throughput"
     tolerance: PositiveFloat | None = None
     confidence: NonNegativeFloat | None = None
@@ -241,11 +264,6 @@ class Report(Record):
     soundness: Soundness | None = None
     recorded_step: RecordedStep | None = None
     search: SearchReport
-
-
-def read_report(path: Path) -> Report:
-    """Reads a report; raises InputError with path and field."""
-    return read_record(path, Report, "autotune.report")
 
 
 def relative_error(prediction: Prediction, measurement: Measurement) -> RelativeError:

@@ -15,7 +15,8 @@ from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.profile.record import Profile, read_profile
 from autotune.records import read_json
-from autotune.report.record import CandidateReport, Report, read_report
+from autotune.report.load import read_report
+from autotune.report.record import CandidateReport, Report
 
 DEFAULT_BATCH = 64
 

@@ -14,3 +14,18 @@ def show_seconds(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
+
+
+def show_share(share: float, digits: int = 1) -> str:
+    """``15.4%``."""
+    return f"{share:.{digits}%}"
+
+
+def show_certainty(chance: float) -> str:
+    """Return ``98%``; never more than ``>99%`` nor less than ``<1%``, because no probability here is known better."""
+    return ">99%" if chance > 0.99 else "<1%" if chance < 0.01 else f"{chance:.0%}"
+
+
+def show_speed(times_longer: float) -> str:
+    """Return ``1.39x slower`` or ``1.39x faster`` of steps that took ``times_longer`` times as long."""
+    return f"{times_longer:.2f}x slower" if times_longer >= 1 else f"{1 / times_longer:.2f}x faster"

@@ -13,7 +13,8 @@ from autotune.pipeline.commands import StageTime
 from autotune.profile.record import Profile, StageProfile
 from autotune.records import write_record
 from autotune.report.check.judge import SURE, check
-from autotune.report.record import Report, read_report
+from autotune.report.load import read_report
+from autotune.report.record import Report
 
 REPEATS = 20
 SLOWER = 1.05

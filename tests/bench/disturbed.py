@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from tests.bench.truth import find_truth
 
 WORKLOAD = "4 ranks"
@@ -66,7 +66,7 @@ def main() -> None:
             said = [text for text in report.warnings if "drifted" in text or "another pace" in text]
             print(
                 f"busy in the {when:6} third: pick m = {spot.micro_batches}, regret {truth.regret(spot.candidate):.2%}"
-                f" (goal 3 %), sure {report.search.confidence:.0%}; pace changed by {drift.ratio:.2f}, profile"
+                f" (goal 3 %), sure {spot.certainty or 0:.0%}; pace changed by {drift.ratio:.2f}, profile"
                 f" {report.profile.drift:.1%}; the report says: {'; '.join(said) or 'NOTHING'}",
                 flush=True,
             )

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 
 RUNS = 3
 

@@ -17,7 +17,8 @@ from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
 from autotune.pipeline.ranks import Ranks
 from autotune.report.export.export import export
-from autotune.report.record import Report, read_report
+from autotune.report.load import read_report
+from autotune.report.record import Report
 
 ROUNDS, STEPS = 5, 6
 WORKLOAD = ["--layers", "12", "--hidden", "96", "--seq-len", "64", "--vocab", "512", "--device", "cpu", "--quiet"]

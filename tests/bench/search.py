@@ -36,7 +36,7 @@ def line(name: str, truth: Truth) -> Row:
     print(
         f"{name:19}{'replay' if is_replayed(name) else 'real':7}{len(truth.visits):3} candidates"
         f"  best {show(truth.candidates[truth.best()])}  pick {show(truth.candidates[spot.candidate])}"
-        f"  regret {regret:6.2%} (own {own:5.2%})  sure {search.confidence or 0:4.0%}"
+        f"  regret {regret:6.2%} (own {own:5.2%})  sure {spot.certainty or 0:4.0%}"
         f"  steps {search.real_steps:3} = {steps:4.0%}{time}",
         flush=True,
     )

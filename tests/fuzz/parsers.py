@@ -13,7 +13,7 @@ from autotune.errors import InputError
 from autotune.predict.custom import read_schedule
 from autotune.predict.network import read_network
 from autotune.profile.record import read_profile
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from tests.report.export.reports import make_report
 
 ROOT = Path(__file__).parents[2]

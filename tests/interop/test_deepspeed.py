@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autotune.report.export.export import export
-from autotune.report.record import read_report
+from autotune.report.load import read_report
 from tests.report.export.reports import make_report
 
 pytestmark = [

@@ -162,11 +162,7 @@ def history(rows: Sequence[CandidateReport]) -> Any:
 
 def pareto(report: Report) -> Any | None:
     """Throughput against peak memory, and those that no other beats in both; None where memory is not known."""
-    rows = [
-        (row.peak / 2**30, row.best_known_rate, row.name, bool(row.measurement))
-        for row in report.candidates
-        if row.peak
-    ]
+    rows = [(row.peak / 2**30, row.rate, row.name, bool(row.measurement)) for row in report.candidates if row.peak]
     if not rows:
         return None
     plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")

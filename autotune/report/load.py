@@ -1,0 +1,46 @@
+"""Reading report.json, reports of older versions too."""
+
+from pathlib import Path
+
+from autotune.records import read_record
+from autotune.report.recommend import loses_to, pareto_front, recommend, under_limit
+from autotune.report.record import Report
+from autotune.verdict import Stop, StopReason, Verdict
+
+USUAL_TOLERANCE = 0.01
+
+
+def read_report(path: Path) -> Report:
+    """Read a report; raise InputError with path and field."""
+    return restated(read_record(path, Report, "autotune.report"))
+
+
+def restated(report: Report) -> Report:
+    """Return a report of an older version with its sweet spot, knee, ties and front made again from its table.
+
+    Those versions held no estimates, and made the table from other figures than the rest. The pick stays. Its certainty
+    stands as that version stated it, unless the table has a candidate that is faster by more than the tolerance.
+    """
+    spot = report.sweet_spot
+    if spot is None or any(row.estimate for row in report.candidates):
+        return report
+    tolerance = report.search.tolerance or USUAL_TOLERANCE
+    rows = [under_limit(row, report.memory_limit_bytes) for row in report.candidates]
+    mine = rows[spot.candidate]
+    rows = [row.model_copy(update={"loses_to": loses_to(row, mine) if row is not mine else None}) for row in rows]
+    faster = [
+        index
+        for index, row in enumerate(rows)
+        if row.measurement and row.may_win and mine.rate < row.rate * (1 - tolerance)
+    ]
+    verdict = Verdict(
+        pick=spot.candidate,
+        certainty=report.search.confidence if not faster else None,
+        undecided_with=tuple(sorted(faster, key=lambda index: -rows[index].rate)),
+        objective=report.search.objective,
+        tolerance=tolerance,
+        stop=report.search.stop or Stop(reason=StopReason.DECIDED),
+    )
+    search = report.search.model_copy(update={"pareto_front": pareto_front(rows)})
+    made = recommend(rows, verdict, report.memory_limit_bytes)
+    return report.model_copy(update={"candidates": tuple(rows), "sweet_spot": made, "search": search})

@@ -1,0 +1,26 @@
+"""Reports of searches on the scripted machine, put together as a real run's are."""
+
+from types import SimpleNamespace
+
+from autotune.config import Config, WorkloadFacts
+from autotune.findings import Findings
+from autotune.profile.record import Environment
+from tests.search.machine import CANDIDATES, PREDICTIONS, PROFILE
+
+
+def report_of(found, limit=None, excluded=None, stop=None):
+    """The report of a search that has ended, as ``autotune run`` would write it under the memory ``limit``."""
+    job = SimpleNamespace(
+        candidates=CANDIDATES,
+        memory_limit=limit,
+        environment=Environment(device="scripted"),
+        facts=WorkloadFacts(layers=48, stages=4, batch=64, precision="fp32"),
+        config=Config(objective=found.goal.objective, tolerance=found.goal.tolerance),
+        ranks=SimpleNamespace(busy_s=100.0, ranks=4),
+        profiling_s=10.0,
+        warnings=[],
+        command="autotune run",
+    )
+    outside = [None if index in found.allowed else "does not fit" for index in range(len(CANDIDATES))]
+    findings = Findings(job, [PROFILE], False, PREDICTIONS, excluded or outside)
+    return findings.report(found, "complete", stop)
