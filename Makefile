@@ -7,6 +7,9 @@ DEV := .venv/.installed-dev
 PYTEST := $(BIN)/python -m pytest --timeout 300
 INTEROP_PYTHON := .venv-interop/bin/python
 INTEROP := .venv-interop/.installed
+EMULATED_PYTHON := .venv-emulated/bin/python
+EMULATED_INSTALLED := .venv-emulated/.installed
+EMULATED := .venv-emulated/.built
 
 # constraints.txt also holds for the build backend, which pip installs apart; newer versions of pip read the second name.
 export PIP_CONSTRAINT := constraints.txt
@@ -14,10 +17,10 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz pictures test-gpu interop dist clean
+.PHONY: help setup run test check bench fuzz pictures test-gpu test-emulated interop dist clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 setup: $(DEV)  ## make .venv and install autotune with what the tests need
 
@@ -44,6 +47,9 @@ pictures: $(DEV)  ## make the pictures in the README again, from a real run
 test-gpu: $(DEV)  ## only the tests that need a GPU
 	$(PYTEST) tests/gpu -rs
 
+test-emulated: $(EMULATED)  ## the CUDA path on emulated GPUs: needs g++ and 6 GB, most of it torch's CUDA build
+	$(EMULATED_PYTHON) -m pytest --timeout 900 tests/emulated
+
 interop: $(INTEROP)  ## read what autotune export writes with the launchers' own code
 	$(INTEROP_PYTHON) -m pytest --timeout 300 -rs tests/interop
 
@@ -51,8 +57,8 @@ dist: $(DEV)  ## build the wheel and the source distribution into dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-clean:  ## remove .venv, .venv-interop, caches and what runs have written here
-	rm -rf .venv .venv-interop .pytest_cache .mypy_cache .ruff_cache .hypothesis dist .autotune report.json report.html profile.json
+clean:  ## remove .venv, .venv-interop, .venv-emulated, caches and what runs have written here
+	rm -rf .venv .venv-interop .venv-emulated .pytest_cache .mypy_cache .ruff_cache .hypothesis dist .autotune report.json report.html profile.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and at its exact version, so that nothing else can make pip look for another build of it.
@@ -74,4 +80,17 @@ $(INTEROP): pyproject.toml constraints.txt tests/interop/requirements.txt
 	$(INTEROP_PYTHON) -m pip install --quiet -e '.[dev]'
 	$(INTEROP_PYTHON) -m pip install --quiet --no-deps -r tests/interop/requirements.txt
 	$(INTEROP_PYTHON) -m pip install --quiet --no-deps --target .venv-interop/torchtitan-0.2 torchtitan==0.2.2
+	touch $@
+
+# torch's CUDA build of the same version. A configuration of pip may offer the CPU build, which would win: none is read.
+# nvidia-cuda-crt, nvidia-cuda-cccl: headers that those of torch and of the CUDA runtime include.
+$(EMULATED_INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-emulated
+	env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
+		$(EMULATED_PYTHON) -m pip install --quiet --no-cache-dir torch==$$(sed -n 's/^torch==//p' constraints.txt) 'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*'
+	$(EMULATED_PYTHON) -m pip install --quiet -e '.[dev]'
+	touch $@
+
+$(EMULATED): $(EMULATED_INSTALLED) $(wildcard tests/emulated/cuda/* tests/emulated/plugin/*) tests/emulated/build.py
+	$(EMULATED_PYTHON) -m tests.emulated.build
 	touch $@
