@@ -14,7 +14,7 @@ from autotune.errors import DeviceError, UsageError
 from autotune.pipeline.handshake import PORT, parse_address, read_secret
 from autotune.pipeline.host import NO_RUN, Worker, launched_as
 from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.profile.record import Environment, read_profile
+from autotune.profile.record import OF_EACH_GPU, Environment, read_profile
 
 Tell = Callable[[str], None]
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
@@ -56,12 +56,14 @@ def common_environment(rendezvous: Rendezvous) -> Environment:
     """What all hosts have in common, the smallest where they differ in size; raises DeviceError where they differ in
     kind. ``devices`` has that of every rank, of CPUs every kind once."""
     seen = [Environment.model_validate(one) for one in rendezvous.environments]
+    unseen = [(host, here.unseen_gpu) for here, host in zip(seen, rendezvous.hosts, strict=True) if here.unseen_gpu]
     for name in ("device", "cuda_version", "nccl_version"):
         values = {getattr(one, name): host for one, host in zip(seen, rendezvous.hosts, strict=True)}
         if len(values) > 1:
             told = ", ".join(f"{value} on {host}" for value, host in values.items())
+            told += "".join(f" (host {host}: {why})" for host, why in unseen[:1])
             raise DeviceError(f"the hosts differ in {name}: {told}; give all of them the same")
-    devices: list[str] = []
+    used: list[Environment] = []  # by rank: its host with its GPU alone
     local: Counter[str] = Counter()
     for here, host in zip(seen, rendezvous.hosts, strict=True):
         if here.device == "cuda":
@@ -71,16 +73,26 @@ def common_environment(rendezvous: Rendezvous) -> Environment:
                     f"host {host} shows its workers {len(here.devices)} GPUs, but there are more workers; start one"
                     " worker for each GPU, and look at CUDA_VISIBLE_DEVICES"
                 )
-            devices.append(here.devices[own])
+            used.append(here.with_gpus([own]))
             local[host] += 1
     return seen[0].model_copy(
         update={
-            "devices": tuple(devices) or tuple(sorted({name for here in seen for name in here.devices})),
+            **{name: of_each_rank(used, name) for name in OF_EACH_GPU},
+            "devices": tuple(name for here in used for name in here.devices)
+            or tuple(sorted({name for here in seen for name in here.devices})),
+            "gpu_links": (),  # which of them lie between hosts; those are measured
             "cores": min(here.cores or 1 for here in seen),
-            "memory_bytes": min(here.memory_bytes or 0 for here in seen) or None,
+            "memory_bytes": min(here.memory_bytes or 0 for here in used or seen) or None,
+            "unseen_gpu": next((f"host {host}: {why}" for host, why in unseen), None),
             "hosts": rendezvous.hosts,
         }
     )
+
+
+def of_each_rank(used: list[Environment], name: str) -> tuple[object, ...]:
+    """Return what the field says of each rank's GPU; nothing where some host cannot tell."""
+    values = [getattr(here, name) for here in used]
+    return tuple(value for (value,) in values) if all(values) else ()
 
 
 def work(flags: Mapping[str, Any], say: Tell) -> None:

@@ -95,18 +95,24 @@ def choose_device(config: Config, environment: Environment, recorded: Profile | 
     """The environment with the device that will be used; raises DeviceError where it is not here."""
     if recorded is not None:
         there = recorded.environment
-        replayed = {"device": replayed_device(there), "devices": (), "memory_bytes": there.memory_bytes}
-        return environment.model_copy(update=replayed)
+        replayed = {"device": replayed_device(there), "memory_bytes": there.memory_bytes}
+        return environment.with_gpus(()).model_copy(update={**replayed, "unseen_gpu": None, "mps": None})
+    if config.device != "cpu" and environment.unseen_gpu:
+        raise DeviceError(f"torch does not see the GPU of this host: {environment.unseen_gpu}; or give --device cpu")
+    environment = environment.model_copy(update={"unseen_gpu": None})
     if config.device == "cuda" and environment.device != "cuda":
         raise DeviceError("--device cuda: torch sees no GPU here; use --device cpu, or see autotune doctor")
     if config.device == "cpu" and environment.device == "cuda":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return environment.model_copy(update={"device": "cpu", "devices": (), "memory_bytes": memory})
+        cpu = {"device": "cpu", "memory_bytes": memory, "mps": None}
+        return environment.with_gpus(()).model_copy(update=cpu)
     if environment.device == "cuda" and len(environment.devices) < config.stages:
         raise DeviceError(
             f"{config.stages} stages need {config.stages} GPUs, but only {len(environment.devices)} are visible;"
             f" use --stages {len(environment.devices)}, or --device cpu"
         )
+    if environment.device == "cuda":
+        return environment.with_gpus(range(config.stages))  # rank r drives GPU r; a rendezvous has chosen already
     return environment
 
 

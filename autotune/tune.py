@@ -100,7 +100,7 @@ def identity(job: Job) -> dict[str, dict[str, Any]]:
     """What figures depend on; two runs that agree in all of it share a study."""
     return {
         "workload": job.facts.model_dump(mode="json"),
-        "environment": where_it_counts(job).model_dump(mode="json"),
+        "environment": where_it_counts(job).model_dump(mode="json", exclude_defaults=True),
         "search": {
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),

@@ -112,9 +112,20 @@ def test_every_rank_has_its_gpu():
     assert common_environment(hosts(GPU, GPU)).devices == ("A100",) * 4
     shown_one_each = GPU | {"devices": ["A100"]}
     assert common_environment(hosts(shown_one_each)).devices == ("A100",) * 2
+    told = GPU | {"gpu_uuids": ["a", "b"], "power_limits_w": [400, 300]}
+    assert common_environment(hosts(told, told)).gpu_uuids == ("a", "b") * 2
+    partly = common_environment(hosts(told, GPU | {"gpu_uuids": ["c", "d"]}))
+    assert (partly.gpu_uuids, partly.power_limits_w) == (("a", "b", "c", "d"), ())
     three = SimpleNamespace(environments=[GPU] * 3, hosts=("host0",) * 3)
     with pytest.raises(DeviceError, match="host host0 shows its workers 2 GPUs, but there are more workers"):
         common_environment(three)
+
+
+def test_a_gpu_that_one_host_cannot_use_is_named_with_the_host():
+    blind = CPU | {"unseen_gpu": "the driver is old"}
+    with pytest.raises(DeviceError, match=r"differ in device: .*\(host host1: the driver is old\)"):
+        common_environment(hosts(GPU, blind))
+    assert common_environment(hosts(CPU, blind)).unseen_gpu == "host host1: the driver is old"
 
 
 @pytest.mark.parametrize("other", [CPU, GPU | {"cuda_version": "12.8"}])

@@ -2,19 +2,21 @@
 
 import os
 import platform
-import re
 import socket
 import sys
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
 from autotune.pipeline.device import open_device
+from autotune.pipeline.gpus import ROOT, gpus, unseen_gpu
 
 
-def environment() -> dict[str, Any]:
-    """The fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's."""
+def environment(root: Path = ROOT) -> dict[str, Any]:
+    """The fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's. ``root``:
+    where /dev and /proc are looked for."""
     here: dict[str, Any] = {
         "cores": len(os.sched_getaffinity(0)),
         "torch_version": torch.__version__,
@@ -22,7 +24,7 @@ def environment() -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "platform": platform.platform(),
     }
-    return here | (gpus() if torch.cuda.is_available() else cpu())
+    return here | (gpus(root) if torch.cuda.is_available() else cpu() | {"unseen_gpu": unseen_gpu(root)})
 
 
 def cpu() -> dict[str, Any]:
@@ -39,29 +41,6 @@ def cpu_name() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.machine()
-
-
-def gpus() -> dict[str, Any]:
-    """Every visible GPU, and the versions that decide how fast it is."""
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return {
-        "device": "cuda",
-        "devices": [device.name for device in devices],
-        "memory_bytes": min(device.total_memory for device in devices),
-        "cuda_version": torch.version.cuda,
-        "driver_version": driver_version(),
-        "nccl_version": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
-    }
-
-
-def driver_version() -> str | None:
-    """The version of NVIDIA's kernel driver, such as 550.54.15, from the driver itself; None where it does not tell."""
-    try:
-        with open("/proc/driver/nvidia/version") as file:
-            found = re.search(r"Kernel Module(?: for \w+)?\s+([\d.]+)", file.read())
-    except OSError:
-        return None
-    return found[1] if found else None
 
 
 def matrix_rate(kind: str, ranks: int, precision: str) -> float:

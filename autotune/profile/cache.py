@@ -11,11 +11,14 @@ from autotune.records import write_record
 
 
 def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
-    """Sixteen hex digits that change when the workload, the device, torch or the host does.
+    """Sixteen hex digits that change when the workload, the device, torch or the host does; on GPUs also when others of
+    the host are used (by their UUIDs), or the same at another power limit: a profile holds their own absolute times.
 
     Memory counts in GiB: a kernel may keep some pages more or less for itself after a reboot.
     """
-    here = environment.model_dump(mode="json") | {"memory_bytes": round((environment.memory_bytes or 0) / 2**30)}
+    here = environment.model_dump(mode="json", exclude_defaults=True) | {
+        "memory_bytes": round((environment.memory_bytes or 0) / 2**30)
+    }
     parts = [workload.model_dump(mode="json"), here, *map(str, more)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -21,10 +21,27 @@ NOTICEABLE = 1.05
 """How many times longer messages between hosts must take together than alone for that to be more than noise."""
 
 
+OF_EACH_GPU = (
+    "devices",
+    "gpu_uuids",
+    "gpu_memory_bytes",
+    "power_limits_w",
+    "sm_clocks_mhz",
+    "memory_clocks_mhz",
+    "mig",
+    "compute_modes",
+)
+"""Fields of an Environment that list a value for each GPU."""
+
+
 class Environment(Record):
     """The machine and software behind the figures. ``memory_bytes`` is what the smallest device, or host, has.
 
     ``hosts``: the name of each rank's host, by rank; nothing where there is but the one. ``cores``: of the smallest.
+    ``unseen_gpu``: why torch sees no GPU though the host has one. What follows it is of the GPUs in use, in the order
+    of ``devices``, as far as torch and the driver tell: clocks are the highest that a GPU reaches, ``mig``: whether it
+    is split into instances, ``gpu_links``: the way from each GPU to each other one, ``mps``: whether the Multi-Process
+    Service runs.
     """
 
     device: str | None = None
@@ -39,12 +56,33 @@ class Environment(Record):
     nccl_version: str | None = None
     driver_version: str | None = None
     hosts: tuple[str, ...] = ()
+    unseen_gpu: str | None = None
+    gpu_uuids: tuple[str, ...] = ()
+    gpu_memory_bytes: tuple[PositiveInt, ...] = ()
+    power_limits_w: tuple[float | None, ...] = ()
+    sm_clocks_mhz: tuple[int | None, ...] = ()
+    memory_clocks_mhz: tuple[int | None, ...] = ()
+    mig: tuple[bool | None, ...] = ()
+    compute_modes: tuple[str | None, ...] = ()
+    gpu_links: tuple[tuple[str | None, ...], ...] = ()
+    mps: bool | None = None
+
+    def with_gpus(self, indices: Sequence[int]) -> "Environment":
+        """Return the same host with these GPUs alone, in this order; all that is said of each goes with it."""
+        update: dict[str, object] = {}
+        for name in OF_EACH_GPU:
+            values = getattr(self, name)
+            update[name] = tuple(values[index] for index in indices) if values else ()
+        update["gpu_links"] = tuple(tuple(self.gpu_links[i][j] for j in indices) for i in indices if self.gpu_links)
+        memory = update["gpu_memory_bytes"]
+        update["memory_bytes"] = min(memory) if isinstance(memory, tuple) and memory else self.memory_bytes
+        return self.model_copy(update=update)
 
     @property
     def nameless(self) -> "Environment":
-        """The same but for the names of hosts: which ranks share one still shows."""
+        """The same but for the names of hosts and GPUs: which ranks share a host still shows."""
         hosts = tuple(f"host {number}" for number in numbered(self.hosts))
-        return self.model_copy(update={"hostname": None, "hosts": hosts})
+        return self.model_copy(update={"hostname": None, "hosts": hosts, "gpu_uuids": ()})
 
     def most_on_a_host(self, ranks: int) -> int:
         """How many of ``ranks`` ranks are on the fullest host."""

@@ -17,10 +17,25 @@ Facts = Mapping[str, Any]
 
 
 def machine_facts(environment: Environment) -> Facts:
-    """Devices and software. Not the hosts' names nor their memory: hosts of one kind are alike."""
+    """Devices and software. Not the hosts' names nor their memory, nor the UUIDs of GPUs: hosts of one kind are alike,
+    and a baseline that is compared on whichever host of a pool is free must not be refused there. What sets GPUs of one
+    model apart (power limit, clocks, MIG, MPS, the way from one to the next) counts where it is known.
+    """
+    gpus = {
+        "power limits (W)": environment.power_limits_w,
+        "SM clocks (MHz)": environment.sm_clocks_mhz,
+        "memory clocks (MHz)": environment.memory_clocks_mhz,
+        "MIG": environment.mig,
+        "ways between GPUs": environment.gpu_links,
+    }
+    known = {name: json.loads(json.dumps(value)) for name, value in gpus.items() if value}
+    if environment.mps is not None:
+        known["MPS"] = environment.mps
     python, hosts = environment.python_version, environment.hosts
     layout = {"ranks of hosts": [hosts.count(host) for host in dict.fromkeys(hosts)]} if hosts else {}
-    return layout | {
+    return {
+        **layout,
+        **known,
         "device": environment.device,
         "devices": list(environment.devices),
         "cores": environment.cores,
@@ -62,8 +77,11 @@ def verify_environment(*reports: Report) -> None:
     surveyed = Environment.model_validate(survey())
     for report in reports:
         device, here = report.environment.device or "", surveyed
-        if device == "cpu" and here.device == "cuda":  # a run with --device cpu beside a GPU
-            here = here.model_copy(update={"device": "cpu", "devices": report.environment.devices})
+        if here.device == "cuda":  # of which the run used some, or none
+            here = here.with_gpus(range(min(len(here.devices), len(report.environment.devices))))
+        if device != "cuda" and here.device == "cuda":
+            update = {"device": "cpu", "devices": report.environment.devices, "mps": None}
+            here = here.with_gpus(()).model_copy(update=update)
         facts = machine_facts(here)
         if device.startswith("replay"):
             facts = {name: value for name, value in facts.items() if name not in ("device", "devices", "driver")}
