@@ -209,8 +209,6 @@ class Config(Record):
             sizes["heads"] = max(count for count in divisors(self.hidden) if count <= max(1, self.hidden // 16))
         if sizes["hidden"] % sizes["heads"]:
             raise UsageError(f"hidden {sizes['hidden']} is not divisible by heads {sizes['heads']}; set --hidden too")
-        if device == "cpu" and sizes["precision"] != "fp32":
-            raise UsageError(f"precision {sizes['precision']} needs a GPU; on the CPU use --precision fp32")
         return Workload(**sizes)
 
     def counts(self) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ SETTINGS: dict[str, Option] = {
         Option(
             "precision",
             str,
-            "fp32, or autocast to bf16 or fp16, which need a GPU.",
+            "What the model computes in; its weights are updated in fp32.",
             default_text=BY_DEVICE.format("fp32", "bf16"),
             panel=MODEL,
             metavar="fp32|bf16|fp16",

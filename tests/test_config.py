@@ -233,9 +233,10 @@ def test_heads_alone_must_divide_the_default_hidden():
         Config(heads=7).workload("cpu")
 
 
-def test_half_precision_needs_a_gpu():
-    with pytest.raises(UsageError, match="bf16 needs a GPU"):
-        Config(precision="bf16").workload("cpu")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_runs_on_every_device(device, precision):
+    assert Config(precision=precision).workload(device).precision == precision
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

@@ -14,6 +14,7 @@ from autotune.config import Workload
 from autotune.pipeline.commands import Exchange, OptimizerCost, Ping, StageMemory, StageTime
 from autotune.pipeline.device import Device
 from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
+from autotune.workload.optimizer import MasterWeights
 
 FEWEST_SAMPLES, MOST_SAMPLES = 3, 12
 NARROW = 0.02  # stop repeating when the median is known to 2 %
@@ -180,8 +181,9 @@ def is_narrow(*series: list[float]) -> bool:
     return True
 
 
-def optimizer_cost(stages: nn.Module, optimizer: torch.optim.Optimizer | None, device: Device) -> OptimizerCost:
-    """Times one optimizer step over all of a rank's stages, with the zeroing of their gradients."""
+def optimizer_cost(stages: nn.Module, optimizer: MasterWeights | None, device: Device) -> OptimizerCost:
+    """Times one optimizer step over all of a rank's stages, with the zeroing of their gradients and the cast of their
+    weights to the precision of the model."""
 
     def update() -> None:
         stages.zero_grad(set_to_none=False)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
-from torch.optim import Optimizer
 
 from autotune.config import Workload
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.device import Device
 from autotune.pipeline.watch import Watch
 from autotune.workload.gpt import Loss, boundary_type, random_batch
+from autotune.workload.optimizer import MasterWeights
 
 Held = dict[int, nn.Module]
 """The stages of one rank, by their index in the model."""
@@ -138,7 +138,7 @@ class Trial:
     def __init__(
         self,
         held: Held,
-        optimizer: Optimizer | None,
+        optimizer: MasterWeights | None,
         loss: Loss,
         workload: Workload,
         plan: Prepare,
@@ -197,7 +197,7 @@ def boundary_shapes(workload: Workload, plan: Prepare, index: int) -> tuple[Tens
     """What stage ``index`` takes and gives, as tensors without memory: torch need not try a micro-batch to learn it."""
     size, is_last = plan.micro_batch_size, index == workload.stages * plan.virtual_stages - 1
     tokens = (size, workload.seq_len)
-    element_type = boundary_type(workload)
+    element_type = boundary_type(workload)  # of the logits too
 
     def boundary(at: int) -> Tensor:
         if plan.waits:
@@ -209,5 +209,4 @@ def boundary_shapes(workload: Workload, plan: Prepare, index: int) -> tuple[Tens
         return inputs, boundary(index)
     if plan.waits:
         return inputs, torch.empty((), device="meta", requires_grad=True)
-    logit_type = torch.float32 if workload.precision == "fp32" else element_type
-    return inputs, torch.empty(*tokens, workload.vocab, dtype=logit_type, device="meta", requires_grad=True)
+    return inputs, torch.empty(*tokens, workload.vocab, dtype=element_type, device="meta", requires_grad=True)

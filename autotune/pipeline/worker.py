@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
 
 from autotune.config import Workload
 from autotune.outcome import Failure, FailureKind
@@ -31,6 +30,7 @@ from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
 from autotune.pipeline.watch import Watch
 from autotune.pipeline.wire import MET, Seat
 from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
+from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_per_stage, stage_ranks
 
 JSON = TypeAdapter(object)
@@ -53,7 +53,7 @@ class Rank:
         self.rank, self.ranks, self.device, self.watch, self.model = rank, ranks, device, watch, model
         self.held: Held = {}
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
-        self.optimizer: Optimizer | None = None
+        self.optimizer: MasterWeights | None = None
         self.workload: Workload | None = None
         self.cut: commands.Cut | None = None
         self.static_bytes = 0
@@ -76,13 +76,10 @@ class Rank:
 
     def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
         workload, stages = command.workload, self.ranks * command.cut.virtual_stages
-        copies = {"adamw": 4, "sgd": 2, "none": 2}[workload.optimizer]  # weights, gradients, AdamW's two moments
         found = []
         for index in self.indices(command.cut):
             stage = self.model.build(workload, index, stages, torch.device("meta"))
-            weights = sum(p.numel() * p.element_size() for p in stage.parameters())
-            constants = sum(b.numel() * b.element_size() for b in stage.buffers())
-            found.append(stage_facts(stage, workload, index, stages, weights * copies + constants))
+            found.append(stage_facts(stage, workload, index, stages, static_bytes(stage, workload.optimizer)))
         return found
 
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
@@ -104,9 +101,8 @@ class Rank:
         for index in self.indices(self.cut):
             stage = self.held[index] = self.model.build(workload, index, stages, self.device.torch_device)
             self.probes[index] = StageProbe(stage, workload, index, stages, self.device)
+        hold_gradients(self._stages())
         self.optimizer = build_optimizer(self._stages(), workload.optimizer)
-        for parameter in self._stages().parameters():
-            parameter.grad = torch.zeros_like(parameter)
         if self.optimizer is not None:
             self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
 
@@ -170,6 +166,8 @@ class Rank:
         workload, stages = self._settled()
         for index, stage in self.held.items():
             self.model.reseed(stage, workload, index, stages)
+        if self.optimizer is not None:
+            self.optimizer.restart()
 
     def _loss(self, plan: commands.Prepare) -> Loss:
         return LossItself() if plan.waits else self.model.loss(self._settled()[0], plan.sequences)
@@ -201,13 +199,6 @@ def stage_facts(
         static_bytes=static_bytes,
         batch_statistics=has_batch_statistics(stage),
     )
-
-
-def build_optimizer(stage: nn.Module, name: str) -> Optimizer | None:
-    """The optimizer of a workload over ``stage``'s parameters; None for "none"."""
-    if name == "none":
-        return None
-    return AdamW(stage.parameters(), lr=1e-4) if name == "adamw" else SGD(stage.parameters(), lr=1e-3)
 
 
 def gradient_square_sum(stages: nn.Module) -> float:

@@ -14,7 +14,7 @@ from autotune.config import Workload
 from autotune.workload.partition import layers_per_stage
 
 IGNORED = -100  # the target of padding rows: cross_entropy's own default for "not counted"
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+ELEMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FeatureBatchNorm(nn.BatchNorm1d):
@@ -72,36 +72,28 @@ class Head(nn.Sequential):
         super().__init__(norm_layer(workload), nn.Linear(workload.hidden, workload.vocab, bias=False))
 
 
-class Stage(nn.Sequential):
-    """A contiguous part of the model, run under autocast where the precision asks for it.
+def build_stage(workload: Workload, index: int, stages: int, device: torch.device) -> nn.Sequential:
+    """Build stage ``index`` of ``stages`` on ``device`` ("meta" allocates nothing), in the workload's precision.
 
-    What leaves a stage other than the last is in the precision's own type, as launchers send it.
+    Every part has its own random numbers, in fp32, and is cast before the next one is made.
     """
-
-    def __init__(self, parts: list[nn.Module], precision: str, is_last: bool) -> None:
-        super().__init__(*parts)
-        self.autocast_type = AUTOCAST.get(precision)
-        self.is_last = is_last
-
-    def run(self, x: Tensor) -> Tensor:
-        """Every part in turn."""
-        for part in self:
-            x = part(x)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.autocast_type is None:
-            return self.run(x)
-        with torch.autocast(x.device.type, dtype=self.autocast_type):
-            out = self.run(x)
-        return out if self.is_last else out.to(self.autocast_type)
-
-
-def build_stage(workload: Workload, index: int, stages: int, device: torch.device) -> Stage:
-    """Builds stage ``index`` of ``stages`` on ``device`` ("meta" allocates nothing)."""
     with torch.random.fork_rng(devices=[]), device:
-        parts = [seeded(kind, workload, number) for number, kind in parts_of_stage(workload, index, stages)]
-        return Stage(parts, workload.precision, index == stages - 1)
+        parts = parts_of_stage(workload, index, stages)
+        return nn.Sequential(*(cast(seeded(kind, workload, number), workload) for number, kind in parts))
+
+
+def cast(part: nn.Module, workload: Workload) -> nn.Module:
+    """Give the weights of ``part`` the type that the model computes in; gradients are summed in fp32 all the same.
+
+    Batch normalisation keeps fp32, as launchers leave it: its running statistics are sums of many small changes, and
+    torch takes fp32 weights with inputs of lower precision there.
+    """
+    for module in part.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(boundary_type(workload))
+                weight.grad_dtype = torch.float32
+    return part
 
 
 def reseed_stage(stage: nn.Module, workload: Workload, index: int, stages: int) -> None:
@@ -137,8 +129,8 @@ def has_batch_statistics(module: nn.Module) -> bool:
 
 
 def boundary_type(workload: Workload) -> torch.dtype:
-    """The element type of what crosses a stage boundary."""
-    return AUTOCAST.get(workload.precision, torch.float32)
+    """Return the element type of what crosses a stage boundary, and of all that lies between."""
+    return ELEMENT_TYPES[workload.precision]
 
 
 class SequenceLoss:

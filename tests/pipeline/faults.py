@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from autotune.workload.gpt import GPT, IGNORED, SequenceLoss, Stage, build_stage
+from autotune.workload.gpt import GPT, IGNORED, SequenceLoss, build_stage
 
 
 class SummedMeans(SequenceLoss):
@@ -39,7 +39,7 @@ class FullWeights(SequenceLoss):
         return mean * targets.numel() / self.tokens
 
 
-class Hoarder(Stage):
+class Hoarder(nn.Sequential):
     """Keeps the output of every micro-batch, for good."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def built_as(kind):
 
     def build(workload, index, stages, device):
         stage = build_stage(workload, index, stages, device)
-        return kind(list(stage.children()), workload.precision, stage.is_last)
+        return kind(*stage.children())
 
     return build
 
@@ -135,7 +135,7 @@ AFTER_FORWARD = {
 FAULTS = (*IN_FORWARD, *AFTER_FORWARD, "exception in optimizer")
 
 
-class FaultyStage(Stage):
+class FaultyStage(nn.Sequential):
     """Goes wrong at micro-batches of one size, and only once where a file is to remember that it has."""
 
     def plant(self, fault, size, once):
@@ -167,6 +167,6 @@ class FaultyRank:
             stage = build_stage(workload, index, stages, device)
             if index != self.stage:
                 return stage
-            return FaultyStage(list(stage.children()), workload.precision, stage.is_last).plant(*self.planted)
+            return FaultyStage(*stage.children()).plant(*self.planted)
 
         serve(*arguments, GPT._replace(build=build))

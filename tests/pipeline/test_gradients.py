@@ -11,15 +11,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from autotune.config import ScheduleName, Workload
+from autotune.config import Precision, ScheduleName, Workload
 from autotune.pipeline.commands import Build, Prepare, Step
 from autotune.pipeline.deaths import doing_file
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.watch import Watch
-from autotune.pipeline.worker import Rank, build_optimizer
+from autotune.pipeline.worker import Rank
 from autotune.predict.legality import RULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
+from autotune.workload.optimizer import build_optimizer
 
+CPU = torch.device("cpu")
 BATCH = 12
 STEPS = 2  # of the optimizer: Prepare runs the first
 COUNTS = (1, 3, 5, 8, 12)  # 5 and 8 do not divide 12: their last micro-batches are padded
@@ -34,15 +36,19 @@ VIRTUAL_STAGES: dict[ScheduleName, tuple[int, ...]] = {
 }
 TRAINED = [("1F1B", 5, 1), ("InterleavedZeroBubble", 8, 2), ("ZBVZeroBubble", 5, 2)]
 """What is trained with, each with padding: schedule, micro-batches, stages per rank."""
+LOW: dict[Precision, float] = {"bf16": 8e-3, "fp16": 1e-3}
+"""Lower precisions, and how far rounding takes the gradients of many micro-batches from those of one, of their norm."""
+ASCENDING = ("GPipe", "1F1B", "Interleaved1F1B")
+"""Schedules whose stages, one to a rank or several, run the backwards in the order of the micro-batches."""
 
 Found = dict[int, list[torch.Tensor]]
 """One tensor per parameter, by the index of the stage."""
 
 
-def workload(ranks: int, optimizer: str = "none") -> Workload:
+def workload(ranks: int, optimizer: str = "none", precision: Precision = "fp32") -> Workload:
     """As many layers as the most stages need."""
     sizes = {"layers": 3 * ranks, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": BATCH}
-    return Workload(stages=ranks, precision="fp32", optimizer=optimizer, **sizes)
+    return Workload(stages=ranks, precision=precision, optimizer=optimizer, **sizes)
 
 
 def plan_of(name: str, count: int, virtual_stages: int) -> Prepare:
@@ -71,20 +77,27 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)  # threads that wait for each other at tiny sizes only cost time on a busy host
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
     rank = Rank(number, ranks, device, Watch(doing_file(Path(folder), number)))
-    found = {"gradients": gradients(rank, ranks)}
+    found = {"gradients": gradients(rank, workload(ranks), plans(ranks))}
+    for precision in LOW:
+        found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(ranks))
     for optimizer in ("sgd", "adamw"):
         found[optimizer] = [weights_after(rank, workload(ranks, optimizer), plan_of(*way)) for way in TRAINED]
     torch.save(found, Path(folder, f"rank{number}.pt"))
     os._exit(0)
 
 
-def gradients(rank: Rank, ranks: int) -> list[tuple[dict, float | None, Found]]:
+def low_plans(ranks: int) -> list[Prepare]:
+    """Every schedule and cut once, all with the same micro-batches, without padding where that is legal."""
+    return [plan for plan in plans(ranks) if plan.micro_batches == 12]
+
+
+def gradients(rank: Rank, work: Workload, several: list[Prepare]) -> list[tuple[dict, float | None, Found]]:
     """Of one step of every plan: what the first step is told to be, the second one's loss and gradients; of the stages
     that this rank holds."""
     found = []
-    for plan in plans(ranks):
-        if rank.cut != plan.cut:
-            rank.obey(Build(workload=workload(ranks), cut=plan.cut))
+    for plan in several:
+        if (rank.workload, rank.cut) != (work, plan.cut):
+            rank.obey(Build(workload=work, cut=plan.cut))
         primed = rank.obey(plan).model_dump()
         loss = rank.obey(Step()).loss
         found.append((primed, loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
@@ -111,13 +124,15 @@ def in_order(parts: list[Found]) -> list[torch.Tensor]:
     return [tensor for index in sorted(whole) for tensor in whole[index]]
 
 
-def in_one_piece(work: Workload) -> tuple[float, list[torch.Tensor]]:
+def in_one_piece(work: Workload, micro_batches: int = 1) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of the whole model on the whole batch, without any pipeline."""
-    model = build_stage(work, 0, 1, torch.device("cpu"))
-    ids, targets = random_batch(work, BATCH, 0, torch.device("cpu"))
-    loss = SequenceLoss(work, BATCH)(model(ids), targets)
-    loss.backward()
-    return loss.item(), [parameter.grad for parameter in model.parameters()]
+    model = build_stage(work, 0, 1, CPU)
+    loss, total = SequenceLoss(work, BATCH), 0.0
+    for part in zip(*(both.chunk(micro_batches) for both in random_batch(work, BATCH, 0, CPU)), strict=True):
+        share = loss(model(part[0]), part[1])
+        share.backward()
+        total += share.item()
+    return total / loss.scale, [parameter.grad / loss.scale for parameter in model.parameters()]
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
@@ -173,14 +188,45 @@ def test_every_first_step_is_told_with_the_loss_and_gradient_norm_of_the_model_i
     assert max(abs(one[1]) for one in off) < 1e-6, off
 
 
+def norm_of(tensors: list[torch.Tensor]) -> float:
+    return torch.cat([tensor.flatten() for tensor in tensors]).norm().item()
+
+
+@pytest.fixture
+def one_thread():
+    """As on the ranks: in lower precision torch rounds the sums of each thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("precision", LOW)
+def test_in_lower_precision_the_gradients_are_those_of_the_model_in_one_piece_however_it_is_cut(found, precision):
+    """To the last bit, unless a schedule adds the micro-batches up in another order, in fp32."""
+    work = workload(len(found), precision=precision)
+    loss, whole = in_one_piece(work, 12)
+    of_batch, whole_batch = in_one_piece(work)
+    apart = norm_of([a - b for a, b in zip(whole, whole_batch, strict=True)]) / norm_of(whole_batch)
+    assert 1e-6 < apart < LOW[precision]  # the lower precision is really there
+    assert loss == pytest.approx(of_batch, rel=LOW[precision])
+    for number, plan in enumerate(low_plans(len(found))):
+        told = f"{plan.schedule}, {plan.virtual_stages} stages per rank"
+        _, losses, parts = zip(*(rank[precision][number] for rank in found), strict=True)
+        assert [value for value in losses if value is not None] == [pytest.approx(loss, rel=1e-6)], told
+        mine, most = in_order(parts), 0.0 if plan.schedule in ASCENDING else 1e-6
+        assert all(norm_of([a - b]) <= most * norm_of([b]) for a, b in zip(mine, whole, strict=True)), told
+
+
 @pytest.mark.parametrize("way", TRAINED, ids=lambda way: way[0])
 def test_pipelined_training_reaches_the_weights_of_the_model_in_one_piece(found, way):
     work = workload(len(found))
-    model = build_stage(work, 0, 1, torch.device("cpu"))
+    model = build_stage(work, 0, 1, CPU)
     optimizer = build_optimizer(model, "sgd")
-    ids, targets = random_batch(work, BATCH, 0, torch.device("cpu"))
+    ids, targets = random_batch(work, BATCH, 0, CPU)
     for _ in range(STEPS):
-        optimizer.zero_grad()
+        model.zero_grad()
         SequenceLoss(work, BATCH)(model(ids), targets).backward()
         optimizer.step()
     mine = in_order([rank["sgd"][TRAINED.index(way)] for rank in found])
@@ -190,7 +236,7 @@ def test_pipelined_training_reaches_the_weights_of_the_model_in_one_piece(found,
 
 @pytest.mark.parametrize("way", TRAINED, ids=lambda way: way[0])
 def test_adamw_moves_every_weight_by_about_its_learning_rate(found, way):
-    start = build_stage(workload(len(found)), 0, 1, torch.device("cpu")).parameters()
+    start = build_stage(workload(len(found)), 0, 1, CPU).parameters()
     mine = in_order([rank["adamw"][TRAINED.index(way)] for rank in found])
     for weight, before in zip(mine, start, strict=True):
         moved = (weight - before.detach()).abs().max()

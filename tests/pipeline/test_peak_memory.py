@@ -22,10 +22,10 @@ OVER = {"DualPipeV": 0.005}
 TIMEOUT_S = 60.0
 
 
-def workload(ranks, vocab):
+def workload(ranks, vocab, precision):
     """A large vocabulary makes logits and their gradients outweigh the messages."""
     sizes = {"layers": 8, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": vocab, "batch": BATCH}
-    return Workload(stages=ranks, precision="fp32", optimizer="adamw", **sizes)
+    return Workload(stages=ranks, precision=precision, optimizer="adamw", **sizes)
 
 
 def measured_profile(ranks, work, virtual_stages):
@@ -54,9 +54,11 @@ def candidates(ranks):
                 )
 
 
-@pytest.mark.parametrize(("p", "vocab"), [(1, 64), (2, 1024), (4, 64)])
-def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab):
-    work, off = workload(p, vocab), []
+@pytest.mark.parametrize(
+    ("p", "vocab", "precision"), [(1, 64, "fp32"), (2, 1024, "fp32"), (4, 64, "fp32"), (2, 64, "bf16")]
+)
+def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab, precision):
+    work, off = workload(p, vocab, precision), []
     with Ranks(p, "cpu") as ranks:
         profiles = {v: measured_profile(ranks, work, v) for v in (1, 2)}
         for candidate in candidates(p):

@@ -1,11 +1,12 @@
 """What one rank measures of its stage, on the CPU: sizes in turn, and where the device has no room for more."""
 
 import pytest
+import torch
 
 from autotune.config import Workload
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.probe import StageProbe, is_out_of_memory
-from autotune.workload.gpt import build_stage
+from autotune.workload.gpt import boundary_type, build_stage
 
 WORK = Workload(
     layers=2, stages=1, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
@@ -44,6 +45,22 @@ def test_memory_ends_at_the_first_size_that_does_not_fit(split):
     assert mine.memory(SIZES, split) == rows[:3]
     assert small.released == 1
     assert [row.micro_batch_size for row in mine.times(SIZES[:3], split)] == [1, 2, 4]  # it goes on
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_micro_batches_in_flight_hold_their_activations_and_no_weights(precision):
+    """A block keeps, of each token, 16 times the width: both norms' inputs (2), what attention, projection and MLP are
+    given (1 + 3 + 1 + 1 + 4), and the MLP's other side (4). Its weights are twelve times as many bytes here."""
+    sizes = {"layers": 6, "stages": 3, "hidden": 128, "heads": 2, "seq_len": 4, "precision": precision}
+    work, device, size = WORK.model_copy(update=sizes), CpuDevice(1), 2
+    stage = build_stage(work, 1, 3, device.torch_device)
+    received = torch.zeros(size, 4, 128, dtype=boundary_type(work), requires_grad=True)
+    outputs = [stage(received)]
+    grown = [device.memory(lambda: outputs.append(stage(received))).end for _ in range(3)]
+    width = outputs[0].element_size() * 128
+    assert grown[0] == pytest.approx(2 * size * 4 * 16 * width, rel=0.05)
+    assert grown == [grown[0]] * 3
+    assert sum(weight.nbytes for weight in stage.parameters()) > 11 * grown[0]
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():

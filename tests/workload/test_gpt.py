@@ -150,10 +150,36 @@ def test_what_crosses_a_boundary_has_the_precisions_type():
     assert boundary_type(workload(precision="fp16")) == torch.float16
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_stage_sends_the_boundary_type_and_keeps_its_weights_in_fp32(precision):
-    work = workload(precision=precision)
-    stage = build_stage(work, 0, 2, CPU)
-    sent = stage(random_batch(work, 4, 0, CPU)[0])
-    assert sent.dtype == boundary_type(work)
-    assert {parameter.dtype for parameter in stage.parameters()} == {torch.float32}
+def test_every_stage_sends_and_computes_in_the_boundary_type_and_sums_gradients_in_fp32(precision, norm):
+    """The first too: its residual would be in fp32 if only what it sends were cast."""
+    work = workload(precision=precision, norm=norm)
+    out = random_batch(work, 4, 0, CPU)[0]
+    sent = []
+    for index in range(2):
+        stage = build_stage(work, index, 2, CPU)
+        for part in stage:
+            part.register_forward_hook(lambda _, __, output: sent.append(output.dtype))
+        out = stage(out)
+        for weight in stage.parameters():
+            assert weight.dtype == boundary_type(work) or has_batch_statistics(stage)
+    assert set(sent) == {boundary_type(work)} and len(sent) == 5 + 2
+    SequenceLoss(work, 4)(out, random_batch(work, 4, 0, CPU)[1]).backward()
+    assert {weight.grad.dtype for weight in stage.parameters()} == {torch.float32}
+
+
+def test_batch_statistics_stay_in_fp32():
+    stage = build_stage(workload(precision="bf16", norm="batch"), 1, 2, CPU)
+    kept = [part for part in stage.modules() if isinstance(part, torch.nn.BatchNorm1d)]
+    assert kept and {tensor.dtype for part in kept for tensor in part.state_dict().values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_model_in_lower_precision_is_the_model_in_fp32_rounded(precision):
+    exact, low = (build_stage(workload(precision=name), 0, 1, CPU) for name in ("fp32", precision))
+    for weight, rounded in zip(exact.parameters(), low.parameters(), strict=True):
+        assert torch.equal(weight.to(rounded.dtype), rounded)

@@ -24,6 +24,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_sc
 
 from autotune.config import Workload
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
+from autotune.workload.optimizer import build_optimizer, hold_gradients
 from autotune.workload.partition import stage_ranks
 
 SCHEDULE = "$schedule"
@@ -60,7 +61,8 @@ def main() -> None:
         loss_fn=loss,
         scale_grads=False,  # the loss is a mean over the whole batch already
     )
-    optimizer = $optimizer
+    hold_gradients(modules)
+    optimizer = build_optimizer(modules, WORKLOAD.optimizer)
 
     seconds = []
     for _ in range(STEPS):
@@ -79,7 +81,8 @@ def main() -> None:
             for weight in modules.parameters():
                 if weight.grad is not None:
                     weight.grad /= loss.scale
-        $step
+        if optimizer is not None:
+            optimizer.step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         dist.barrier()
@@ -95,16 +98,10 @@ if __name__ == "__main__":
 '''
 )
 
-OPTIMIZERS = {
-    "adamw": "torch.optim.AdamW(modules.parameters(), lr=1e-4)",
-    "sgd": "torch.optim.SGD(modules.parameters(), lr=1e-3)",
-}
-
 
 def torch_script(plan: Plan) -> str:
     """The script; the workload must be a complete one."""
     known = plan.workload.model_dump(exclude_none=True)
-    optimizer = OPTIMIZERS.get(known["optimizer"])
     return TEMPLATE.substitute(
         plan=plan,
         stages=plan.stages,
@@ -114,8 +111,6 @@ def torch_script(plan: Plan) -> str:
         virtual_stages=plan.virtual_stages,
         folded=plan.schedule in V_SHAPED,
         workload="\n".join(f"    {name}={value!r}," for name, value in known.items()),
-        optimizer=optimizer or "None",
-        step="optimizer.step()" if optimizer else "# no optimizer was measured",
     )
 
 

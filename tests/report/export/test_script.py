@@ -13,9 +13,13 @@ from tests.report.export.reports import make_report
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}
 
 
-@pytest.mark.parametrize(("schedule", "virtual_stages"), [("1F1B", 1), ("ZBVZeroBubble", 2)])
-def test_the_script_trains_under_torchrun(schedule, virtual_stages, tmp_path):
-    report = make_report((4, schedule), counts=(4,), ranks=2, virtual_stages=virtual_stages, **SIZES)
+@pytest.mark.parametrize(
+    ("schedule", "virtual_stages", "facts"),
+    [("1F1B", 1, {}), ("1F1B", 1, {"optimizer": "none"}), ("ZBVZeroBubble", 2, {"precision": "bf16"})],
+    ids=["1F1B", "no optimizer", "V in bf16"],
+)
+def test_the_script_trains_under_torchrun(schedule, virtual_stages, facts, tmp_path):
+    report = make_report((4, schedule), counts=(4,), ranks=2, virtual_stages=virtual_stages, **SIZES, **facts)
     (tmp_path / "pipeline.py").write_text(export(report, "torch").text)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "pipeline.py"]
     local = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
