@@ -79,16 +79,17 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     rank = Rank(number, ranks, device, Watch(doing_file(Path(folder), number)))
     found = {"gradients": gradients(rank, workload(ranks), plans(ranks))}
     for precision in LOW:
-        found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(ranks))
+        found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(precision, ranks))
     for optimizer in ("sgd", "adamw"):
         found[optimizer] = [weights_after(rank, workload(ranks, optimizer), plan_of(*way)) for way in TRAINED]
     torch.save(found, Path(folder, f"rank{number}.pt"))
     os._exit(0)
 
 
-def low_plans(ranks: int) -> list[Prepare]:
-    """Every schedule and cut once, all with the same micro-batches, without padding where that is legal."""
-    return [plan for plan in plans(ranks) if plan.micro_batches == 12]
+def low_plans(precision: str, ranks: int) -> list[Prepare]:
+    """Every schedule and cut once, all with the same micro-batches; in fp16 only those of one order."""
+    names = VIRTUAL_STAGES if precision == "bf16" else ASCENDING
+    return [plan for plan in plans(ranks) if plan.micro_batches == 12 and plan.schedule in names]
 
 
 def gradients(rank: Rank, work: Workload, several: list[Prepare]) -> list[tuple[dict, float | None, Found]]:
@@ -146,7 +147,7 @@ def found(request, tmp_path_factory):
         process.start()
     try:
         for process in processes:
-            process.join(120)
+            process.join(240)
             assert process.exitcode == 0
     finally:
         for process in processes:
@@ -211,7 +212,7 @@ def test_in_lower_precision_the_gradients_are_those_of_the_model_in_one_piece_ho
     apart = norm_of([a - b for a, b in zip(whole, whole_batch, strict=True)]) / norm_of(whole_batch)
     assert 1e-6 < apart < LOW[precision]  # the lower precision is really there
     assert loss == pytest.approx(of_batch, rel=LOW[precision])
-    for number, plan in enumerate(low_plans(len(found))):
+    for number, plan in enumerate(low_plans(precision, len(found))):
         told = f"{plan.schedule}, {plan.virtual_stages} stages per rank"
         _, losses, parts = zip(*(rank[precision][number] for rank in found), strict=True)
         assert [value for value in losses if value is not None] == [pytest.approx(loss, rel=1e-6)], told

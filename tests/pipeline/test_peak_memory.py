@@ -22,7 +22,7 @@ OVER = {"DualPipeV": 0.005}
 TIMEOUT_S = 60.0
 
 
-def workload(ranks, vocab, precision):
+def workload(ranks, vocab, precision="fp32"):
     """A large vocabulary makes logits and their gradients outweigh the messages."""
     sizes = {"layers": 8, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": vocab, "batch": BATCH}
     return Workload(stages=ranks, precision=precision, optimizer="adamw", **sizes)
