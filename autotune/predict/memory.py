@@ -162,8 +162,9 @@ def before(changes: Bytes) -> Bytes:
 
 
 def device_bytes(profile: Profile, peaks: Sequence[MemorySplit]) -> tuple[int, ...]:
-    """Bytes of each device that will not be free: the allocator's, with fragmentation, and those outside of torch."""
+    """Return the bytes of each device that will not be free: the allocator's, with fragmentation, and those outside of
+    torch. What is static is allocated once and leaves no holes."""
     return tuple(
-        round(peak.total * profile.reserved_over_allocated) + profile.outside_of(rank)
+        peak.static + round((peak.total - peak.static) * profile.reserved_over_allocated) + profile.outside_of(rank)
         for rank, peak in enumerate(peaks)
     )

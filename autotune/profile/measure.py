@@ -41,7 +41,7 @@ LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
 IDLE_S = 10.0  # that ranks may spend on nothing
 PATIENCE = 20  # times as long as one pass of every size took
-FRAGMENTATION = 1.1  # assumed of a caching allocator: stages alone do not show it, real runs tell what they took
+FRAGMENTATION = 1.1  # assumed of a caching allocator where a real step does not show it
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Notify = Callable[[str, float], None]
@@ -158,13 +158,10 @@ class Measurer:
         bandwidth = largest / (full - empty) if full > empty else None
         return Link(**{"from": source, "to": target}, latency_s=empty / 2, bandwidth_bytes_s=bandwidth)
 
-    def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
-        """A pipelined run of ``count`` micro-batches of ``size``.
-
-        ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
-        """
+    def pipeline(self, size: int, count: int, wait: Waits | None) -> Prepare:
+        """The plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
         v = self.cut.virtual_stages
-        plan = Prepare(
+        return Prepare(
             schedule="1F1B" if v == 1 else "Interleaved1F1B",
             micro_batches=count,
             micro_batch_size=size,
@@ -172,7 +169,18 @@ class Measurer:
             virtual_stages=v,
             waits=(wait,) * len(self.stage_ranks) if wait else (),
         )
-        self.primed = [Primed.model_validate(answer) for answer in self.ask(plan)]
+
+    def primed_with(self, plan: Prepare) -> list[Primed]:
+        """Its first step, by rank."""
+        return [Primed.model_validate(answer) for answer in self.ask(plan)]
+
+    def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
+        """A pipelined run of ``count`` micro-batches of ``size``.
+
+        ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
+        """
+        plan = self.pipeline(size, count, wait)
+        self.primed = self.primed_with(plan)
         walls: list[float] = []
         busy: list[float] = []
         gaps: list[float] = []
@@ -202,6 +210,33 @@ class Measurer:
         if middle > smallest:
             found.append(self.calibration(middle, ranks, None, steps=1))  # longer steps, that vary less
         return found
+
+    def fragmentation(self, facts: list[StageFacts]) -> float:
+        """Real bytes over the allocator's own count, of what is not static, on the rank where it is most: in a first
+        step of the whole pipeline, of the smallest micro-batches. Stages alone do not show it.
+
+        1 where devices have no allocator that keeps memory for later; assumed where there is no room for that step.
+        """
+        try:
+            primed = self.primed_with(self.pipeline(self.sizes[0], 2 * len(self.everyone), None))
+        except RankFailure as error:
+            if error.failure.kind != "out_of_memory":
+                raise
+            return FRAGMENTATION
+        static = [0] * len(primed)
+        for rank, fact in zip(self.stage_ranks, facts, strict=True):
+            static[rank] += fact.static_bytes
+        return reserved_over_allocated(primed, static)
+
+
+def reserved_over_allocated(primed: list[Primed], static: list[int]) -> float:
+    """Return the largest ratio of any rank, of what is not ``static``; at least 1."""
+    ratios = [
+        (one.reserved_bytes - held) / (one.peak_memory_bytes - held)
+        for one, held in zip(primed, static, strict=True)
+        if one.reserved_bytes is not None and one.peak_memory_bytes > held
+    ]
+    return max([1.0, *ratios])
 
 
 def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
@@ -259,7 +294,7 @@ def measure_profile(
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
         shared=Shared.of(cores, environment.most_on_a_host(workload.stages), crowding=1.0) if cores else None,
         drift=drift_of(rounds, times),
-        reserved_over_allocated=FRAGMENTATION if any(answer.reserved_bytes for answer in measurer.primed) else 1.0,
+        reserved_over_allocated=1.0 if cores else surely(lambda: measurer.fragmentation(facts)),
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),

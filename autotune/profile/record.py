@@ -205,9 +205,10 @@ class Profile(Record):
 
     The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``no_room_for``: the smallest micro-batch
     size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
-    more the allocator takes from the device than it hands out (fragmentation); ``outside_bytes``: held on a device
-    outside of torch's allocator, one number for all devices or a list with that of each rank (another process may hold
-    memory of one device only). ``drift``: relative standard deviation of the same work between moments of profiling.
+    more the allocator takes from the device than it hands out (fragmentation), of what is not static;
+    ``outside_bytes``: held on a device outside of torch's allocator, one number for all devices or a list with that of
+    each rank (another process may hold memory of one device only). ``drift``: relative standard deviation of the same
+    work between moments of profiling.
 
     torch's runtime takes ``action_overhead_s`` for every action, ``message_overhead_s`` more at either end of a
     message, and ``step_overhead_s`` once. ``calibrations``: the runs that showed these and ``shared``.
