@@ -15,6 +15,7 @@ from autotune.pipeline.measure import build, describe
 from autotune.pipeline.process import survey
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.pipeline.rendezvous import Rendezvous
+from autotune.pipeline.starting import not_started
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import candidates_for
 from autotune.predict.record import Candidate
@@ -263,7 +264,7 @@ def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
                 f"the stages cannot be built: {error.failure.message}; use more --stages, a smaller model or a higher"
                 " --memory-limit"
             ) from None
-        raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
+        raise not_started(job.ranks.device, error.failure) from None
 
 
 def replay_on_ranks(job: Job, recorded: Profile) -> Profile:

@@ -29,6 +29,7 @@ LAYERS = [
     "findings",
     "tune",
     "forecast",
+    "checkup",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}

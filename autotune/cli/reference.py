@@ -7,10 +7,11 @@ from autotune.cli.output import console, print_json
 
 def doctor(json_output: bool) -> None:
     """Say what is here: devices, torch, memory, and what would keep a run from working."""
-    from autotune.report.doctor import examine, print_findings
+    from autotune.checkup import examine
+    from autotune.report.doctor import print_checkup
 
-    findings = examine()
-    print_json(findings.model_dump()) if json_output else print_findings(findings, console())
+    checkup = examine()
+    print_json(checkup.model_dump(mode="json")) if json_output else print_checkup(checkup, console())
 
 
 def schema(record: str) -> None:

@@ -31,20 +31,35 @@ def gpus(root: Path = ROOT) -> dict[str, Any]:
 
 
 def settings(uuids: list[str], nvml: Nvml | None) -> dict[str, Any]:
-    """Return the UUIDs and, as far as ``nvml`` can tell, what else makes two GPUs of one model differ."""
-    found: dict[str, Any] = {"gpu_uuids": uuids}
+    """Return the UUIDs and, as far as ``nvml`` can tell of any GPU, what else makes two of one model differ."""
+    found: dict[str, list[Any]] = {"gpu_uuids": uuids}
     handles = [nvml.gpu(uuid) for uuid in uuids] if nvml else []
     known = [handle for handle in handles if handle is not None]
     if nvml is None or len(known) < len(uuids):
         return found
-    return found | {
+    links = [[None if gpu is other else nvml.link(gpu, other) for other in known] for gpu in known]
+    told: dict[str, list[Any]] = {
         "power_limits_w": [nvml.power_limit_w(gpu) for gpu in known],
         "sm_clocks_mhz": [nvml.max_clock_mhz(gpu, CLOCK_SM) for gpu in known],
         "memory_clocks_mhz": [nvml.max_clock_mhz(gpu, CLOCK_MEMORY) for gpu in known],
         "mig": [nvml.is_mig(gpu) for gpu in known],
         "compute_modes": [nvml.compute_mode(gpu) for gpu in known],
-        "gpu_links": [[None if gpu is other else nvml.link(gpu, other) for other in known] for gpu in known],
     }
+    found |= {name: values for name, values in told.items() if any(value is not None for value in values)}
+    return found | ({"gpu_links": links} if any(way for row in links for way in row) else {})
+
+
+def state() -> dict[str, Any]:
+    """Return the fields of a GpuState. To ask a GPU for its free memory takes a context on it, which may be refused."""
+    count = torch.cuda.device_count()
+    free: list[int | None] = []
+    for index in range(count):
+        try:
+            free.append(torch.cuda.mem_get_info(index)[0])
+        except RuntimeError:
+            free.append(None)
+    peers = [[i != j and torch.cuda.can_device_access_peer(i, j) for j in range(count)] for i in range(count)]
+    return {"free_bytes": free, "peers": peers}
 
 
 def driver_version(root: Path = ROOT) -> str | None:

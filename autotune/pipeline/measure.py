@@ -7,10 +7,10 @@ from math import inf, sqrt
 from typing import Any
 
 from autotune.config import Workload
-from autotune.errors import DeviceError
 from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes, step_seconds
 from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
+from autotune.pipeline.starting import not_started
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
@@ -55,7 +55,7 @@ def build(ranks: Ranks, workload: Workload, cut: Cut) -> list[StageFacts]:
     except RankFailure as error:
         if has_started:
             raise
-        raise DeviceError(f"the ranks did not start: {error.failure.message}; see autotune doctor") from None
+        raise not_started(ranks.device, error.failure) from None
     ranks.cut = cut
     return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
 

@@ -14,10 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt
+
 from autotune.errors import DeviceError
 from autotune.outcome import Failure
 from autotune.pipeline.deaths import death, oom_kills, take_look
 from autotune.pipeline.wire import Look, Seat
+from autotune.records import Record
 
 Run = Callable[[Seat, str, Connection], None]
 """(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
@@ -133,6 +136,26 @@ def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
 def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
     """Runs in a process that has torch loaded."""
     connection.send_bytes(json.dumps(work(*arguments)).encode())
+
+
+class GpuState(Record):
+    """What holds of each visible GPU at this moment. ``free_bytes``: None where it lets nobody in. ``peers``: whether
+    each can reach the memory of each other directly."""
+
+    free_bytes: tuple[NonNegativeInt | None, ...]
+    peers: tuple[tuple[bool, ...], ...]
+
+
+def gpu_state() -> GpuState:
+    """The GPUs of this host now, asked in a process of its own."""
+    return GpuState.model_validate(in_torch(run_gpu_state))
+
+
+def run_gpu_state() -> dict[str, Any]:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.gpus import state
+
+    return state()
 
 
 def run_survey() -> dict[str, Any]:

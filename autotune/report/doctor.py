@@ -1,55 +1,82 @@
-"""What is here, and what would keep a run from working."""
+"""What is here, what would keep a run from working, and what to run next."""
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
+from enum import StrEnum
+from typing import Self
 
 from rich.console import Console
 
-from autotune.errors import AutotuneError
-from autotune.pipeline.process import survey
 from autotune.profile.record import Environment
 from autotune.records import Record
 from autotune.report.units import show_bytes
 
-LEAST_FREE_BYTES = 100 * 2**20
+
+class Verdict(StrEnum):
+    """What a check came to. A note is worth knowing and keeps nothing from working."""
+
+    OK = "ok"
+    NOTE = "note"
+    PROBLEM = "problem"
 
 
-class Findings(Record):
-    """The environment, and each problem with its remedy; no problems: a run should work."""
+SHOWN_BY_CHECKS = {"unseen_gpu", "gpu_memory_bytes", "mig", "compute_modes", "gpu_links"}
+STYLES = {Verdict.OK: "green", Verdict.NOTE: "cyan", Verdict.PROBLEM: "yellow"}
+
+
+class Check(Record):
+    """One thing that a pipeline needs: its name, and what was found, with the remedy where it is a problem."""
+
+    name: str
+    verdict: Verdict
+    found: str
+
+    @classmethod
+    def ok(cls, name: str, found: str) -> Self:
+        return cls(name=name, verdict=Verdict.OK, found=found)
+
+    @classmethod
+    def note(cls, name: str, found: str) -> Self:
+        return cls(name=name, verdict=Verdict.NOTE, found=found)
+
+    @classmethod
+    def problem(cls, name: str, found: str) -> Self:
+        return cls(name=name, verdict=Verdict.PROBLEM, found=found)
+
+
+class Checkup(Record):
+    """The environment, every check, and the command to begin with; no problem among them: it should work."""
 
     environment: Environment
-    problems: tuple[str, ...]
+    checks: tuple[Check, ...]
+    next_command: str | None
+
+    @property
+    def problems(self) -> tuple[Check, ...]:
+        """The checks that would keep a run from working."""
+        return tuple(check for check in self.checks if check.verdict is Verdict.PROBLEM)
 
 
-def examine() -> Findings:
-    """Looks at devices, torch, memory and the folders that a run writes to."""
-    problems = []
-    environment = Environment()
-    try:
-        environment = Environment.model_validate(survey())
-    except AutotuneError as error:
-        problems.append(str(error))
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
-        if not os.access(folder, os.W_OK):
-            problems.append(f"cannot write to {folder}; change to another directory, or set TMPDIR")
-        elif shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
-            problems.append(f"less than {show_bytes(LEAST_FREE_BYTES)} free in {folder}; make room")
-    if environment.device == "cpu":
-        cores = environment.cores or 1
-        if cores < 2:
-            problems.append("one core: ranks take turns on it, so pipelining cannot pay; figures hold for this host")
-    return Findings(environment=environment, problems=tuple(problems))
+def print_checkup(checkup: Checkup, console: Console) -> None:
+    """One line per fact, one per check, and what to run."""
+
+    def line(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+    for name, value in checkup.environment.model_dump(exclude_defaults=True, exclude=SHOWN_BY_CHECKS).items():
+        line(f"{name:17} {show_fact(name, value)}")
+    line("")
+    for check in checkup.checks:
+        line(f"{check.verdict:8} {check.name}: {check.found}", STYLES[check.verdict])
+    line("")
+    if not checkup.problems:
+        line("Nothing here would keep a run from working.")
+    if checkup.next_command is not None:
+        line(f"{'Run' if not checkup.problems else 'When that is mended, run'}: {checkup.next_command}")
 
 
-def print_findings(findings: Findings, console: Console) -> None:
-    """One line per fact, then the problems."""
-    for name, value in findings.environment.model_dump().items():
-        text = show_bytes(value) if name == "memory_bytes" and value else value
-        text = ", ".join(text) if isinstance(text, tuple) else text
-        console.print(f"{name:15} {'-' if text is None or text == '' else text}", highlight=False, soft_wrap=True)
-    for problem in findings.problems:
-        console.print(f"problem: {problem}", style="yellow", highlight=False, soft_wrap=True)
-    if not findings.problems:
-        console.print("Nothing here would keep a run from working.")
+def show_fact(name: str, value: object) -> str:
+    """Show a field of the environment, with a list as its items and bytes in their unit."""
+    if isinstance(value, tuple):
+        return ", ".join(show_fact(name, item) for item in value)
+    if name.endswith("memory_bytes") and isinstance(value, int):
+        return show_bytes(value)
+    return "-" if value is None else str(value)

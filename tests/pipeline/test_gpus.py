@@ -109,8 +109,8 @@ class Library:
         return 0
 
 
-def test_settings_are_those_of_each_gpu_and_what_cannot_be_told_is_none():
-    """No compute mode: a function that the library does not have."""
+def test_settings_are_those_of_each_gpu_and_what_cannot_be_told_is_left_out():
+    """No compute mode: a function that the library does not have. No MIG: the GPUs know none."""
     found = settings(["a", "b", "c"], Nvml(Library()))
     bridge = "PCIe host bridge"
     assert found == {
@@ -118,8 +118,6 @@ def test_settings_are_those_of_each_gpu_and_what_cannot_be_told_is_none():
         "power_limits_w": [400.0, 400.0, 300.0],
         "sm_clocks_mhz": [1410] * 3,
         "memory_clocks_mhz": [1593] * 3,
-        "mig": [None] * 3,
-        "compute_modes": [None] * 3,
         "gpu_links": [[None, "NVLink", bridge], ["NVLink", None, bridge], [bridge, bridge, None]],
     }
     assert settings(["a", "unknown"], Nvml(Library())) == {"gpu_uuids": ["a", "unknown"]}
