@@ -7,7 +7,7 @@ import numpy as np
 from autotune.outcome import Measurement
 from autotune.predict.revise import interval
 from autotune.report.record import Drift
-from autotune.report.units import show_certainty, show_seconds
+from autotune.report.units import show_certainty, show_rate, show_seconds
 from autotune.search.prospects import DRAWS
 from autotune.search.search import LEAST_STEPS, Search
 from autotune.search.space import show
@@ -79,7 +79,7 @@ def so_far(search: Search) -> str:
     if pick is not None:
         rate, name = search.standings()[pick].rate, show(search.candidates[pick])
         sure = f"within {search.goal.tolerance:.0%} of the best with {show_certainty(search.confidence())}"
-        words = [f"best so far {name}: {rate:.1f} sequences/s, {sure}"]
+        words = [f"best so far {name}: {show_rate(rate)} sequences/s, {sure}"]
     waiting = [index for index in outlook.open if limits.exhaustive or not search.measured or outlook.could_win(index)]
     seconds = sum((1 + LEAST_STEPS) * search.revisions[index].step_time_s for index in waiting)
     count = f"{len(waiting)} more {'to run' if limits.exhaustive else 'could win'}"

@@ -25,9 +25,9 @@ from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
 from autotune.profile.record import Environment, Profile
 from autotune.profile.replay import waits_for
+from autotune.recorded import recorded_step
 from autotune.records import remove_leftovers, write_record, write_text
 from autotune.report.record import RecordedStep, Report
-from autotune.report.recorded import recorded_step
 from autotune.report.units import show_bytes
 from autotune.search.lock import locked
 from autotune.search.sampler import check_sampler

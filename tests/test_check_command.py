@@ -41,19 +41,28 @@ def test_a_regression_ends_with_exit_code_6(files):
     done = run(files("slower"), "--baseline", files("baseline"))
     assert isinstance(done.exception, Regression)
     assert done.exception.exit_code == 6
-    assert "throughput is worse by 10.0%" in str(done.exception)
+    assert str(done.exception) == "throughput 128.0 -> 116.4 sequences/s: 9.1% less; 3.0% is allowed"
     assert "regression" in done.stdout
+
+
+def test_a_change_is_stated_once_and_in_one_direction(files):
+    done = run(files("slower"), "--baseline", files("baseline"))
+    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("throughput")]
+    assert "9.1% less" in line
+    for other in ("worse by", "10.0%", "-9.1%", "more"):
+        assert other not in line
+    assert done.stdout.count("9.1% less") == 1
 
 
 def test_what_is_allowed_can_be_more(files):
     assert run(files("slower"), "--baseline", files("baseline"), "--max-regression", "20%").exit_code == 0
 
 
-def test_noise_is_said_and_how_many_runs_would_do(files):
+def test_noise_is_said_and_no_number_of_runs_is_promised(files):
     done = run(files("uneven"), "--baseline", files("baseline"))
     assert done.exit_code == 0
-    assert "throughput is too noisy to tell" in done.stdout
-    assert "runs of each side would do" in done.stdout
+    assert "throughput 128.0 -> 123.1 sequences/s: 3.8% less, too noisy to tell a regression of 3.0%" in done.stdout
+    assert "would do" not in done.stdout
 
 
 def test_several_runs_of_each_side(files):
@@ -68,10 +77,10 @@ def test_files_for_ci_systems(files, tmp_path):
     assert run(files("slower"), "--baseline", files("baseline"), *options).exit_code != 0
     summary = (tmp_path / "summary.md").read_text()
     assert summary.startswith("### autotune check: regression\n")
-    assert "| throughput | 128.00 sequences/s | 116.36 sequences/s | -9.1% |" in summary
+    assert "| throughput | 128.0 sequences/s | 116.4 sequences/s | 9.1% less |" in summary
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "0")
-    assert suite.find("testcase/failure").get("message").startswith("throughput is worse by 10.0%")
+    assert suite.find("testcase/failure").get("message").startswith("throughput 128.0 -> 116.4 sequences/s: 9.1% less")
 
 
 def test_what_cannot_be_told_is_skipped_in_junit(files, tmp_path):

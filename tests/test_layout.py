@@ -26,6 +26,7 @@ LAYERS = [
     "hosts",
     "job",
     "conclude",
+    "recorded",
     "findings",
     "tune",
     "forecast",
@@ -91,6 +92,16 @@ def test_every_part_has_its_layer():
 @pytest.mark.parametrize("source", [one for one in SOURCES if one != FRONT_DOOR], ids=module_name)
 def test_imports_point_downwards(source):
     assert upward(source, source.read_text()) == set()
+
+
+WALLS = {"report": {"search", "pipeline"}}  # what a folder never imports, although it lies below
+
+
+def test_no_folder_reaches_through_a_wall():
+    for source in SOURCES:
+        behind = WALLS.get(part_of(module_name(source)), set())
+        reached = {name for name in imported(source, source.read_text()) if part_of(name) in behind}
+        assert reached == set(), source
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from autotune.report.record import Report
 
 
 def show(path: Path, explain: int | None, html: Path | None, json_output: bool) -> None:
@@ -43,12 +47,11 @@ def export(
     """Print the launcher's own flags or config file for the sweet spot of a report."""
     from autotune.records import write_text
     from autotune.report.export.export import export as settings_for
-    from autotune.report.fingerprint import verify_environment as verify
     from autotune.report.load import read_report
 
     report = read_report(path)
     if verify_environment:
-        verify(report)
+        verify_here(report)
     made = settings_for(
         report, to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge
     )
@@ -71,16 +74,24 @@ def check(
     from autotune.report.check.judge import check as compare
     from autotune.report.check.judge import parse_regression
     from autotune.report.check.show import junit, markdown, print_check, say_regression
-    from autotune.report.fingerprint import verify_environment as verify
     from autotune.report.load import read_report
 
     allowed = parse_regression(max_regression)
     new = [read_report(path) for path in paths]
     if verify_environment:
-        verify(*new)
+        verify_here(*new)
     found = compare(new, [read_report(path) for path in baseline], allowed)
     for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
         if path is not None:
             write_text(path, text)
     print_json(found) if json_output else print_check(found, console())
     say_regression(found)
+
+
+def verify_here(*reports: "Report") -> None:
+    """Raise InputError where a report is not of this machine as it is now; loads torch in a process of its own."""
+    from autotune.pipeline.process import survey
+    from autotune.profile.record import Environment
+    from autotune.report.fingerprint import verify_environment
+
+    verify_environment(Environment.model_validate(survey()), *reports)

@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
+from autotune.report.recommend import curve
 from autotune.report.record import CandidateReport, Report
-from autotune.report.units import show_bytes
+from autotune.report.units import show_bytes, show_rate
 
-ROOM = 52  # columns that the words of a row take
+ROOM = 53  # columns that the words of a row take
 LONGEST, SHORTEST = 40, 8  # columns of a bar
 
 
@@ -19,8 +20,8 @@ def print_bars(report: Report, console: Console) -> None:
     winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)
     for row, rate, peak in zip(rows, rates, peaks, strict=True):
-        source = "measured" if row.measurement else "predicted"
-        line = f"m = {row.micro_batches:<4} {bar(rate, max(rates), width, cell)} {rate:8.1f} {source:9}"
+        source = "over limit" if row.over_limit_bytes else "estimated" if row.measurement else "predicted"
+        line = f"m = {row.micro_batches:<4} {bar(rate, max(rates), width, cell)} {show_rate(rate):>8} {source:10}"
         if peak:
             line += f" {bar(peak, max(peaks), width, cell)} {show_bytes(peak)}"
         console.print(line, style="bold green" if row is winner else None, highlight=False, soft_wrap=True)
@@ -31,12 +32,9 @@ def under_one_schedule(report: Report) -> list[CandidateReport]:
 
     Where m is too small for it, GPipe stands in.
     """
-    wanted = report.candidates[report.sweet_spot.candidate if report.sweet_spot else 0]
-    own = (wanted.schedule, wanted.virtual_stages)
-    rows = [row for row in report.candidates if (row.schedule, row.virtual_stages) == own]
-    least = min(row.micro_batches for row in rows)
-    rows += [row for row in report.candidates if row.schedule == "GPipe" and row.micro_batches < least]
-    return sorted(rows, key=lambda row: row.micro_batches)
+    pick = report.sweet_spot.candidate if report.sweet_spot else 0
+    rows = report.candidates
+    return [rows[index] for index in curve(rows, pick, range(len(rows)))]
 
 
 def bar(value: float, most: float, width: int, cell: str) -> str:

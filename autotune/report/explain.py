@@ -2,8 +2,10 @@
 
 from autotune.errors import UsageError
 from autotune.predict.record import TimeSplit
+from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.record import CandidateReport, Report
-from autotune.report.units import show_bytes, show_seconds
+from autotune.report.table import raw_text
+from autotune.report.units import show_bytes, show_rate, show_seconds, show_share
 
 SMALL = 0.005  # of the winner's time per sequence; less is not worth a word
 
@@ -18,20 +20,25 @@ def explain(report: Report, micro_batches: int) -> list[str]:
             f" --micro-batches {micro_batches}"
         )
     if report.sweet_spot is None:
-        return [f"{name(row)}: {fate(row)}." for row in rows]
-    winner = report.candidates[report.sweet_spot.candidate]
-    return [line for row in rows for line in against(row, winner)]
+        return [f"{name(row)}: {outcome_text(row, report)}." for row in rows]
+    return [line for row in rows for line in compare_with_pick(row, report)]
 
 
-def against(row: CandidateReport, winner: CandidateReport) -> list[str]:
-    """One candidate against the winner."""
-    if row == winner:
-        return [f"{name(row)} is the sweet spot."]
-    lines = [f"{name(row)}: {fate(row)}."]
+def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
+    """Return one candidate against the sweet spot, as a few lines."""
+    spot = report.sweet_spot
+    assert spot is not None
+    winner = report.candidates[spot.candidate]
+    lines = [f"{name(row)}: {outcome_text(row, report)}."]
+    if row is winner:
+        said = f"recommended; {undecided_text(report)}" if is_undecided(spot) else "the sweet spot"
+        return [*lines, f"{name(row)} is {said}, because {spot.reason}."]
+    if any(row is report.candidates[index] for index in spot.undecided_with):
+        lines.append(f"  It might be the better choice: {undecided_text(report)}.")
     gap = row.rate / winner.rate - 1
-    source = "measured" if row.measurement and winner.measurement else "predicted"
+    source = "" if row.measurement else " (predicted)"
     lines.append(
-        f"  It makes {abs(gap):.1%} {'more' if gap > 0 else 'less'} throughput than {name(winner)} ({source})."
+        f"  It makes {show_share(abs(gap))} {'more' if gap > 0 else 'less'} throughput than {name(winner)}{source}."
     )
     lines.append(f"  {time_words(row, winner)}")
     mine, theirs = row.peak, winner.peak
@@ -61,15 +68,18 @@ def per_sequence(row: CandidateReport) -> dict[str, float]:
     return {part: getattr(split, part) / row.sequences for part in TimeSplit.model_fields}
 
 
-def fate(row: CandidateReport) -> str:
-    """What became of it."""
+def outcome_text(row: CandidateReport, report: Report) -> str:
+    """Return what became of it."""
     if row.failure:
         return f"it failed: {row.failure.message}"
+    rate = f"{show_rate(row.rate)} sequences/s"
     if row.measurement:
-        return f"{row.rate:.1f} sequences/s, measured" + "".join(f"; {doubt}" for doubt in row.doubts)
-    if row.excluded:
-        return f"not tried, for {row.excluded}; {row.rate:.1f} sequences/s predicted"
-    return f"not tried, for it could not win any more; {row.rate:.1f} sequences/s predicted"
+        early = ", stopped early" if row.measurement.pruned else ""
+        over = f"; over the memory limit by {show_bytes(row.over_limit_bytes)}" if row.over_limit_bytes else ""
+        return f"{rate}, {raw_text(row.measurement)}{early}{over}" + "".join(f"; {doubt}" for doubt in row.doubts)
+    if row.excluded or row.over_limit_bytes:
+        return f"not tried: {row.excluded or 'does not fit'}; {rate} predicted"
+    return f"not tried: the search ended before ({report.search.stopped_because}); {rate} predicted"
 
 
 def name(row: CandidateReport) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from autotune import __version__
 from autotune.config import WorkloadFacts
 from autotune.errors import InputError
-from autotune.pipeline.process import survey
 from autotune.profile.record import Environment
 from autotune.records import changed
 from autotune.report.record import Report
@@ -69,12 +68,11 @@ def changes_of_machine(before: Report, now: Report) -> list[str]:
     return changed({"autotune": before.autotune_version, **machine_facts(before.environment)}, mine)
 
 
-def verify_environment(*reports: Report) -> None:
-    """Raises InputError where a report is of another machine, or of other software, than is here.
+def verify_environment(surveyed: Environment, *reports: Report) -> None:
+    """Raise InputError where a report is of another machine, or of other software, than was ``surveyed`` here.
 
-    Loads torch in a process of its own. Of a replay only the software and the cores can be compared.
+    Of a replay only the software and the cores can be compared.
     """
-    surveyed = Environment.model_validate(survey())
     for report in reports:
         device, here = report.environment.device or "", surveyed
         if here.device == "cuda":  # of which the run used some, or none

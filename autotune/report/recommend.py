@@ -7,7 +7,7 @@ from what is printed.
 from collections.abc import Sequence
 from math import inf
 
-from autotune.report.record import CandidateReport, KneeReport, Neighbour, ParetoPoint, SweetSpot
+from autotune.report.record import CandidateReport, KneeReport, Neighbour, ParetoPoint, Report, SweetSpot
 from autotune.report.units import show_bytes, show_share
 from autotune.verdict import Objective, Stop, StopReason, Verdict
 
@@ -49,7 +49,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     return SweetSpot(
         candidate=verdict.pick,
         certainty=verdict.certainty,
-        undecided_with=verdict.undecided_with if is_unsure(verdict) else (),
+        undecided_with=verdict.undecided_with if is_undecided(verdict) else (),
         baseline=reference,
         micro_batches=row.micro_batches,
         micro_batch_size=row.micro_batch_size,
@@ -64,9 +64,20 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     )
 
 
-def is_unsure(verdict: Verdict) -> bool:
+def is_undecided(found: Verdict | SweetSpot) -> bool:
     """Return True where the pick is to be called undecided."""
-    return verdict.certainty < SURE if verdict.certainty is not None else bool(verdict.undecided_with)
+    return found.certainty < SURE if found.certainty is not None else bool(found.undecided_with)
+
+
+def undecided_text(report: Report) -> str:
+    """Return ``undecided between m = 2, 4 and 8``, by ascending m, of a report whose sweet spot is."""
+    spot, rows = report.sweet_spot, report.candidates
+    if spot is None or not spot.undecided_with:
+        return "undecided"
+    found = sorted((rows[index] for index in (spot.candidate, *spot.undecided_with)), key=lambda row: row.micro_batches)
+    is_alike = len({row.schedule_words for row in found}) == 1
+    *names, last = [str(row.micro_batches) if is_alike else row.name for row in found]
+    return f"undecided between {'m = ' if is_alike else ''}{', '.join(names)} and {last}"
 
 
 def needed_bytes(row: CandidateReport) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """The table of candidates and the sentence about the winner, for a terminal or a pipe."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Literal
 
 from rich import box
@@ -11,21 +12,48 @@ from autotune.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words
-from autotune.report.record import CandidateReport, Report, candidate_report
-from autotune.report.units import show_bytes, show_seconds
+from autotune.report.recommend import is_undecided, undecided_text
+from autotune.report.record import CandidateReport, Report, Source, candidate_report
+from autotune.report.units import (
+    counted,
+    rate_decimals,
+    show_bytes,
+    show_certainty,
+    show_rate,
+    show_seconds,
+    show_share,
+    show_speed,
+)
 
 NARROW = 100  # columns of a terminal
-COLUMNS = ("m", "b", "schedule", "predicted", "measured", "error", "bubble", "peak memory", "status")
+COLUMNS = ("m", "b", "schedule", "predicted", "estimate", "error", "bubble", "peak memory", "status")
+
+
+class Mark(StrEnum):
+    """What a row of the table is marked as, in the words of its status."""
+
+    NONE = ""
+    SWEET_SPOT = "sweet spot, "
+    RECOMMENDED = "recommended but undecided, "
+    RIVAL = "undecided, "
+
+
+def marks(report: Report) -> list[Mark]:
+    """Return the mark of every candidate."""
+    found = [Mark.NONE] * len(report.candidates)
+    if report.sweet_spot is not None:
+        for index in report.sweet_spot.undecided_with:
+            found[index] = Mark.RIVAL
+        found[report.sweet_spot.candidate] = Mark.RECOMMENDED if is_undecided(report.sweet_spot) else Mark.SWEET_SPOT
+    return found
 
 
 def print_report(report: Report, console: Console) -> None:
     """Prints the table, how the figures came about, and the sweet spot in one sentence."""
-    winner = report.sweet_spot.candidate if report.sweet_spot else None
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
-    rows = report.candidates
-    print_table(
-        rows, winner, f"{headline(report)}; throughput in sequences/s, peak of the fullest rank{limit}", console
-    )
+    interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
+    title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
+    print_table(report.candidates, marks(report), title, console)
     # In a pipe a sentence stays one line; on a terminal it is wrapped between words.
     console.print(conclusion(report), soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
@@ -33,71 +61,90 @@ def print_report(report: Report, console: Console) -> None:
 def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Console) -> None:
     """Prints the table of candidates that were only predicted."""
     rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
-    print_table(rows, None, "predicted throughput in sequences/s, peak of the fullest rank", console)
+    print_table(rows, [Mark.NONE] * len(rows), "predicted throughput in sequences/s, peak of the fullest rank", console)
     best = max(rows, key=lambda row: row.prediction.throughput_seq_s if row.prediction.fits is not False else 0.0)
     if best.prediction.fits is False:
         console.print("No candidate fits in the memory limit.")
         return
     console.print(
         f"Best prediction: m = {best.micro_batches} micro-batches of {best.micro_batch_size} under {best.schedule}, "
-        f"{best.prediction.throughput_seq_s:.1f} sequences/s. autotune run confirms it by real runs.",
+        f"{show_rate(best.prediction.throughput_seq_s)} sequences/s. autotune run confirms it by real runs.",
         soft_wrap=not console.is_terminal,
     )
 
 
-def print_table(rows: Sequence[CandidateReport], winner: int | None, title: str, console: Console) -> None:
-    """One row per candidate, the winner marked."""
+def print_table(rows: Sequence[CandidateReport], marked: Sequence[Mark], title: str, console: Console) -> None:
+    """One row per candidate, the winner and its rivals marked."""
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     narrow = console.width < NARROW
     for name in COLUMNS:
         justify: Literal["left", "right"] = "left" if name in ("schedule", "status") else "right"
         header = name.replace(" ", "\n") if narrow else name
         table.add_column(header, justify=justify, no_wrap=name != "status", min_width=11 if name == "status" else None)
-    for index, row in enumerate(rows):
-        table.add_row(*cells(row, index == winner), style="bold green" if index == winner else None)
+    for row, mark in zip(rows, marked, strict=True):
+        is_pick = mark in (Mark.SWEET_SPOT, Mark.RECOMMENDED)
+        table.add_row(*cells(row, mark), style="bold green" if is_pick else None)
     console.print(table)
 
 
-def cells(row: CandidateReport, is_winner: bool) -> list[str]:
-    """The cells of one candidate; a dash where nothing was measured."""
+def cells(row: CandidateReport, mark: Mark = Mark.NONE) -> list[str]:
+    """The cells of one candidate; a dash where nothing is known."""
     prediction = row.prediction
     size = f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else "")
     return [
         str(row.micro_batches),
         size,
         row.schedule_words,
-        f"{prediction.throughput_seq_s:.1f}",
-        throughput(row.measurement) if row.measurement else "-",
+        show_rate(prediction.throughput_seq_s),
+        estimate_text(row),
         f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
         f"{prediction.bubble_fraction:.0%}",
         show_bytes(row.peak) if row.peak is not None else "-",
-        status(row, is_winner),
+        status(row, mark),
     ]
 
 
-def throughput(measurement: Measurement) -> str:
-    """``102.3 ±1.5``: the median, and half the range of the middle half of the steps."""
+def estimate_text(row: CandidateReport) -> str:
+    """Return ``102.3 ±1.5``: the rate, and half its 90 % interval where that is known."""
+    known = row.estimate
+    if known is not None:
+        half = (row.sequences / known.step_time_low_s - row.sequences / known.step_time_high_s) / 2
+        return f"{show_rate(row.rate)} ±{half:.{rate_decimals(row.rate)}f}"
+    return show_rate(row.rate) if row.measurement or row.last_prediction else "-"
+
+
+def raw_text(measurement: Measurement) -> str:
+    """Return ``9 raw steps 98.7 ±11.9``: the count, the median, and half the range of the middle half of the steps."""
     rates = sorted(measurement.throughput_seq_s * measurement.step_time_s / t for t in measurement.step_times_s)
     quarter = len(rates) // 4
-    return f"{measurement.throughput_seq_s:.1f} ±{(rates[-1 - quarter] - rates[quarter]) / 2:.1f}"
+    median = measurement.throughput_seq_s
+    half = (rates[-1 - quarter] - rates[quarter]) / 2
+    spread = f" ±{half:.{rate_decimals(median)}f}" if len(rates) > 1 else ""
+    return f"{counted(len(rates), 'raw step')} {show_rate(median)}{spread}"
 
 
-def status(row: CandidateReport, is_winner: bool) -> str:
+def status(row: CandidateReport, mark: Mark) -> str:
     """What became of the candidate, in a few words."""
     if row.failure:
         where = f" on rank {row.failure.rank}" if row.failure.rank is not None else ""
         return f"{row.failure.kind.replace('_', ' ')}{where}"
     if row.measurement is None:
-        return row.excluded or ("does not fit" if row.prediction.fits is False else "predicted")
-    steps = len(row.measurement.step_times_s)
-    words = "sweet spot, " if is_winner else ""
-    counted = f"{steps} step{'' if steps == 1 else 's'}"
-    words += f"pruned after {counted}" if row.measurement.pruned else f"confirmed, {counted}"
+        return mark + (row.excluded or ("does not fit" if does_not_fit(row) else "predicted"))
+    words = f"{mark}{'stopped early' if row.measurement.pruned else 'confirmed'}, {raw_text(row.measurement)}"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
     words += " (another controller)" if row.measurement.from_other_controller else ""
-    words += f", machine {row.pace:.2f}x slower then" if row.pace and abs(row.pace - 1) > 0.005 else ""
+    words += f", machine {show_speed(row.pace)} then" if row.pace and abs(row.pace - 1) > 0.005 else ""
+    if row.over_limit_bytes is not None:
+        words += f"; over the memory limit by {show_bytes(row.over_limit_bytes)}"
+    elif row.excluded:
+        words += f"; may not win: {row.excluded}"
     words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
     return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
+
+
+def does_not_fit(row: CandidateReport) -> bool:
+    """Return True where a candidate that did not run is predicted not to fit."""
+    return row.prediction.fits is False or row.over_limit_bytes is not None
 
 
 def headline(report: Report) -> str:
@@ -111,28 +158,61 @@ def conclusion(report: Report) -> str:
     """The sweet spot in one sentence, its reason; the knee, the ties, the Pareto front; why the search stopped."""
     if report.sweet_spot is None:
         return f"No sweet spot: {report.search.stopped_because}."
-    spot = report.sweet_spot
-    speedup = f", {spot.speedup_over_naive:.2f}x the naive m = 1" if spot.speedup_over_naive else ""
-    kind = "measured" if spot.confirmed else "predicted, not confirmed by a run"
+    search = report.search
     source = "; the profile is from an earlier run" if report.profile_from_earlier_run else ""
+    others = "other controllers" if search.controller else "earlier runs"
     lines = (
+        answer(report),
         *doubt_words(report),
-        *spot.ties,
+        *report.sweet_spot.ties,
         *knee_words(report),
         *pareto_words(report),
         *soundness_words(report),
         *host_words(report.profile),
+        f"Stopped after {counted(search.trials, 'trial')} ({search.earlier_trials} more from {others}) and"
+        f" {show_seconds(search.wall_s)}: {search.stopped_because}{source}.",
+        *certainty_words(report),
     )
-    around = "".join(f"{line}\n" for line in lines)
-    return (
-        f"Sweet spot: m = {spot.micro_batches} micro-batches of {spot.micro_batch_size} under {spot.schedule}, "
-        f"{spot.throughput_seq_s:.1f} sequences/s {kind}{speedup}, because {spot.reason}.\n"
-        f"{around}"
-        f"Stopped after {report.search.trials} trials ({report.search.earlier_trials} more from "
-        f"{'other controllers' if report.search.controller else 'earlier runs'}) and "
-        f"{show_seconds(report.search.wall_s)}: {report.search.stopped_because}{source}."
-        f"{sureness(report)}{cost_words(report)}"
+    return "\n".join(lines) + cost_words(report)
+
+
+def answer(report: Report) -> str:
+    """Return the sweet spot, its throughput, the speed-up, how sure that is where it is not, and the reason."""
+    spot = report.sweet_spot
+    assert spot is not None
+    row = report.candidates[spot.candidate]
+    pick = (
+        f"m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
+        f" {row.schedule_words}, {show_rate(spot.throughput_seq_s)} sequences/s{speedup_words(report)}"
     )
+    if not is_undecided(spot):
+        return f"Sweet spot: {pick}, because {spot.reason}."
+    sure = f" ({show_certainty(spot.certainty)} sure)" if spot.certainty is not None else ""
+    return f"Sweet spot: {undecided_text(report)}{sure}; {pick}, is recommended because {spot.reason}."
+
+
+def speedup_words(report: Report) -> str:
+    """Return ``, 1.29x the naive m = 1``; where that did not run, what the speed-up is against, and why."""
+    spot = report.sweet_spot
+    if spot is None or spot.speedup_over_naive is None:
+        return ""
+    if spot.baseline == spot.candidate:
+        return ", the naive m = 1 itself"
+    times = f", {spot.speedup_over_naive:.2f}x"
+    against = report.candidates[spot.baseline].micro_batches if spot.baseline is not None else 1
+    if against == 1:
+        return f"{times} the naive m = 1"
+    return f"{times} m = {against}, the smallest that ran ({why_no_naive(report)})"
+
+
+def why_no_naive(report: Report) -> str:
+    """Return why m = 1 is not what the speed-up is stated against."""
+    naive = [row for row in report.candidates if row.micro_batches == 1]
+    if not naive:
+        return "m = 1 was no candidate"
+    if any(row.failure for row in naive):
+        return "m = 1 failed"
+    return "m = 1 does not fit" if all(does_not_fit(row) for row in naive) else "m = 1 did not run"
 
 
 def doubt_words(report: Report) -> list[str]:
@@ -163,18 +243,28 @@ def soundness_words(report: Report) -> list[str]:
 
 
 def knee_words(report: Report) -> list[str]:
-    """``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2% (measured), …``."""
+    """``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2%, m = 16 loses 3.0%.``"""
     spot = report.sweet_spot
     if spot is None or spot.knee is None:
         return []
     sides = [
-        f"m = {side.micro_batches} {'loses' if side.loss >= 0 else 'gains'} {abs(side.loss):.1%} ({side.source})"
+        f"m = {side.micro_batches} {loss_text(side.loss)}{predicted(side.source)}"
         for side in (spot.knee.fewer, spot.knee.more)
         if side is not None
     ]
-    at = spot.knee.at
-    words = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {spot.schedule} ({at.source})"
+    at, under = spot.knee.at, report.candidates[spot.candidate].schedule_words
+    words = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {under}{predicted(at.source)}"
     return ["; ".join([words, ", ".join(sides)] if sides else [words]) + "."]
+
+
+def loss_text(loss: float) -> str:
+    """Return ``loses 6.2%``, or ``is the best``."""
+    return f"loses {show_share(loss)}" if loss else "is the best"
+
+
+def predicted(source: Source) -> str:
+    """Return the note on a figure of a candidate that did not run."""
+    return "" if source == "measured" else " (predicted)"
 
 
 def pareto_words(report: Report) -> list[str]:
@@ -183,20 +273,21 @@ def pareto_words(report: Report) -> list[str]:
     if len(points) < 2:
         return []
     shown = [
-        f"m = {row.micro_batches} {row.schedule} {point.throughput_seq_s:.1f}/s {show_bytes(point.peak_memory_bytes)}"
-        f"{'' if point.source == 'measured' else ' (predicted)'}"
+        f"{report.candidates[point.candidate].name} {show_rate(point.throughput_seq_s)}/s"
+        f" {show_bytes(point.peak_memory_bytes)}{predicted(point.source)}"
         for point in points
-        for row in [report.candidates[point.candidate]]
     ]
     return [f"Less memory for less throughput: {', '.join(shown)}."]
 
 
-def sureness(report: Report) -> str:
-    """How sure the pick is."""
-    found = report.search
-    if found.confidence is None or found.tolerance is None:
-        return ""
-    final = f"; {found.final}" if found.final else ""
-    return (
-        f"\nThe pick is within {found.tolerance:.0%} of the best with a probability of {found.confidence:.0%}{final}."
+def certainty_words(report: Report) -> list[str]:
+    """Return how sure the pick is; of a report without estimates, what its run stated of it."""
+    spot, tolerance = report.sweet_spot, report.search.tolerance
+    if spot is None or spot.certainty is None or tolerance is None:
+        return []
+    claim = (
+        f"he pick is within {show_share(tolerance, 0)} of the best with a probability of"
+        f" {show_certainty(spot.certainty)}."
     )
+    has_estimates = any(row.estimate for row in report.candidates)
+    return [f"T{claim}" if has_estimates else f"As that run stated it, t{claim}"]

@@ -29,3 +29,21 @@ def show_certainty(chance: float) -> str:
 def show_speed(times_longer: float) -> str:
     """Return ``1.39x slower`` or ``1.39x faster`` of steps that took ``times_longer`` times as long."""
     return f"{times_longer:.2f}x slower" if times_longer >= 1 else f"{1 / times_longer:.2f}x faster"
+
+
+def counted(number: int, name: str, plural: str = "s") -> str:
+    """Return ``1 step``, ``2 steps``."""
+    return f"{number} {name}{'' if number == 1 else plural}"
+
+
+def show_rate(rate: float) -> str:
+    """Return sequences per second with four significant digits, so that ratios can be recomputed from what is printed.
+
+    ``128.0``, ``98.73``, ``2.333``; from 1000 on with one decimal.
+    """
+    return f"{rate:.{rate_decimals(rate)}f}"
+
+
+def rate_decimals(rate: float) -> int:
+    """Return how many decimals ``show_rate`` gives."""
+    return 1 if rate >= 100 else 2 if rate >= 10 else 3 if rate >= 1 else 5

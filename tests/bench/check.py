@@ -43,12 +43,12 @@ def verdicts(what: str, pairs: list[tuple[Report, Report]], goal: str) -> None:
     """Compares each (new, baseline): how many alarms, how far throughputs were apart, what the check took for it."""
     found = [check([new], [old], MAX_REGRESSION) for new, old in pairs]
     rows = [one.comparisons[0] for one in found]
-    changes = [row.worse_by for row in rows]
-    taken = mean(log1p(row.worse_by_high) - log1p(row.worse_by) for row in rows) / NormalDist().inv_cdf(SURE)
+    changes = [row.change for row in rows]
+    taken = mean(log1p(row.change_high) - log1p(row.change) for row in rows) / NormalDist().inv_cdf(SURE)
     counts = Counter(one.verdict for one in found)
     print(
         f"{what}: {counts['regression']} of {len(found)} are called a regression (goal {goal}); all verdicts"
-        f" {dict(counts)}\n  throughput worse by {min(changes):+.1%} to {max(changes):+.1%}, standard deviation"
+        f" {dict(counts)}\n  throughput changed by {min(changes):+.1%} to {max(changes):+.1%}, standard deviation"
         f" {stdev(changes):.1%}, which the check took to be {taken:.1%}",
         flush=True,
     )
@@ -69,7 +69,7 @@ def main() -> None:
     several = check(runs[: REPEATS // 2], runs[REPEATS // 2 :], MAX_REGRESSION).comparisons[0]
     print(
         f"computing ranks, {REPEATS // 2} runs against {REPEATS - REPEATS // 2 + 1}: {several.verdict},"
-        f" worse by {several.worse_by_low:+.1%} to {several.worse_by_high:+.1%}"
+        f" changed by {several.change_low:+.1%} to {several.change_high:+.1%}"
     )
 
 

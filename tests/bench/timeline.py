@@ -12,7 +12,7 @@ from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
 from autotune.profile.replay import waits_for
-from autotune.report.recorded import recorded_step
+from autotune.recorded import recorded_step
 from tests.bench.replay import candidates, made_ready
 
 RANKS, STEPS = (2, 4, 8), 1

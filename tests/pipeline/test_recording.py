@@ -17,7 +17,7 @@ from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
-from autotune.report.recorded import recorded_step
+from autotune.recorded import recorded_step
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6

@@ -27,7 +27,7 @@ def test_one_row_for_each_m_under_the_winners_schedule(width):
     assert head.startswith("throughput")
     assert [row.split()[2] for row in rows] == ["1", "2", "4", "6", "8", "16"]
     assert all(len(row) <= width for row in rows)
-    best = next(row for row in rows if "128.0 measured" in row)
+    best = next(row for row in rows if "128.0 estimated" in row)
     assert best.startswith("m = 8 ")
     assert best.count("█") > max(row.count("█") for row in rows if row is not best)
     assert rows[0].count("█") >= 1

@@ -11,7 +11,7 @@ REPORT = make_report(failed=[(16, "GPipe")])
 
 def test_the_parts_of_the_answer_are_the_difference():
     text = "\n".join(explain(REPORT, 2))
-    assert text.startswith("m = 2 under GPipe: not tried, for it could not win any more; ")
+    assert text.startswith("m = 2 under GPipe: not tried: the search ended before (done); ")
     assert "less throughput than m = 8 under 1F1B (predicted)" in text
     assert "more bubble" in text and "less granularity" in text
     two, eight = (next(row for row in REPORT.candidates if row.micro_batches == count) for count in (2, 8))
@@ -20,7 +20,7 @@ def test_the_parts_of_the_answer_are_the_difference():
 
 
 def test_the_sweet_spot_and_a_failure_are_told_as_such():
-    assert "m = 8 under 1F1B is the sweet spot." in explain(REPORT, 8)
+    assert "m = 8 under 1F1B is the sweet spot, because fastest." in explain(REPORT, 8)
     assert "m = 16 under GPipe: it failed: no." in explain(REPORT, 16)
 
 

@@ -5,7 +5,7 @@ import pytest
 from autotune.outcome import Failure, Measurement
 from autotune.report.recommend import (
     baseline,
-    is_unsure,
+    is_undecided,
     knee,
     loses_to,
     pareto_front,
@@ -129,7 +129,7 @@ def test_a_pick_that_is_less_sure_than_80_percent_is_undecided():
     rivals = {"undecided_with": (at(8),)}
     assert recommend(rows, verdict_of(4, certainty=0.79, **rivals), None).undecided_with == (at(8),)
     assert recommend(rows, verdict_of(4, certainty=0.8, **rivals), None).undecided_with == ()
-    assert is_unsure(verdict_of(4, **rivals)) and not is_unsure(verdict_of(4))
+    assert is_undecided(verdict_of(4, **rivals)) and not is_undecided(verdict_of(4))
 
 
 def test_the_knee_is_the_smallest_m_within_one_percent_of_its_curve():

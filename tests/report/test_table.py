@@ -10,7 +10,7 @@ from autotune.predict.memory import LOSS_BYTES
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.report.record import candidate_report, relative_error
-from autotune.report.table import cells, print_predictions
+from autotune.report.table import Mark, cells, print_predictions
 from autotune.report.units import show_bytes, show_seconds
 
 MEMORY = [{"micro_batch_size": 1, "activation_bytes": 2**20}]
@@ -25,25 +25,25 @@ def row(outcome=None, excluded=None):
 
 
 def test_an_untried_candidate_shows_dashes():
-    assert cells(row(), False)[3:] == ["2.3", "-", "-", "20%", "4.0 MiB", "predicted"]
-    assert cells(row(excluded="does not fit"), False)[-1] == "does not fit"
+    assert cells(row())[3:] == ["2.333", "-", "-", "20%", "4.0 MiB", "predicted"]
+    assert cells(row(excluded="does not fit"))[-1] == "does not fit"
 
 
 def test_a_measured_candidate_shows_spread_and_error():
     outcome = Measurement.of((2.0, 2.0, 2.0), sequences=7, seq_len=1, peak_memory_bytes=(2**21, 2**20))
-    shown = cells(row(outcome), True)
-    assert shown[4:6] == ["3.5 ±0.0", "+50.0%"]
-    assert shown[7:] == ["2.0 MiB", "sweet spot, confirmed, 3 steps"]
+    shown = cells(row(outcome), Mark.SWEET_SPOT)
+    assert shown[4:6] == ["3.500", "+50.0%"]
+    assert shown[7:] == ["2.0 MiB", "sweet spot, confirmed, 3 raw steps 3.500 ±0.000"]
 
 
 def test_what_was_measured_elsewhere_says_so():
     for where, words in (("from_earlier_run", "(earlier run)"), ("from_other_controller", "(another controller)")):
         outcome = Measurement.of((2.0, 2.0), sequences=7, seq_len=1, **{where: True})
-        assert cells(row(outcome), False)[-1] == f"confirmed, 2 steps {words}"
+        assert cells(row(outcome))[-1] == f"confirmed, 2 raw steps 3.500 ±0.000 {words}"
 
 
 def test_padding_and_failures_are_named():
-    shown = cells(row(Failure(kind="out_of_memory", rank=1, message="no")), False)
+    shown = cells(row(Failure(kind="out_of_memory", rank=1, message="no")))
     assert shown[1] == "2 (+1 pad)"
     assert shown[-1] == "out of memory on rank 1"
 

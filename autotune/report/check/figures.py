@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import hypot
-from statistics import median
+from math import hypot, log, sqrt
+from statistics import median, stdev
 from typing import Literal, NamedTuple
 
 from autotune.report.record import CandidateReport, Report
-from autotune.search.noise import step_noise
 
 RUN_NOISE = 0.01  # relative standard deviation of a figure between runs on a machine that shows none while it profiles
+NINETY = 1.645  # standard deviations from the middle of a 90 % interval to its ends
+UNSTEADY = 0.02  # relative; a machine that drifts by more within a run drifts between runs too
 
 Better = Literal["more", "less"]
 Unit = Literal["sequences/s", "bytes", "share", "times"]
@@ -52,22 +53,54 @@ def counterpart(report: Report, baseline: Report) -> CandidateReport | None:
 
 
 def run_noise(report: Report) -> float:
-    """Relative standard deviation of the same work between moments, as profiling found it, and no less than usual."""
-    return max(RUN_NOISE, *(profile.drift for profile in (report.profile, *report.virtual_profiles)))
+    """Return the relative standard deviation of the same work between moments of the run: of its profile, of the
+    changes of speed that the search found, of the candidates' own; no less than is usual between runs."""
+    profiles = (report.profile, *report.virtual_profiles)
+    apart = max((run.apart for profile in profiles for run in profile.calibrations), default=1.0)
+    ratios = [1.0, apart, report.search.drift.ratio if report.search.drift else 1.0]
+    paces = [row.pace for row in report.candidates if row.pace is not None]
+    ratios.append(max(paces) / min(paces) if paces else 1.0)
+    return max(RUN_NOISE, *(profile.drift for profile in profiles), *(log(ratio) / 2 for ratio in ratios))
+
+
+def machine_shift(report: Report, baseline: Report) -> float:
+    """Return by how much the machine's own speed differs between two runs, as far as that may be drift: the median
+    over stages and sizes of how many times longer the profiled forwards took, in logarithms.
+
+    Where neither run has shown drift in itself the difference is not the machine's, and counts in full: 0.
+    """
+    if report.profile_from_earlier_run or max(run_noise(report), run_noise(baseline)) <= UNSTEADY:
+        return 0.0
+    gaps = []
+    for mine, theirs in zip(report.profile.stages, baseline.profile.stages, strict=False):
+        before = {row.micro_batch_size: row.t_f for row in theirs.time_s}
+        gaps += [
+            log(row.t_f / before[row.micro_batch_size])
+            for row in mine.time_s
+            if row.t_f > 0 and before.get(row.micro_batch_size, 0.0) > 0
+        ]
+    return abs(median(gaps)) if gaps else 0.0
+
+
+def estimate_sigma(row: CandidateReport) -> float:
+    """Return the relative standard deviation of a candidate's rate: of its estimate, or else of its steps' median."""
+    if row.estimate is not None:
+        return log(row.estimate.step_time_high_s / row.estimate.step_time_low_s) / (2 * NINETY)
+    times = [log(seconds) for seconds in row.measurement.step_times_s] if row.measurement else []
+    spread = stdev(times) if len(times) > 1 else 0.0
+    return spread / sqrt(max(1, len(times)))
 
 
 def timing_noise(report: Report, *rows: CandidateReport) -> float:
-    """Relative standard deviation of a ratio of step times of these candidates: their samples' and the run's own."""
-    series = [row.measurement.step_times_s for row in report.candidates if row.measurement]
-    step = step_noise(series).sigma
-    steps = [step / len(row.measurement.step_times_s) ** 0.5 for row in rows if row.measurement]
-    return hypot(run_noise(report), *steps)
+    """Return the relative standard deviation of a ratio of step times of these candidates: their own and the run's."""
+    return hypot(run_noise(report), *(estimate_sigma(row) for row in rows))
 
 
-def throughput(report: Report, _: Report) -> Figure | None:
+def throughput(report: Report, baseline: Report) -> Figure | None:
     """Of the sweet spot: what a launcher gets, whichever candidate it is."""
     row = winner(report)
-    return Figure(row.measurement.throughput_seq_s, timing_noise(report, row)) if row.measurement else None
+    noise = hypot(timing_noise(report, row), machine_shift(report, baseline))
+    return Figure(row.rate, noise) if row.measurement else None
 
 
 def peak_memory(report: Report, baseline: Report) -> Figure | None:
@@ -83,18 +116,23 @@ def peak_memory(report: Report, baseline: Report) -> Figure | None:
 
 
 def efficiency(report: Report, _: Report) -> Figure | None:
-    """Share of the measured step that the mean rank computes at its best micro-batch size."""
+    """Share of the estimated step that the mean rank computes at its best micro-batch size."""
     row = winner(report)
     if row.measurement is None or not row.prediction.time_split_s.compute:
         return None
-    return Figure(row.prediction.time_split_s.compute / row.measurement.step_time_s, timing_noise(report, row))
+    step = row.sequences / row.rate
+    return Figure(row.prediction.time_split_s.compute / step, timing_noise(report, row))
 
 
 def speedup(report: Report, _: Report) -> Figure | None:
-    """Throughput of the sweet spot over that of m = 1."""
+    """Throughput of the sweet spot over that of m = 1; None where another m stands in for that."""
     naive = [row for row in report.candidates if row.micro_batches == 1 and row.measurement]
-    found = report.sweet_spot.speedup_over_naive if report.sweet_spot else None
-    return Figure(found, timing_noise(report, winner(report), *naive[:1])) if found else None
+    spot = report.sweet_spot
+    if spot is None or not spot.speedup_over_naive:
+        return None
+    if spot.baseline is not None and report.candidates[spot.baseline].micro_batches > 1:
+        return None
+    return Figure(spot.speedup_over_naive, timing_noise(report, winner(report), *naive[:1]))
 
 
 def prediction_error(report: Report, _: Report) -> Figure | None:

@@ -1,17 +1,18 @@
-"""Whether a figure is worse than the baseline's, beyond doubt and by more than is allowed.
+"""Is a figure worse than the baseline's, beyond doubt and by more than is allowed?
 
-A figure's change is the mean logarithm of the new runs less that of the baseline's, positive where it is worse. Each
-run adds its variance ``sigma**2``; where a side has several runs, what these differ by counts too. With the standard
-error that follows::
+A figure's change is the mean logarithm of the new runs less that of the baseline's. Each run adds its variance
+``sigma**2``; where a side has several runs, what these differ by counts too. With the standard error that follows::
 
-    regression   the change is beyond --max-regression, and with SURE it is not chance
-    ok           with CLEAR the change is less than --max-regression
+    regression   the figure is worse by more than --max-regression, and with SURE it is not chance
+    ok           with CLEAR it is worse by less than --max-regression, if at all
     better       with SURE the figure has become better
-    unclear      neither: more runs are needed, and so many that a change of --max-regression would be seen with SURE
+    unclear      neither
+
+The change is stated once, relative to the baseline: 31% less, 5% more. --max-regression is a share of the baseline too.
 """
 
 from collections.abc import Sequence
-from math import ceil, exp, log, log1p
+from math import exp, log, log1p
 from statistics import NormalDist, mean
 from typing import Literal
 
@@ -20,13 +21,12 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from autotune.config import parse_quantity
 from autotune.errors import InputError, UsageError
 from autotune.records import SCHEMA_VERSION, Record
-from autotune.report.check.figures import QUANTITIES, Figure, Quantity, Unit
+from autotune.report.check.figures import QUANTITIES, Better, Figure, Quantity, Unit
 from autotune.report.fingerprint import changes_of_machine, changes_of_workload
 from autotune.report.record import Report
 
 SURE, CLEAR = 0.99, 0.95  # one-sided
 PRIOR_WEIGHT = 4  # what a run says of its own noise, worth so many differences between runs
-MOST_RUNS = 999
 
 Verdict = Literal["regression", "ok", "better", "unclear"]
 
@@ -34,9 +34,8 @@ Verdict = Literal["regression", "ok", "better", "unclear"]
 class Comparison(Record):
     """One figure, then and now.
 
-    ``change``: relative, of ``new`` to ``baseline``; ``worse_by`` the same with its sign turned so that more is worse,
-    between ``worse_by_low`` and ``worse_by_high`` in 98 of 100 cases. ``is_judged``: whether ``verdict`` counts; if
-    not, it is only for the reader. ``runs_needed``: of each side, to tell.
+    ``change``: of ``new``, relative to ``baseline``; between ``change_low`` and ``change_high`` in 98 of 100 cases.
+    ``is_judged``: False where ``verdict`` does not count and is only for the reader.
     """
 
     name: str
@@ -44,12 +43,10 @@ class Comparison(Record):
     baseline: float
     new: float
     change: float
-    worse_by: float
-    worse_by_low: float
-    worse_by_high: float
+    change_low: float
+    change_high: float
     verdict: Verdict
     is_judged: bool
-    runs_needed: PositiveInt | None = None
 
 
 class Check(Record):
@@ -68,11 +65,10 @@ class Check(Record):
 
 
 class Change(Record):
-    """How much worse a figure is, in logarithms; the standard error of that; the deviation of a single run."""
+    """By how much a figure has changed, in logarithms, and the standard error of that."""
 
-    worse_by: float
+    by: float
     error: NonNegativeFloat
-    run_sigma: NonNegativeFloat
 
 
 def parse_regression(text: str) -> float:
@@ -132,50 +128,40 @@ def compare(
     """One figure of both sides, with the verdict."""
     found = change_between(quantity, new, baseline)
     sure = NormalDist().inv_cdf(SURE) * found.error
-    verdict = judge(found, log1p(max_regression))
     middle = [exp(mean(log(one.value + quantity.offset) for one in side)) - quantity.offset for side in (new, baseline)]
     return Comparison(
         name=quantity.name,
         unit=quantity.unit,
         new=middle[0],
         baseline=middle[1],
-        change=(middle[0] - middle[1]) / (middle[1] + quantity.offset),
-        worse_by=exp(found.worse_by) - 1,
-        worse_by_low=exp(found.worse_by - sure) - 1,
-        worse_by_high=exp(found.worse_by + sure) - 1,
-        verdict=verdict,
+        change=exp(found.by) - 1,
+        change_low=exp(found.by - sure) - 1,
+        change_high=exp(found.by + sure) - 1,
+        verdict=judge(found, quantity.better, max_regression),
         is_judged=is_judged,
-        runs_needed=runs_needed(found, log1p(max_regression)) if verdict == "unclear" else None,
     )
 
 
 def change_between(quantity: Quantity, new: Sequence[Figure], baseline: Sequence[Figure]) -> Change:
-    """How much worse the new side is, and how sure that is: what runs of one side differ by counts as much as it is
+    """By how much the new side differs, and how sure that is: what runs of one side differ by counts as much as it is
     known, and the noise that each run shows in itself as a prior."""
     logs = [[log(one.value + quantity.offset) for one in side] for side in (new, baseline)]
     squares = sum((one - mean(side)) ** 2 for side in logs for one in side)
     freedom = len(new) + len(baseline) - 2
     prior = mean(one.sigma**2 for one in (*new, *baseline))
     variance = (PRIOR_WEIGHT * prior + squares) / (PRIOR_WEIGHT + freedom)
-    worse = mean(logs[0]) - mean(logs[1])
     return Change(
-        worse_by=worse if quantity.better == "less" else -worse,
+        by=mean(logs[0]) - mean(logs[1]),
         error=(variance * (1 / len(new) + 1 / len(baseline))) ** 0.5,
-        run_sigma=variance**0.5,
     )
 
 
-def judge(found: Change, limit: float) -> Verdict:
-    """The verdict on a change; ``limit`` in logarithms."""
+def judge(found: Change, better: Better, max_regression: float) -> Verdict:
+    """Return the verdict on a change; ``max_regression`` is a share of the baseline."""
+    worse, limit = (found.by, log1p(max_regression)) if better == "less" else (-found.by, -log1p(-max_regression))
     sure, clear = (NormalDist().inv_cdf(chance) * found.error for chance in (SURE, CLEAR))
-    if found.worse_by > limit and found.worse_by > sure:
+    if worse > limit and worse > sure:
         return "regression"
-    if found.worse_by < 0 and found.worse_by < -sure:
+    if worse < 0 and worse < -sure:
         return "better"
-    return "ok" if found.worse_by + clear <= limit else "unclear"
-
-
-def runs_needed(found: Change, limit: float) -> int:
-    """Runs of each side with which a change of ``limit`` would be seen."""
-    wanted = 2 * (NormalDist().inv_cdf(SURE) * found.run_sigma / limit) ** 2
-    return min(MOST_RUNS, max(2, ceil(wanted)))
+    return "ok" if worse + clear <= limit else "unclear"

@@ -1,5 +1,6 @@
 """A candidate of a report in a launcher's own words, or why that launcher cannot run it and which one it can."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,9 @@ from autotune.errors import UsageError
 from autotune.report.export.plan import by_throughput, chosen, plan_of
 from autotune.report.export.render import merged, render
 from autotune.report.export.targets import TARGETS, Target
+from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.record import Report
+from autotune.report.units import show_bytes, show_certainty, show_rate
 
 
 class Exported(NamedTuple):
@@ -41,7 +44,8 @@ def export(
     if reason := target.refusal(plan):
         raise UsageError(f"{target.title} {reason} ({plan}); {nearest(report, target, data_parallel)}")
     settings = target.settings_of(plan, version)
-    notes = [
+    notes = [*pick_notes(report, index)]
+    notes += [
         f"{plan}: {plan.micro_batch_size} sequences x {plan.micro_batches} micro-batches x {data_parallel} replicas"
         f" = {plan.global_batch} sequences per step"
     ]
@@ -55,11 +59,22 @@ def export(
     return Exported(merged(merge, settings), tuple(notes))
 
 
+def pick_notes(report: Report, index: int) -> Iterator[str]:
+    """Yield what keeps the exported candidate from being a sure choice under the limits of the report."""
+    row, spot = report.candidates[index], report.sweet_spot
+    if spot is not None and spot.candidate == index and is_undecided(spot):
+        sure = f" ({show_certainty(spot.certainty)} sure)" if spot.certainty is not None else ""
+        yield f"the report is {undecided_text(report)}{sure}; {row.name} is exported because {spot.reason}"
+    if row.over_limit_bytes is not None:
+        yield f"{row.name} needs {show_bytes(row.over_limit_bytes)} more than the report's memory limit"
+
+
 def nearest(report: Report, target: Target, data_parallel: int) -> str:
     """In words, the fastest candidate of the report that the launcher can run."""
     for index in by_throughput(report):
         plan = plan_of(report, index, data_parallel)
         if target.refusal(plan) is None:
-            how = "measured" if report.candidates[index].measurement else "predicted"
+            row = report.candidates[index]
+            how = f"{show_rate(row.rate)} sequences/s, {'it ran' if row.measurement else 'predicted'}"
             return f"the fastest that it can run is {plan} ({how}): --candidate {index}"
     return "no candidate of this report can be run by it"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from autotune.config import ScheduleName, WorkloadFacts
 from autotune.errors import InputError, UsageError
-from autotune.report.record import CandidateReport, Report
+from autotune.report.record import Report
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,6 @@ def chosen(report: Report, candidate: int | None) -> int:
 
 
 def by_throughput(report: Report) -> list[int]:
-    """The candidates that ran or could run, the fastest first: by what was measured, else by the last prediction."""
-
-    def could_run(row: CandidateReport) -> bool:
-        return row.failure is None and row.excluded is None and row.prediction.fits is not False
-
-    def rate(index: int) -> float:
-        row = report.candidates[index]
-        if row.measurement is not None:
-            return row.measurement.throughput_seq_s
-        step = (row.last_prediction or row.prediction).step_time_s
-        return row.sequences / step
-
-    rows = [index for index, row in enumerate(report.candidates) if could_run(row)]
-    return sorted(rows, key=rate, reverse=True)
+    """Return the candidates that ran or could run under the limits in force, the fastest first."""
+    rows = [index for index, row in enumerate(report.candidates) if row.may_win]
+    return sorted(rows, key=lambda index: report.candidates[index].rate, reverse=True)

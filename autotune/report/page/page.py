@@ -19,8 +19,8 @@ from autotune.report.hosts import host_words
 from autotune.report.page import plots
 from autotune.report.record import CandidateReport, Report
 from autotune.report.step import Step, timed, with_recorded
-from autotune.report.table import COLUMNS, cells, conclusion, headline
-from autotune.report.units import show_bytes, show_seconds
+from autotune.report.table import COLUMNS, cells, conclusion, headline, marks
+from autotune.report.units import show_bytes, show_rate, show_seconds
 
 MOST_ACTIONS = 20_000
 """Of a timeline that is drawn: sixteen ranks of 128 micro-batches with a split backward have 6144."""
@@ -86,7 +86,6 @@ def sections_of(report: Report) -> list[Section]:
     """In the order in which a reader asks."""
     spot = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     curve = under_one_schedule(report)
-    winner = report.sweet_spot.candidate if report.sweet_spot else None
     limit = ""
     if report.memory_limit_bytes:
         drawn = "drawn as a dashed line" if plots.is_limit_in_sight(report, curve) else "far above"
@@ -98,11 +97,11 @@ def sections_of(report: Report) -> list[Section]:
     return [
         Section(
             "Throughput",
-            "Lines and bands are predictions with their 90 % interval, after what real runs taught; points were"
-            " measured, with the range of their steps.",
+            "Lines and bands are predictions with their 90 % interval, after what real runs taught; points are the"
+            " estimates of the candidates that ran, with their 90 % interval (in older reports the range of steps).",
             [plots.throughput(report)],
             COLUMNS,
-            [cells(row, index == winner) for index, row in enumerate(report.candidates)],
+            [cells(row, mark) for row, mark in zip(report.candidates, marks(report), strict=True)],
         ),
         Section(
             "Peak memory",
@@ -133,7 +132,7 @@ def sections_of(report: Report) -> list[Section]:
             [
                 (
                     report.candidates[point.candidate].name,
-                    f"{point.throughput_seq_s:.1f}",
+                    show_rate(point.throughput_seq_s),
                     show_bytes(point.peak_memory_bytes),
                     point.source,
                 )
@@ -142,9 +141,9 @@ def sections_of(report: Report) -> list[Section]:
         ),
         Section(
             "Real runs",
-            "In the order in which they were made; each at the figure that all its steps gave in the end.",
+            "In the order in which they were made; raw steps, and the median that they give without the cost model.",
             [plots.history(ran)] if len(ran) > 1 else [],
-            ("when", "candidate", "steps", "step times", "sequences/s", "outcome"),
+            ("when", "candidate", "steps", "step times", "sequences/s, raw", "outcome"),
             history(report),
         ),
     ]
@@ -179,8 +178,8 @@ def history(report: Report) -> list[list[str]]:
             row.name,
             str(len(one.step_times_s)),
             ", ".join(map(show_seconds, one.step_times_s)),
-            f"{one.throughput_seq_s:.1f}",
-            "; ".join(("pruned" if one.pruned else "confirmed", *row.doubts)),
+            show_rate(one.throughput_seq_s),
+            "; ".join(("stopped early" if one.pruned else "confirmed", *row.doubts)),
         ]
         for row in in_order(report)
         if (one := row.measurement)

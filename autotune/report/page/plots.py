@@ -35,7 +35,7 @@ def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport
 
 
 def throughput(report: Report) -> Any:
-    """Sequences per second against m: the predicted band, and measured points with the range of their steps."""
+    """Sequences per second against m: the predicted band, and the estimates of what ran with their interval."""
     plot = plain("", x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
     plot.xaxis.ticker = sorted({row.micro_batches for row in report.candidates})
     for (name, rows), colour in zip(schedules(report.candidates).items(), COLOURS, strict=False):
@@ -58,24 +58,40 @@ def throughput(report: Report) -> Any:
 
 
 def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
-    """Points where candidates ran, with whiskers over the range of their steps."""
+    """Points where candidates ran, with whiskers over the interval of the estimate, or else the range of the steps."""
     ran = [(row, row.measurement) for row in rows if row.measurement]
     if not ran:
         return
     data = {
         "m": [row.micro_batches for row, _ in ran],
-        "rate": [one.throughput_seq_s for _, one in ran],
-        "low": [one.throughput_seq_s * one.step_time_s / max(one.step_times_s) for _, one in ran],
-        "high": [one.throughput_seq_s * one.step_time_s / min(one.step_times_s) for _, one in ran],
+        "rate": [row.rate for row, _ in ran],
+        "low": [row.sequences / longest_step(row) for row, _ in ran],
+        "high": [row.sequences / shortest_step(row) for row, _ in ran],
+        "raw": [one.throughput_seq_s for _, one in ran],
         "steps": [len(one.step_times_s) for _, one in ran],
     }
     source = ColumnDataSource(data)
     plot.segment("m", "low", "m", "high", source=source, color=colour, line_width=2)
     points = plot.scatter(
-        "m", "rate", source=source, color=colour, size=9, line_color="black", legend_label=f"{name}, measured"
+        "m", "rate", source=source, color=colour, size=9, line_color="black", legend_label=f"{name}, ran"
     )
-    tips = [("schedule", name), ("m", "@m"), ("measured", "@rate{0.0} (@low{0.0} to @high{0.0}, @steps steps)")]
+    tips = [("schedule", name), ("m", "@m"), ("estimate", "@rate{0.0} (@low{0.0} to @high{0.0})")]
+    tips.append(("raw", "median @raw{0.0} of @steps steps"))
     plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+
+
+def longest_step(row: CandidateReport) -> float:
+    """Return the upper end of the whisker of a candidate that ran, in seconds."""
+    if row.estimate is not None:
+        return row.estimate.step_time_high_s
+    return max(row.measurement.step_times_s) if row.measurement else row.prediction.step_time_high_s
+
+
+def shortest_step(row: CandidateReport) -> float:
+    """Return the lower end of the whisker of a candidate that ran, in seconds."""
+    if row.estimate is not None:
+        return row.estimate.step_time_low_s
+    return min(row.measurement.step_times_s) if row.measurement else row.prediction.step_time_low_s
 
 
 Labels = list[str] | list[tuple[str, str]]
@@ -140,8 +156,8 @@ def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
 
 
 def history(rows: Sequence[CandidateReport]) -> Any:
-    """The throughput of what ran, in the order in which it first ran, and the best up to then."""
-    rates = [row.measurement.throughput_seq_s for row in rows if row.measurement]
+    """The estimated throughput of what ran, in the order in which it first ran, and the best up to then."""
+    rates = [row.rate for row in rows]
     plot = plain("", height=260, x_axis_label="candidates, as they ran", y_axis_label="sequences per second")
     data = {
         "number": list(range(1, len(rates) + 1)),
@@ -153,7 +169,7 @@ def history(rows: Sequence[CandidateReport]) -> Any:
     plot.step(
         "number", "best", source=source, mode="after", color=COLOURS[5], line_width=2, legend_label="best by then"
     )
-    dots = plot.scatter("number", "rate", source=source, size=9, color=COLOURS[0], legend_label="measured")
+    dots = plot.scatter("number", "rate", source=source, size=9, color=COLOURS[0], legend_label="estimate")
     plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
     plot.xaxis.ticker = data["number"]
     plot.add_layout(plot.legend[0], "right")
@@ -166,7 +182,7 @@ def pareto(report: Report) -> Any | None:
     if not rows:
         return None
     plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")
-    for is_measured, label, fill in ((True, "measured", COLOURS[0]), (False, "predicted", None)):
+    for is_measured, label, fill in ((True, "ran", COLOURS[0]), (False, "predicted", None)):
         found = [row for row in rows if row[3] == is_measured]
         if found:
             memory_gib, rates, names, _ = zip(*found, strict=True)

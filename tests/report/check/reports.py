@@ -33,3 +33,30 @@ def report_of(steps=(0.5, 0.501, 0.499, 0.5), naive=(1.5,), peak=1.0, drift=0.0,
             "profile": made.profile.model_copy(update={"drift": drift}),
         }
     )
+
+
+def with_drift(report, drift):
+    """The same, of a search that found the machine to drift."""
+    return report.model_copy(update={"search": report.search.model_copy(update={"drift": drift})})
+
+
+def with_profile(report, factor):
+    """The same, with stages that took ``factor`` times as long while they were profiled."""
+    stages = [
+        stage.model_copy(
+            update={
+                "time_s": tuple(
+                    row.model_copy(update={"t_f": factor * row.t_f, "t_bw": factor * row.t_bw}) for row in stage.time_s
+                )
+            }
+        )
+        for stage in report.profile.stages
+    ]
+    return report.model_copy(update={"profile": report.profile.model_copy(update={"stages": tuple(stages)})})
+
+
+def with_row(report, row):
+    """The same, with another row of the sweet spot."""
+    rows = list(report.candidates)
+    rows[report.sweet_spot.candidate] = row
+    return report.model_copy(update={"candidates": tuple(rows)})
