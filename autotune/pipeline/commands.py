@@ -13,6 +13,9 @@ from autotune.config import V_SHAPED, ScheduleName, Workload
 from autotune.outcome import Failure
 from autotune.records import Record
 
+FEWEST_SAMPLES = 3
+"""How often each micro-batch size is timed at least, in all rounds of profiling together."""
+
 
 class Cut(Record):
     """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``folded`` into a V."""
@@ -37,16 +40,17 @@ class Build(Record):
     cut: Cut = Cut()
 
 
-class TimeStage(Record):
-    """Time forward and backward of ``stage``, one micro-batch at a time, sizes in turn; answers list[StageTime],
-    ascending in size.
+class TimeStages(Record):
+    """Time forward and backward of ``stages``, one micro-batch at a time, sizes in turn, each ``fewest`` times at
+    least; answers list[list[StageTime]], one list for each of them that the rank holds, ascending in stage and size.
 
-    ``split``: time the backward for inputs and for weights apart as well. Ranks that do not hold the stage answer None.
+    ``split``: time the backward for inputs and for weights apart as well.
     """
 
-    kind: Literal["time_stage"] = "time_stage"
-    stage: NonNegativeInt
+    kind: Literal["time_stages"] = "time_stages"
+    stages: tuple[NonNegativeInt, ...]
     micro_batch_sizes: tuple[PositiveInt, ...]
+    fewest: tuple[PositiveInt, ...]
     split: bool = False
 
 
@@ -127,7 +131,7 @@ class Step(Record):
 
 
 Command = Annotated[
-    Describe | Build | TimeStage | MeasureMemory | TimeOptimizer | Ping | Exchange | Prepare | Step,
+    Describe | Build | TimeStages | MeasureMemory | TimeOptimizer | Ping | Exchange | Prepare | Step,
     Field(discriminator="kind"),
 ]
 COMMAND: TypeAdapter[Command] = TypeAdapter(Command)

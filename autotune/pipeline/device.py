@@ -46,6 +46,8 @@ class Device(Protocol):
     kind: str
     backend: str
     torch_device: torch.device
+    warm_up_s: float
+    """How long it must work before it is timed: until it has come to the clock that it keeps under load."""
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Runs ``work`` to completion and returns the seconds it took."""
@@ -91,6 +93,7 @@ class CpuDevice:
     kind = "cpu"
     backend = "gloo"
     torch_device = torch.device("cpu")
+    warm_up_s = 0.0
 
     def __init__(self, ranks: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
@@ -165,6 +168,7 @@ class CudaDevice:
 
     kind = "cuda"
     backend = "nccl"
+    warm_up_s = 0.7
 
     def __init__(self, rank: int) -> None:
         self.torch_device = torch.device("cuda", rank if torch.cuda.device_count() > 1 else 0)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from math import sqrt
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Exchange, OptimizerCost, Ping, StageMemory, StageTime
+from autotune.pipeline.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, StageMemory, StageTime, TimeStages
 from autotune.pipeline.device import Device
 from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
 from autotune.workload.optimizer import MasterWeights
 
-FEWEST_SAMPLES, MOST_SAMPLES = 3, 12
+MOST_SAMPLES = 12
 NARROW = 0.02  # stop repeating when the median is known to 2 %
 LEAST_S, SHARE = 0.01, 0.1  # spent on each size at least; as a share of a pass of the largest
+ACTIVATION, GRADIENT = sqrt(2), 0.4
+"""Standard deviations of what crosses a boundary of the model with the weights that it begins with: of an activation,
+the sum of two embeddings; of the gradient of the mean loss, times the square root of ``hidden``, per token."""
 
 
 class StageProbe:
@@ -27,14 +31,15 @@ class StageProbe:
     def __init__(self, stage: nn.Module, workload: Workload, index: int, stages: int, device: Device) -> None:
         self.stage, self.workload, self.device = stage, workload, device
         self.is_first, self.is_last = index == 0, index == stages - 1
-        self.primed: set[int] = set()  # micro-batch sizes that have run before: the first pass of each is slower
+        self.primed: set[int] = set()  # sizes that have run since the allocator last gave back its memory
 
     def passes(self, micro_batch_size: int) -> "Passes":
         """A forward and a backward of one micro-batch, to be called in turn; forward includes the loss."""
         ids, targets = random_batch(self.workload, micro_batch_size, 0, self.device.torch_device)
         loss = SequenceLoss(self.workload, micro_batch_size)
-        received = self._boundary(micro_batch_size).requires_grad_()
-        gradient = self._boundary(micro_batch_size)
+        received = self._boundary(micro_batch_size, ACTIVATION).requires_grad_()
+        tokens = micro_batch_size * self.workload.seq_len
+        gradient = self._boundary(micro_batch_size, GRADIENT * loss.scale / (sqrt(self.workload.hidden) * tokens))
         outputs: list[Tensor] = []
         groups: list[dict[str, Any]] = []
 
@@ -65,21 +70,28 @@ class StageProbe:
 
         return Passes(forward, backward, backward_input, backward_weight)
 
-    def _boundary(self, micro_batch_size: int) -> Tensor:
+    def _boundary(self, micro_batch_size: int, deviation: float) -> Tensor:
+        """What a neighbour sends: random numbers, the same each time. A GPU that computes with zeros draws less power,
+        and then reaches a higher clock than it does in training."""
         shape = (micro_batch_size, self.workload.seq_len, self.workload.hidden)
-        return torch.zeros(shape, dtype=boundary_type(self.workload), device=self.device.torch_device)
+        device, kind = self.device.torch_device, boundary_type(self.workload)
+        generator = torch.Generator(device).manual_seed(self.workload.seed)
+        return torch.randn(shape, generator=generator, device=device, dtype=kind).mul_(deviation)
 
-    def times(self, micro_batch_sizes: tuple[int, ...], split: bool) -> list[StageTime]:
+    def times(self, plan: TimeStages) -> list[StageTime]:
         """Times every size, the largest first, until its median is narrow, but no longer than a tenth of a pass of the
-        largest and once at least: all sizes together take about as long as two passes of the largest."""
+        largest, and as often as the plan asks for at least."""
+        if self.device.warm_up_s:
+            self.primed.clear()  # an untimed pass costs nothing beside the warm-up
+            self._warm_up(max(plan.micro_batch_sizes))
         rows: list[StageTime] = []
         budget_s = LEAST_S
-        for size in sorted(micro_batch_sizes, reverse=True):
-            rows.append(self._times(size, budget_s, split))
+        for size, fewest in sorted(zip(plan.micro_batch_sizes, plan.fewest, strict=True), reverse=True):
+            rows.append(self._times(size, fewest, budget_s, plan.split))
             budget_s = max(LEAST_S, SHARE * (rows[0].t_f + rows[0].backward))
         return rows[::-1]
 
-    def _times(self, micro_batch_size: int, budget_s: float, split: bool) -> StageTime:
+    def _times(self, micro_batch_size: int, fewest: int, budget_s: float, split: bool) -> StageTime:
         run, seconds = self.passes(micro_batch_size), self.device.seconds
         self._prime(micro_batch_size)
         f: list[float] = []
@@ -94,12 +106,21 @@ class StageProbe:
                 run.forward()
                 b.append(seconds(run.backward_input))
                 w.append(seconds(run.backward_weight))
-            if time.monotonic() > deadline or (len(f) >= FEWEST_SAMPLES and is_narrow(f, bw)):
+            is_over = time.monotonic() > deadline or (len(f) >= FEWEST_SAMPLES and is_narrow(f, bw))
+            if len(f) >= fewest and is_over:
                 break
         return StageTime.of(micro_batch_size, f, bw, b, w)
 
+    def _warm_up(self, micro_batch_size: int) -> None:
+        """Passes under which the device comes to the clock that it keeps under load, where it has one of its own."""
+        run, deadline = self.passes(micro_batch_size), time.monotonic() + self.device.warm_up_s
+        while time.monotonic() < deadline:
+            run.forward()
+            run.backward()
+            self.device.synchronize()
+
     def _prime(self, micro_batch_size: int) -> None:
-        """The first pass of a size, where it has not run yet."""
+        """An untimed pass of a size, where none has run: the first asks the device for the memory of all."""
         if micro_batch_size not in self.primed:
             run = self.passes(micro_batch_size)
             run.forward()
@@ -117,6 +138,7 @@ class StageProbe:
             row = self._memory_if_it_fits(size, split)
             if row is None:
                 self.device.release()
+                self.primed.clear()
                 break
             rows.append(row)
         return rows
@@ -194,12 +216,17 @@ def optimizer_cost(stages: nn.Module, optimizer: MasterWeights | None, device: D
     return OptimizerCost(seconds=median(device.seconds(update) for _ in range(5)), transient_bytes=max(0, peak))
 
 
+def random_bytes(count: int, device: Device) -> Tensor:
+    """A message. Zeros that nobody has written are one page of memory on the CPU, and are read faster than others."""
+    generator = torch.Generator(device.torch_device).manual_seed(0)
+    return torch.randint(256, (count,), generator=generator, dtype=torch.uint8, device=device.torch_device)
+
+
 def round_trips(ping: Ping, rank: int, device: Device) -> list[float]:
     """Seconds of each round trip, measured at the source; an empty list elsewhere."""
     if rank not in (ping.source, ping.target):
         return []
-    there = torch.zeros(ping.there_bytes, dtype=torch.uint8, device=device.torch_device)
-    back = torch.zeros(ping.back_bytes, dtype=torch.uint8, device=device.torch_device)
+    there, back = random_bytes(ping.there_bytes, device), random_bytes(ping.back_bytes, device)
 
     def round_trip() -> None:
         dist.send(there, ping.target)
@@ -224,7 +251,7 @@ def exchanges(exchange: Exchange, rank: int, device: Device) -> list[float]:
     """Seconds in which a rank's messages of each round have gone and come, all ranks having begun together."""
 
     def message() -> Tensor:
-        return torch.zeros(exchange.message_bytes, dtype=torch.uint8, device=device.torch_device)
+        return random_bytes(exchange.message_bytes, device)
 
     mine = [dist.P2POp(dist.isend, message(), target) for source, target in exchange.links if source == rank]
     mine += [dist.P2POp(dist.irecv, message(), source) for source, target in exchange.links if target == rank]

@@ -50,6 +50,6 @@ def matrix_rate(kind: str, ranks: int, precision: str) -> float:
     """
     device, size = open_device(kind, 0, ranks), 4096 if kind == "cuda" else 512
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    matrix = torch.ones(size, size, dtype=types[precision], device=device.torch_device)
+    matrix = torch.randn(size, size, device=device.torch_device).to(types[precision])  # zeros would draw less power
     seconds = [device.seconds(lambda: matrix @ matrix) for _ in range(8)]
     return 2 * size**3 / median(seconds[1:])

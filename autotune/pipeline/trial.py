@@ -79,7 +79,7 @@ class WaitingStage(nn.Module):
         self.is_first, self.is_last = index == 0, index == len(plan.waits) - 1
         self.weight = nn.Parameter(torch.zeros((), device=device.torch_device))
         self.back, self.out = (
-            torch.zeros(message_shape(plan, max(0, at)), device=device.torch_device) for at in (index - 1, index)
+            torch.rand(message_shape(plan, max(0, at)), device=device.torch_device) for at in (index - 1, index)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ WORK = {
     "start": "starting",
     "describe": "describing its stages",
     "build": "building its stages",
-    "time_stage": "timing a stage",
+    "time_stages": "timing its stages",
     "measure_memory": "measuring the memory of its stages",
     "time_optimizer": "timing the optimizer",
     "ping": "measuring a link",

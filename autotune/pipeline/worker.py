@@ -114,10 +114,8 @@ class Rank:
     def _stages(self) -> nn.ModuleList:
         return nn.ModuleList(self.held.values())
 
-    def time_stage(self, command: commands.TimeStage) -> list[commands.StageTime] | None:
-        if command.stage not in self.held:
-            return None
-        return self.probes[command.stage].times(command.micro_batch_sizes, command.split)
+    def time_stages(self, command: commands.TimeStages) -> list[list[commands.StageTime]]:
+        return [probe.times(command) for index, probe in self.probes.items() if index in command.stages]
 
     def measure_memory(self, command: commands.MeasureMemory) -> list[list[commands.StageMemory]]:
         return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from autotune.config import Workload, WorkloadFacts
 from autotune.errors import DeviceError, MemoryLimitError
 from autotune.pipeline.commands import (
+    FEWEST_SAMPLES,
     Command,
     Cut,
     Exchange,
@@ -26,7 +27,7 @@ from autotune.pipeline.commands import (
     StageTime,
     Step,
     TimeOptimizer,
-    TimeStage,
+    TimeStages,
     Waits,
     step_seconds,
 )
@@ -55,10 +56,17 @@ class Measurer:
     """Asks the ranks for one thing after the other and puts the answers into a Profile."""
 
     def __init__(
-        self, ranks: Ranks, workload: Workload, cut: Cut, sizes: tuple[int, ...], split: bool, warn: Warn
+        self,
+        ranks: Ranks,
+        workload: Workload,
+        cut: Cut,
+        sizes: tuple[int, ...],
+        split: bool,
+        warn: Warn,
+        is_shared: bool = False,
     ) -> None:
         self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
-        self.warn = warn
+        self.warn, self.is_shared = warn, is_shared  # whether ranks share cores
         self.everyone = tuple(range(workload.stages))
         self.timeout_s = COMMAND_TIMEOUT_S
         self.primed: list[Primed] = []  # of the calibration run
@@ -83,23 +91,41 @@ class Measurer:
         except RankFailure as error:
             raise stopped(error) from None
 
-    def stage_times(self, sizes: tuple[int, ...]) -> list[list[StageTime]]:
-        """Times each stage while all others are idle."""
-        rows, found = TypeAdapter(list[StageTime]), []
-        for stage, rank in enumerate(self.stage_ranks):
-            command = TimeStage(stage=stage, micro_batch_sizes=sizes, split=self.split)
-            found.append(rows.validate_python(self.ask(command)[rank]))
-        return found
+    def stage_times(self, sizes: tuple[int, ...], fewest: tuple[int, ...]) -> list[list[StageTime]]:
+        """Times each stage while all others are idle, where ranks share cores; else one of every rank at once, for
+        that is how they run, and what they share, from the air to the power supply, slows them then too."""
+        found: dict[int, Any] = {}
+        for together in self.turns():
+            plan = TimeStages(stages=together, micro_batch_sizes=sizes, fewest=fewest, split=self.split)
+            answers = [iter(answer) for answer in self.ask(plan)]
+            found |= {stage: next(answers[self.stage_ranks[stage]]) for stage in together}
+        rows = TypeAdapter(list[list[StageTime]])
+        return rows.validate_python([found[stage] for stage in range(len(self.stage_ranks))])
 
-    def round(self, number: int, is_shared: bool) -> "Round":
-        """One round of all that drifts; ``is_shared``: ranks share cores.
+    def turns(self) -> list[tuple[int, ...]]:
+        """The stages that are timed at the same moment, one after the other."""
+        stages, p = range(len(self.stage_ranks)), self.workload.stages
+        if self.is_shared:
+            return [(stage,) for stage in stages]
+        return [tuple(stages[at : at + p]) for at in range(0, len(stages), p)]
 
-        The few large sizes take most of the time, and vary least: they are left out of every other round, and the
-        largest, which a pipeline is hardly run with, is timed in the first alone.
+    def round(self, number: int) -> "Round":
+        """One round of all that drifts.
+
+        On shared cores the few large sizes take most of the time, and vary least: they are left out of every other
+        round, and the largest, which a pipeline is hardly run with, is timed in the first alone.
         """
+        if not self.is_shared:
+            return Round(self.stage_times(self.sizes, (FEWEST_SAMPLES,) * len(self.sizes)), self.calibrations())
+        sizes = tuple(size for size in self.sizes if self.is_due(size, number)) or self.sizes
+        visits = [sum(self.is_due(size, one) for one in range(ROUNDS)) for size in sizes]
+        fewest = tuple(-(-FEWEST_SAMPLES // max(1, count)) for count in visits)
+        return Round(self.stage_times(sizes, fewest), self.calibrations())
+
+    def is_due(self, size: int, number: int) -> bool:
+        """Whether a size is timed in a round where ranks share cores."""
         share = 1 if not number else LARGE if number % 2 else 2
-        sizes = tuple(size for size in self.sizes if share * size <= self.sizes[-1]) or self.sizes
-        return Round(self.stage_times(sizes), self.calibrations(is_shared))
+        return share * size <= self.sizes[-1]
 
     def stage_memory(self) -> list[list[StageMemory]]:
         """Of every size that all stages have room for; only these are measured further."""
@@ -200,11 +226,11 @@ class Measurer:
             gap_s=tuple(gaps),
         )
 
-    def calibrations(self, is_shared: bool) -> list[Calibration]:
+    def calibrations(self) -> list[Calibration]:
         """At the smallest micro-batch size, where the runtime's own cost weighs most; on shared cores at a middle one
         too, where it hardly does, for what ranks do to each other beyond taking turns."""
         ranks, smallest = len(self.everyone), self.sizes[0]
-        if not is_shared:
+        if not self.is_shared:
             return [self.calibration(smallest, 2 * ranks, waiting(self.message_bytes(smallest)))]
         found, middle = [self.calibration(smallest, 2 * ranks, None)], self.sizes[len(self.sizes) // 2]
         if middle > smallest:
@@ -271,16 +297,16 @@ def measure_profile(
     ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too. Raises DeviceError
     where a rank fails again, MemoryLimitError where the smallest micro-batch does not fit.
     """
-    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split, warn)
+    cores = (environment.cores or 1) if environment.device == "cpu" else None
+    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split, warn, is_shared=cores is not None)
     surely, largest = measurer.surely, measurer.message_bytes(measurer.sizes[-1])
     links = surely(lambda: measurer.links(largest))  # first: NCCL takes what torch has not yet taken
-    cores = (environment.cores or 1) if environment.device == "cpu" else None
     notify("measuring memory and links", 0.0)
     memory = surely(measurer.stage_memory)
     rounds = []
     for number in range(ROUNDS):
         notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
-        rounds.append(surely(partial(measurer.round, number, cores is not None)))
+        rounds.append(surely(partial(measurer.round, number)))
     notify("measuring optimizers", 0.9)
     optimizers = surely(measurer.optimizers)
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]

@@ -1,12 +1,15 @@
 """What one rank measures of its stage, on the CPU: sizes in turn, and where the device has no room for more."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from autotune.config import Workload
+from autotune.pipeline.commands import TimeStages
 from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.probe import StageProbe, is_out_of_memory
-from autotune.workload.gpt import boundary_type, build_stage
+from autotune.pipeline.probe import StageProbe, is_out_of_memory, random_bytes
+from autotune.workload.gpt import SequenceLoss, boundary_type, build_stage, random_batch
 
 WORK = Workload(
     layers=2, stages=1, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
@@ -31,6 +34,10 @@ class SmallDevice(CpuDevice):
         self.released += 1
 
 
+def plan(*sizes, fewest=3, split=False):
+    return TimeStages(stages=(0,), micro_batch_sizes=sizes, fewest=(fewest,) * len(sizes), split=split)
+
+
 def probe(device):
     return StageProbe(build_stage(WORK, 0, 1, device.torch_device), WORK, 0, 1, device)
 
@@ -44,7 +51,7 @@ def test_memory_ends_at_the_first_size_that_does_not_fit(split):
     mine = probe(small)
     assert mine.memory(SIZES, split) == rows[:3]
     assert small.released == 1
-    assert [row.micro_batch_size for row in mine.times(SIZES[:3], split)] == [1, 2, 4]  # it goes on
+    assert [row.micro_batch_size for row in mine.times(plan(*SIZES[:3], split=split))] == [1, 2, 4]  # it goes on
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -85,3 +92,127 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
 )
 def test_every_way_to_say_out_of_memory_is_known(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+class LoggingStage(torch.nn.Module):
+    """Notes the number of sequences of every forward."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log, self.weight = log, torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        self.log.append(("forward", len(x)))
+        return x * self.weight
+
+
+class SlowDevice(CpuDevice):
+    """Notes what is timed; every pass takes an hour by its clock. It wants to be warmed up."""
+
+    warm_up_s = 0.05
+
+    def __init__(self, log):
+        super().__init__(1)
+        self.log = log
+
+    def seconds(self, work):
+        work()
+        self.log.append(("timed", work.__name__))
+        return 3600.0
+
+    def synchronize(self):
+        self.log.append(("synchronized", None))
+
+
+def middle_probe(device, stage):
+    """Of the second of three stages: random activations and gradients are what it takes."""
+    return StageProbe(stage, WORK, 1, 3, device)
+
+
+def test_each_size_has_an_untimed_pass_and_three_timed_ones_however_slow_they_are():
+    log = []
+    rows = middle_probe(SlowDevice(log), LoggingStage(log)).times(plan(1, 8))
+    assert [len(row.samples_f) for row in rows] == [3, 3]
+    last_warm = max(at for at, entry in enumerate(log) if entry[0] == "synchronized")
+    assert last_warm > 0  # warmed up under passes of the largest size
+    assert set(log[: last_warm + 1]) == {("forward", 8), ("synchronized", None)}
+    once = [("timed", "forward"), ("timed", "backward")]
+    for size in (8, 1):
+        passes = [("forward", size), *([("forward", size), *once] * 3)]
+        start = last_warm + 1 if size == 8 else last_warm + 1 + len(passes)
+        assert log[start : start + len(passes)] == passes
+
+
+def test_sizes_after_one_without_room_are_timed_warm_too():
+    """The allocator's cache is empty then: the first pass of each size asks the device for memory again."""
+    log, timed = [], []
+
+    class Timed(SmallDevice):
+        def seconds(self, work):
+            work()
+            timed.append(len(log))
+            return 0.5
+
+    for limit, untimed in ((0, 1), (10**9, 0)):
+        small = Timed(limit)
+        stage_probe = middle_probe(small, LoggingStage(log))
+        rows = stage_probe.memory((1, 2), False)
+        assert (len(rows), small.released) == ((2, 0) if limit else (0, 1))
+        log.clear()
+        timed.clear()
+        stage_probe.times(plan(1))
+        assert timed[0] == 1 + untimed  # forwards by the time that the first had been timed
+
+
+def test_what_a_stage_is_given_is_as_large_as_in_the_model():
+    """No zeros: a GPU clocks higher on them. Compared with the boundaries of the model in one piece, within a half."""
+    work = WORK.model_copy(update={"layers": 3, "hidden": 64, "vocab": 512, "seq_len": 32})
+    cpu = torch.device("cpu")
+    ids, targets = random_batch(work, 4, 0, cpu)
+    first = build_stage(work, 0, 3, cpu)(ids)
+    second = build_stage(work, 1, 3, cpu)(first)
+    first.retain_grad()
+    second.retain_grad()
+    SequenceLoss(work, 4)(build_stage(work, 2, 3, cpu)(second), targets).backward()
+    seen = SimpleNamespace()
+
+    class Looking(torch.nn.Module):
+        def forward(self, x):
+            seen.x = x
+            out = x * 1.0
+            out.register_hook(lambda gradient: setattr(seen, "gradient", gradient))
+            return out
+
+    run = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(4)
+    run.forward()
+    run.backward()
+    assert 0.5 < (seen.x.std() / first.std()).item() < 2
+    assert 0.5 < (seen.gradient.std() / second.grad.std()).item() < 2
+    assert seen.x.unique().numel() > 0.9 * seen.x.numel()
+    before = seen.x.detach().clone(), seen.gradient.clone()
+    again = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(4)
+    again.forward()
+    again.backward()
+    assert torch.equal(before[0], seen.x)
+    assert torch.equal(before[1], seen.gradient)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_small_gradients_do_not_vanish_in_half_precision(precision):
+    work = WORK.model_copy(update={"precision": precision, "seq_len": 512, "hidden": 64})
+    seen = []
+
+    class Looking(torch.nn.Module):
+        def forward(self, x):
+            out = x * 1.0
+            out.register_hook(seen.append)
+            return out
+
+    run = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(8)
+    run.forward()
+    run.backward()
+    assert (seen[0] != 0).float().mean().item() > 0.9
+
+
+def test_messages_of_a_ping_are_no_empty_pages():
+    assert random_bytes(4096, CpuDevice(1)).unique().numel() > 200

@@ -22,7 +22,7 @@ from autotune.pipeline.commands import (
     Prepare,
     Step,
     TimeOptimizer,
-    TimeStage,
+    TimeStages,
 )
 from autotune.pipeline.measure import build, by_stage, describe, growth, measure_candidate
 from autotune.pipeline.ranks import RankFailure, Ranks
@@ -57,8 +57,8 @@ def test_every_command_is_answered_by_every_rank(ranks):
     for (real,), (on_paper,) in zip(built, described, strict=True):
         assert real["layers"] == on_paper["layers"] == 2
         assert real["static_bytes"] == pytest.approx(on_paper["static_bytes"], rel=0.01)
-    absent, (row,) = ranks.ask(TimeStage(stage=1, micro_batch_sizes=(4,)), TIMEOUT_S)
-    assert absent is None
+    absent, ((row,),) = ranks.ask(TimeStages(stages=(1,), micro_batch_sizes=(4,), fewest=(3,)), TIMEOUT_S)
+    assert absent == []
     assert row["t_f"] > 0 < row["t_bw"]
     assert row["t_b"] is row["t_w"] is None
     assert len(row["samples_f"]) >= 3
@@ -82,11 +82,19 @@ def test_a_cut_lays_several_stages_on_each_rank(ranks, folded, placed):
     assert first == block + (WORK.vocab + WORK.seq_len) * width
     assert last == block + WORK.vocab * width + 2 * width
     for stage, rank in enumerate(placed):
-        timed = ranks.ask(TimeStage(stage=stage, micro_batch_sizes=(2,), split=True), TIMEOUT_S)
-        assert [answer is not None for answer in timed] == [rank == 0, rank == 1]
-        (row,) = timed[rank]
+        timed = ranks.ask(TimeStages(stages=(stage,), micro_batch_sizes=(2,), fewest=(3,), split=True), TIMEOUT_S)
+        assert [answer != [] for answer in timed] == [rank == 0, rank == 1]
+        ((row,),) = timed[rank]
         assert min(row["t_f"], row["t_bw"], row["t_w"]) > 0
         assert row["t_b"] < row["t_bw"] / 10 if stage == 0 else row["t_b"] > 0  # the first has no input gradient
+
+
+def test_ranks_time_a_stage_each_at_the_same_moment(ranks):
+    ranks.ask(Build(workload=WORK, cut=Cut(virtual_stages=2)), TIMEOUT_S)
+    answers = ranks.ask(TimeStages(stages=(2, 3), micro_batch_sizes=(1, 2), fewest=(3, 2)), TIMEOUT_S)
+    for answer in answers:
+        (rows,) = answer
+        assert [(row["micro_batch_size"], len(row["samples_f"]) >= 2) for row in rows] == [(1, True), (2, True)]
 
 
 def test_building_on_paper_tells_the_bytes_of_the_real_build(ranks):

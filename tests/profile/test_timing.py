@@ -1,0 +1,86 @@
+"""What is asked of the ranks while profiling, of ranks that only take down the commands."""
+
+import pytest
+
+from autotune.config import Workload
+from autotune.pipeline.commands import Cut, Primed, RecordedAction, StageTime, StepTimes, TimeStages
+from autotune.profile.measure import Measurer
+
+SIZES = (1, 2, 4, 8, 16)
+
+
+def workload(stages):
+    return Workload(
+        layers=8, stages=stages, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
+    )
+
+
+class ScriptedRanks:
+    """Answers at once; ``asked`` is what it was asked. Stage s takes s + 1 seconds each way."""
+
+    hosts = ()
+
+    def __init__(self, placed):
+        self.placed, self.asked, self.everyone = placed, [], range(max(placed) + 1)
+
+    def ask(self, command, timeout_s, idle_s):
+        self.asked.append(command)
+        return getattr(self, command.kind)(command)
+
+    def time_stages(self, command):
+        def rows(stage):
+            row = StageTime(micro_batch_size=1, t_f=stage + 1, t_bw=stage + 1).model_dump(mode="json")
+            return [row | {"micro_batch_size": size} for size in command.micro_batch_sizes]
+
+        return [[rows(stage) for stage in command.stages if self.placed[stage] == rank] for rank in self.everyone]
+
+    def prepare(self, command):
+        self.prepared = command
+        return [Primed(peak_memory_bytes=1000).model_dump(mode="json") for _ in self.everyone]
+
+    def step(self, command):
+        """Two actions that take 6 ms each on every rank, a millisecond between them."""
+        spans = ((0.0, 0.006), (0.007, 0.013))
+        actions = tuple(
+            RecordedAction(name="forward", stage=0, micro_batch=i, start_s=start, end_s=end)
+            for i, (start, end) in enumerate(spans)
+        )
+        step = StepTimes(start_s=0.0, end_s=0.02, actions=actions)
+        return [step.model_dump(mode="json") for _ in self.everyone]
+
+
+def measurer(p, v=1, **more):
+    cut = Cut(virtual_stages=v)
+    ranks = ScriptedRanks([stage % p for stage in range(p * v)])
+    return Measurer(ranks, workload(p), cut, SIZES, False, print, **more), ranks
+
+
+@pytest.mark.parametrize("v", [1, 2])
+def test_ranks_with_a_device_each_are_timed_all_at_once(v):
+    made, ranks = measurer(4, v)
+    times = made.stage_times(SIZES, (3,) * 5)
+    assert [command.stages for command in ranks.asked] == [(0, 1, 2, 3), (4, 5, 6, 7)][:v]
+    assert [rows[0].t_f for rows in times] == [stage + 1 for stage in range(4 * v)]
+
+
+def test_ranks_that_share_cores_are_timed_one_stage_after_the_other():
+    made, ranks = measurer(2, 2, is_shared=True)
+    times = made.stage_times(SIZES, (3,) * 5)
+    assert [command.stages for command in ranks.asked] == [(0,), (1,), (2,), (3,)]
+    assert [rows[0].t_f for rows in times] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_every_size_is_timed_three_times_at_least_in_all_rounds(is_shared):
+    made, ranks = measurer(1, is_shared=is_shared)
+    for number in range(3):
+        made.round(number)
+    counts = dict.fromkeys(SIZES, 0)
+    timed = [command for command in ranks.asked if isinstance(command, TimeStages)]
+    for command in timed:
+        for size, fewest in zip(command.micro_batch_sizes, command.fewest, strict=True):
+            counts[size] += fewest
+    assert all(count >= 3 for count in counts.values())
+    if is_shared:  # the largest, in the first round alone
+        assert [command.micro_batch_sizes[-1] for command in timed] == [16, 4, 8]
+        assert counts[16] == 3
