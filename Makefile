@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz pictures test-gpu test-emulated interop dist clean
+.PHONY: help setup run test test-all check bench fuzz pictures test-gpu test-emulated interop dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -27,8 +27,20 @@ setup: $(DEV)  ## make .venv and install autotune with what the tests need
 run: $(RUNTIME)  ## tune 48 layers in 4 stages on whatever is here; writes report.json
 	$(BIN)/autotune run --layers 48 --stages 4
 
-test: $(DEV)  ## run the tests; those that need a GPU are skipped where there is none
-	$(PYTEST) tests
+# Tests that compare times run first, one by one; the others, whole files at a time, in WORKERS processes beside each other.
+WORKERS ?= 2
+define run_tests
+	failed=0; \
+	$(PYTEST) tests -m "alone$(1)" || failed=1; \
+	$(PYTEST) tests -m "not alone$(1)" -n $(WORKERS) --dist loadfile --no-loadscope-reorder || failed=1; \
+	exit $$failed
+endef
+
+test: $(DEV)  ## run the tests but the slow ones; those that need a GPU are skipped where there is none
+	$(call run_tests, and not slow)
+
+test-all: $(DEV)  ## run all tests: also whole runs over several hosts, in launchers, killed, and with faults
+	$(call run_tests)
 
 check: $(DEV)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -165,6 +165,7 @@ def test_light_commands_import_nothing_heavy(arguments, never, tmp_path):
     assert never.isdisjoint(imported(code, tmp_path))
 
 
+@pytest.mark.alone
 def test_help_costs_no_more_than_twice_an_empty_typer_app(tmp_path):
     """Side by side, in turn, so that a slow moment of the machine meets both."""
     empty = "import typer\napp = typer.Typer()\n@app.command()\ndef one(): pass\n@app.command()\ndef two(): pass\napp()"

@@ -86,7 +86,7 @@ def check_whole(path):
         assert study.execute("pragma integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize("size", [112, 128, 144, 148, 152])
+@pytest.mark.parametrize("size", [112, *(pytest.param(size, marks=pytest.mark.slow) for size in (128, 144, 148, 152))])
 def test_room_that_ends_while_the_study_grows(disk, tmp_path, size):
     """SQLite needs room for its journal too; wherever it ends, what was measured by then is in the report."""
     place = disk(size * KIB)

@@ -13,7 +13,11 @@ from autotune.records import write_record
 from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, tuned, waiting_profile, why_not
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    pytest.mark.slow,
+    pytest.mark.alone,  # hosts have a core each, and are given up when they are silent
+]
 SMALL = ["--layers", 8, "--stages", 4, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 64, "--batch", 32]
 SMALL += ["--micro-batches", "1,2,4,8", "--exhaustive"]
 PROJECT = Path(__file__).parents[1]

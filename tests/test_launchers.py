@@ -19,7 +19,11 @@ SMALL = (
     "--layers 8 --stages 4 --hidden 32 --heads 2 --seq-len 16 --vocab 64 --batch 32 --micro-batches 1,4 --device cpu"
 )
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    pytest.mark.slow,
+    pytest.mark.alone,  # hosts have a core each, and are given up when they are silent
+]
 
 
 def example(language, sign):

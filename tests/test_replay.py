@@ -12,6 +12,7 @@ from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
 from autotune.report.load import read_report
 
+pytestmark = pytest.mark.alone  # ranks wait as long as was recorded
 BATCH = 4
 A100 = {"device": "cuda", "devices": ["NVIDIA A100"] * 2, "memory_bytes": 80 * 10**9, "hostname": "cluster-7"}
 

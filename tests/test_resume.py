@@ -4,9 +4,12 @@ import random
 import subprocess
 import time
 
+import pytest
+
 from tests.killing import PHASES, command, finish, kill_at_random, kill_in
 
 
+@pytest.mark.slow
 def test_killed_runs_leave_no_process_and_no_file_and_lose_and_repeat_nothing(tmp_path):
     moments = random.Random(3)
     kill_in(PHASES[0], tmp_path, moments)  # in profiling: nothing is known yet

@@ -58,6 +58,7 @@ def test_the_report_and_profile_validate_against_their_schemas(first_run):
         jsonschema.validate(json.loads((folder / f"{what}.json").read_text()), schema)
 
 
+@pytest.mark.alone
 def test_the_report_holds_what_was_measured(first_run):
     report = read_report(first_run[0] / "report.json")
     assert report.status == "complete"
@@ -236,7 +237,11 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("moment", "sent"),
-    [("timing stages", signal.SIGINT), ("first step", signal.SIGINT), ("first step", signal.SIGTERM)],
+    [
+        ("timing stages", signal.SIGINT),
+        ("first step", signal.SIGINT),
+        pytest.param("first step", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_and_sigterm_leave_no_process_and_exit_130(moment, sent, tmp_path):
     marker = f"AUTOTUNE_TEST_RUN={os.getpid()}-{moment.replace(' ', '-')}-{sent}"

@@ -88,6 +88,7 @@ def assert_no_secret(folder, *texts):
         assert all(secret.encode() not in content for content in files)
 
 
+@pytest.mark.slow
 @postgres.needed
 def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp_path):
     url = server.url()
@@ -121,6 +122,7 @@ def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp
     assert_no_secret(tmp_path, said, victim.said)
 
 
+@pytest.mark.slow
 @postgres.needed
 def test_a_database_that_goes_away_ends_the_run_in_a_line_and_keeps_what_was_measured(server, tmp_path):
     run = Controller(tmp_path / "run", "--storage", server.url())

@@ -33,6 +33,8 @@ EXPECTED = {
     "exception in optimizer": ("model_error", "the optimizer step", "RuntimeError: planted in the optimizer"),
     "NaN loss": ("model_error", "", "of the first step is nan"),
 }
+PLACES = (("first", pytest.mark.slow), ("middle", ()), ("last", pytest.mark.slow))
+STAGES = [pytest.param(stage, id=name, marks=marks) for stage, (name, marks) in enumerate(PLACES)]
 RECOVERY_S = 20.0  # on a machine that does other things too; it takes less than two
 
 
@@ -40,7 +42,7 @@ def test_the_table_is_complete():
     assert EXPECTED.keys() == set(FAULTS)
 
 
-@pytest.mark.parametrize("stage", range(P), ids=["first", "middle", "last"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_the_outcome_of_its_trial_and_the_next_one_runs(fault, stage):
     kind, action, words = EXPECTED[fault]
