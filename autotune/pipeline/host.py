@@ -17,7 +17,20 @@ from autotune.errors import DeviceError, UsageError
 from autotune.outcome import Failure
 from autotune.pipeline.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
 from autotune.pipeline.process import LocalRank, load_torch, make_folder, remove_folder, survey
-from autotune.pipeline.wire import MOST_BYTES, ORDER, Answer, Ask, Died, Hello, Leave, Look, News, Sign, Start, send
+from autotune.pipeline.wire import (
+    MOST_BYTES,
+    ORDER,
+    Answer,
+    Ask,
+    Exited,
+    Heartbeat,
+    Hello,
+    Leave,
+    Look,
+    News,
+    Start,
+    send,
+)
 
 LOOK_S = 1.0  # how often the controller hears of the rank
 NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
@@ -54,7 +67,7 @@ def launched_as(environment: Mapping[str, str]) -> Launched:
 
 
 class Worker:
-    """Reaches the controller at ``address``, and keeps a rank for it until it sends us home."""
+    """Reaches the controller at ``address``, and keeps a rank for it until it dismisses us."""
 
     def __init__(
         self,
@@ -132,7 +145,7 @@ class Worker:
         )
 
     def serve(self, connection: Connection) -> bool:
-        """Obeys until the controller sends us home (True); raises ControllerLost."""
+        """Obeys until the controller dismisses us (True); raises ControllerLost."""
 
         def tell(news: News) -> None:
             try:
@@ -148,18 +161,18 @@ class Worker:
                 said = self.rank.hear()
                 if isinstance(said, Failure):
                     self.end()
-                    tell(Died(generation=self.generation, failure=said))
+                    tell(Exited(generation=self.generation, failure=said))
                 else:
                     tell(Answer(generation=self.generation, message=said.decode()))
             if connection in ready and not self.obey(connection, tell):
                 return True
             if time.monotonic() - looked >= LOOK_S:
                 look = self.rank.look() if self.rank is not None else Look()
-                tell(Sign(generation=self.generation, look=look))
+                tell(Heartbeat(generation=self.generation, look=look))
                 looked = time.monotonic()
 
     def obey(self, connection: Connection, tell: Callable[[News], None]) -> bool:
-        """Does what the controller asks next; False where that was to go home."""
+        """Does what the controller asks next; False where that was to leave."""
         try:
             order = ORDER.validate_json(connection.recv_bytes(MOST_BYTES))
         except (EOFError, OSError, ValueError) as error:
@@ -179,7 +192,7 @@ class Worker:
             except OSError as error:
                 words = f"rank {order.seat.rank}: its process cannot be started: {error}"
                 failure = Failure(kind="crash", rank=order.seat.rank, message=words)
-                tell(Died(generation=order.generation, failure=failure))
+                tell(Exited(generation=order.generation, failure=failure))
         return True
 
     def end(self) -> None:

@@ -29,7 +29,7 @@ CORE_DUMP_S = 3.0  # how long a rank may take to die after its neighbours have l
 LOOK_S = 1.0  # how often silent ranks are looked at
 STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
 BUSY = 0.02  # of a core; less by all ranks together is idleness
-SUSPECT_S = 4.0  # without a sign of life of a host, when its ranks are idle as well
+SUSPECT_S = 4.0  # without a heartbeat of a host, when its ranks are idle as well
 
 
 class Patience:
@@ -210,7 +210,7 @@ class Ranks:
     def look_after(self) -> None:
         """To be called now and then while nothing is asked of the ranks: workers of other hosts want to be heard."""
         if self.rendezvous is not None:
-            self.rendezvous.take_in()
+            self.rendezvous.accept()
 
     def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float, idle_s: float) -> None:
         """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""

@@ -7,9 +7,23 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from autotune.outcome import Failure
-from autotune.pipeline.wire import MET, MOST_BYTES, NEWS, Answer, Ask, Hello, Look, Order, Seat, Sign, Start, Stop, send
+from autotune.pipeline.wire import (
+    MET,
+    MOST_BYTES,
+    NEWS,
+    Answer,
+    Ask,
+    Heartbeat,
+    Hello,
+    Look,
+    Order,
+    Seat,
+    Start,
+    Stop,
+    send,
+)
 
-LOST_S = 10.0  # without a sign of life of a worker
+LOST_S = 10.0  # without a heartbeat of a worker
 MEETING_S = 120.0  # for ranks to start and to find each other
 
 
@@ -59,7 +73,7 @@ class RemoteRank:
         if news.generation != self.generation:
             return None  # of a rank that was replaced since
         self.obeyed = news.generation
-        if isinstance(news, Sign):
+        if isinstance(news, Heartbeat):
             self.seen = news.look
         elif isinstance(news, Answer):
             return news.message.encode()

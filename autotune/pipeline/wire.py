@@ -3,7 +3,7 @@
 ::
 
     controller  --Start, Ask, Stop, Leave-->  worker  --pipe-->  rank      one worker and one rank per stage
-                <--Hello, Sign, Answer, Died--        <--pipe--
+                <--Hello, Heartbeat, Answer, Exited--        <--pipe--
 """
 
 from multiprocessing.connection import Connection
@@ -80,7 +80,7 @@ class Ask(Record):
 
 
 class Stop(Record):
-    """End the rank; signs of life carry this number from then on."""
+    """End the rank; heartbeats carry this number from then on."""
 
     kind: Literal["stop"] = "stop"
     generation: NonNegativeInt
@@ -92,10 +92,10 @@ class Leave(Record):
     kind: Literal["leave"] = "leave"
 
 
-class Sign(Record):
-    """A sign of life of the worker, every second, with a look at its rank."""
+class Heartbeat(Record):
+    """Says that the worker lives, every second, with a look at its rank."""
 
-    kind: Literal["sign"] = "sign"
+    kind: Literal["heartbeat"] = "heartbeat"
     generation: NonNegativeInt
     look: Look
 
@@ -108,17 +108,17 @@ class Answer(Record):
     message: str
 
 
-class Died(Record):
-    """The rank has gone."""
+class Exited(Record):
+    """The rank's process has ended."""
 
-    kind: Literal["died"] = "died"
+    kind: Literal["exited"] = "exited"
     generation: NonNegativeInt
     failure: Failure
 
 
 Order = Annotated[Start | Ask | Stop | Leave, Field(discriminator="kind")]
 ORDER: TypeAdapter[Order] = TypeAdapter(Order)
-News = Annotated[Sign | Answer | Died, Field(discriminator="kind")]
+News = Annotated[Heartbeat | Answer | Exited, Field(discriminator="kind")]
 NEWS: TypeAdapter[News] = TypeAdapter(News)
 MOST_BYTES = 2**26  # of one record
 

@@ -7,7 +7,7 @@ import pytest
 from autotune.outcome import Failure
 from autotune.pipeline import remote
 from autotune.pipeline.remote import RemoteRank, by_host
-from autotune.pipeline.wire import ORDER, Answer, Died, Look, Sign, Start, send
+from autotune.pipeline.wire import ORDER, Answer, Exited, Heartbeat, Look, Start, send
 from tests.pipeline.workers import SEAT, hello, pair
 
 
@@ -21,14 +21,14 @@ def test_what_an_earlier_rank_said_too_late_is_not_heard():
     ]
     death = Failure(kind="crash", rank=0, message="rank 0: killed by signal 9")
     send(worker, Answer(generation=1, message="old"))
-    send(worker, Died(generation=1, failure=death))
-    send(worker, Sign(generation=1, look=Look(cpu_s=99.0)))
-    send(worker, Sign(generation=2, look=Look(cpu_s=3.0)))
+    send(worker, Exited(generation=1, failure=death))
+    send(worker, Heartbeat(generation=1, look=Look(cpu_s=99.0)))
+    send(worker, Heartbeat(generation=2, look=Look(cpu_s=3.0)))
     send(worker, Answer(generation=2, message="new"))
     assert [rank.hear() for _ in range(5)] == [None, None, None, None, b"new"]
     assert rank.look().cpu_s == 3.0
     assert rank.is_alive
-    send(worker, Died(generation=2, failure=death))
+    send(worker, Exited(generation=2, failure=death))
     while rank.is_alive:
         time.sleep(0.01)
     with pytest.raises(OSError, match="the rank has gone"):
@@ -53,7 +53,7 @@ def test_a_worker_that_leaves_or_falls_silent_is_lost():
 def test_ranks_that_do_not_meet_are_a_failure():
     rank, worker = pair()
     rank.begin(SEAT)
-    send(worker, Died(generation=1, failure=Failure(kind="crash", rank=0, message="no such interface")))
+    send(worker, Exited(generation=1, failure=Failure(kind="crash", rank=0, message="no such interface")))
     assert remote.meet([rank]).message == "no such interface"
 
 

@@ -9,7 +9,7 @@ from autotune.outcome import Failure
 from autotune.pipeline.handshake import as_connection, say_hello
 from autotune.pipeline.remote import RemoteRank
 from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.pipeline.wire import MET, ORDER, Answer, Died, Hello, Leave, Look, Seat, Sign, Start, send
+from autotune.pipeline.wire import MET, ORDER, Answer, Exited, Heartbeat, Hello, Leave, Look, Seat, Start, send
 
 SECRET = b"0123456789abcdef"
 MINE = Identity("1.0", "2.13.0", "none", 2)
@@ -91,7 +91,7 @@ class FakeWorker(threading.Thread):
         """Whether it was sent home."""
         generation = 0
         while True:
-            send(connection, Sign(generation=generation, look=Look()))
+            send(connection, Heartbeat(generation=generation, look=Look()))
             if not connection.poll(0.2):
                 continue
             order = ORDER.validate_json(connection.recv_bytes())
@@ -106,7 +106,7 @@ class FakeWorker(threading.Thread):
                 return False
             if does == "die":
                 failure = Failure(kind="crash", rank=order.seat.rank, message=f"rank {order.seat.rank}: exited")
-                send(connection, Died(generation=generation, failure=failure))
+                send(connection, Exited(generation=generation, failure=failure))
             if does == "meet":
                 if order.seat.rank == 0:
                     send(connection, Answer(generation=generation, message='["127.0.0.1", 1]'))
