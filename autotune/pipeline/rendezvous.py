@@ -139,8 +139,8 @@ class Rendezvous:
             self._arrived.put(RemoteRank(connection, hello))
 
     def accept(self) -> None:
-        """Reads what connected workers have said, and accepts new ones where no live worker has their number; warns of who
-        was turned away, once of each kind."""
+        """Reads what connected workers have said, and accepts new ones where no live worker has their number; warns of
+        who was turned away, once of each kind."""
         for worker in self._workers.values():
             worker.drain()
             worker.give_up(LOST_S)
