@@ -9,13 +9,14 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records import Record, explain, read_bytes
+from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName
 from autotune.settings import SETTINGS
 from autotune.verdict import Objective
 
@@ -24,13 +25,6 @@ Optimizer = Literal["adamw", "sgd", "none"]
 Norm = Literal["layer", "batch"]
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
 SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
-ScheduleName = Literal[
-    "GPipe", "1F1B", "LoopedBFS", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"
-]
-SPLIT_BACKWARD: tuple[ScheduleName, ...] = ("InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
-"""Schedules that run input and weight gradients apart."""
-V_SHAPED: tuple[ScheduleName, ...] = ("ZBVZeroBubble", "DualPipeV")
-"""Schedules whose stages go down the ranks and come back up; in all others they go round in a loop."""
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -74,7 +68,7 @@ def split_commas(value: Any) -> Any:
 def expand_schedules(value: Any) -> Any:
     """``"all"`` becomes every schedule."""
     names = split_commas(value)
-    return list(get_args(ScheduleName)) if names == ["all"] else names
+    return list(SCHEDULE_NAMES) if names == ["all"] else names
 
 
 def divisors(number: int) -> tuple[int, ...]:

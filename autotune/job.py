@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.config import SPLIT_BACKWARD, Config, Workload, WorkloadFacts, load_config
+from autotune.config import Config, Workload, WorkloadFacts, load_config
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
 from autotune.hosts import common_environment, rendezvous_of
 from autotune.pipeline.commands import Cut, StageFacts
@@ -27,6 +27,7 @@ from autotune.profile.replay import replay_workload, replayed_device, replayed_p
 from autotune.report.hosts import places
 from autotune.report.record import Report
 from autotune.report.units import show_bytes
+from autotune.schedule_spec import SCHEDULES
 from autotune.workload.partition import stage_ranks
 
 
@@ -228,7 +229,8 @@ def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
     if job.recorded is not None:
         return replay_on_ranks(job, job.recorded), False
     path = profile_path(job.config.state_dir, job.workload, job.environment, virtual_stages)
-    split = any(c.schedule in SPLIT_BACKWARD and c.virtual_stages == virtual_stages for c in job.candidates)
+    of_cut = [candidate for candidate in job.candidates if candidate.virtual_stages == virtual_stages]
+    split = any(SCHEDULES[candidate.schedule].backward == "split" for candidate in of_cut)
     sizes = job.sizes(virtual_stages)
     kept = None if job.config.fresh else cached_profile(path, sizes, split)
     if kept is not None:

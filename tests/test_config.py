@@ -7,7 +7,7 @@ import pytest
 
 from autotune.config import Config, ScheduleName, divisors, load_config, shipped
 from autotune.errors import InputError, UsageError
-from autotune.predict.legality import RULES
+from autotune.schedule_spec import SCHEDULES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -84,7 +84,7 @@ def test_schedules(given, names):
 
 
 def test_all_schedules_are_those_with_a_rule():
-    assert set(ALL) == set(RULES) == set(get_args(ScheduleName))
+    assert set(ALL) == set(SCHEDULES) == set(get_args(ScheduleName))
 
 
 @pytest.mark.parametrize(("given", "numbers"), [("2,3", (2, 3)), (4, (4,)), ("1", (1,)), ([2, 1], (2, 1))])

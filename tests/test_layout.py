@@ -16,6 +16,7 @@ LAYERS = [
     "outcome",
     "verdict",
     "storage_url",
+    "schedule_spec",
     "config",
     "workload",
     "pipeline",

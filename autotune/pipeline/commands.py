@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
 
-from autotune.config import V_SHAPED, ScheduleName, Workload
+from autotune.config import Workload
 from autotune.outcome import Failure
 from autotune.records import Record
+from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 FEWEST_SAMPLES = 3
 """How often each micro-batch size is timed at least, in all rounds of profiling together."""
@@ -120,7 +121,7 @@ class Prepare(Record):
     @property
     def cut(self) -> Cut:
         """How the stages must lie for this schedule."""
-        return Cut(virtual_stages=self.virtual_stages, folded=self.schedule in V_SHAPED)
+        return Cut(virtual_stages=self.virtual_stages, folded=SCHEDULES[self.schedule].placement == "v")
 
 
 class Step(Record):

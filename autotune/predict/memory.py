@@ -65,11 +65,11 @@ def kept_messages(schedule: Schedule, message: int) -> Bytes:
     """
     placed = schedule.stage_ranks
     kept = np.zeros((4, schedule.stages))
-    if schedule.name == "1F1B":
+    if schedule.runtime == "exchanges":
         return kept  # lets go of the last message with the next; see kept_by_1f1b
     for stage in range(schedule.stages):
         gradient = message * (stage > 0 and placed[stage - 1] != placed[stage])
-        if schedule.name == "GPipe":
+        if schedule.runtime == "waits":
             kept[BACKWARD, stage] = gradient
             continue
         has_next = stage < schedule.stages - 1
@@ -90,7 +90,7 @@ def kept_by_1f1b(schedule: Schedule, rank: int) -> int:
 
         rank 1 of 4   F0 F1 F2 B0 F3 B1 F4 B2 ...      so m = 4 never has both F1 and a fourth forward to hold
     """
-    if schedule.name != "1F1B":
+    if schedule.runtime != "exchanges":
         return 0
     warm_up = min(schedule.micro_batches, schedule.ranks - rank)
     gradient = rank > 0 and schedule.micro_batches > warm_up

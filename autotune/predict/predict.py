@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autotune.config import ScheduleName
 from autotune.errors import InputError, UsageError
 from autotune.pipeline.commands import StageTime
-from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertainty
@@ -23,6 +21,7 @@ from autotune.predict.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.split import split_step
 from autotune.predict.wavefront import StepTime, step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
+from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal
 
 # Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
 # disturb each other in ways that no profile holds; ranks with a device of their own hardly do.
@@ -40,24 +39,24 @@ def candidates_for(
     batch: int,
     micro_batch_size: int | None = None,
 ) -> tuple[list[Candidate], list[str]]:
-    """Every candidate in the order of m, and in words what is left out because it could not run.
+    """Return every candidate in the order of m, and in words what is left out because it could not run.
 
-    Where m < ranks torch's 1F1B refuses to run and GPipe takes its place. ``virtual_stages``: what to try for schedules
-    that leave the choice. ``micro_batch_size`` fixes b, so that the batch grows with m; else b = ceil(batch / m) and
-    the rest is padding. Raises UsageError where nothing is left.
+    Where a schedule refuses m, what stands in for it takes its place (GPipe for 1F1B where m < ranks).
+    ``virtual_stages``: what to try for schedules that leave the choice. ``micro_batch_size`` fixes b, so that the batch
+    grows with m; else b = ceil(batch / m) and the rest is padding. Raises UsageError where nothing is left.
     """
     found: dict[tuple[int, str, int], Candidate] = {}
     refused: dict[str, list[int]] = {}
     for count, (name, v) in product(counts, ways(schedules, virtual_stages)):
-        runnable: ScheduleName = "GPipe" if name == "1F1B" and count < ranks else name
-        if reason := refusal(runnable, ranks, v, count, layers):
+        schedule = runnable(name, ranks, count)
+        if reason := refusal(schedule, ranks, v, count, layers):
             refused.setdefault(reason, []).append(count)
             continue
-        found[count, runnable, v] = Candidate(
+        found[count, schedule, v] = Candidate(
             micro_batches=count,
             micro_batch_size=micro_batch_size or -(-batch // count),
             sequences=count * micro_batch_size if micro_batch_size else batch,
-            schedule=runnable,
+            schedule=schedule,
             virtual_stages=v,
         )
     notes = [f"not tried: m = {', '.join(map(str, left_out))}: {reason}" for reason, left_out in refused.items()]
@@ -69,7 +68,7 @@ def candidates_for(
 def ways(schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]) -> list[tuple[ScheduleName, int]]:
     """Every schedule with every number of stages per rank that it may have."""
     several = sorted(set(virtual_stages))
-    return [(name, v) for name in schedules for v in ([1] if RULES[name].virtual_stages == 1 else several)]
+    return [(name, v) for name in schedules for v in ([1] if SCHEDULES[name].has_one_stage else several)]
 
 
 def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:

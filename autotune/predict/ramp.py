@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from autotune.config import ScheduleName, divisors
+from autotune.config import divisors
 from autotune.errors import UsageError
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.records import Record
+from autotune.schedule_spec import ScheduleName
 
 MOST_PHASES = 4096
 

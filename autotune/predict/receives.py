@@ -39,7 +39,6 @@ from autotune.predict.running import run
 from autotune.predict.schedules import Schedule
 
 Receives = Literal["torch", "early"]
-BLOCKING = ("GPipe", "1F1B")
 
 UNSHARDED = 3
 """How many stages of a rank torch keeps unsharded at most (``max_active_stages`` of ``_add_unshard_reshard``)."""
@@ -56,7 +55,7 @@ def program_of(schedule: Schedule, receives: Receives) -> Program:
     program = lay_flat(schedule)
     if receives == "early":
         return program
-    return blocking(program) if schedule.name in BLOCKING else lowered(program)
+    return lowered(program) if schedule.runtime == "lowered" else blocking(program)
 
 
 def fused(p: int, m: int, kind: int, stage: Ints, micro_batch: Ints) -> NDArray[np.bool_]:
@@ -73,7 +72,7 @@ def blocking(program: Program) -> Program:
     previous = np.arange(-1, count - 1, dtype=np.int32)
     previous[program.first[:-1]] = count
     previous[program.producer == count] = count
-    if program.schedule.name != "1F1B":
+    if program.schedule.runtime != "exchanges":
         return replace(program, posted=previous)
     forward, backward = (fused(p, m, kind, program.stage, program.micro_batch) for kind in (FORWARD, BACKWARD))
     exchanged = np.where(program.kind == FORWARD, forward, backward) & (program.producer < count)

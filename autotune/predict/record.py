@@ -2,8 +2,8 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import V_SHAPED, ScheduleName
 from autotune.records import Record
+from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 
 def schedule_words(schedule: str, virtual_stages: int) -> str:
@@ -32,7 +32,7 @@ class Candidate(Record):
     def placement(self) -> tuple[int, bool]:
         """How its stages lie on the ranks: so many on each, in a loop or folded. Candidates of one placement are
         predicted from one profile in one way, and share its errors."""
-        return self.virtual_stages, self.schedule in V_SHAPED
+        return self.virtual_stages, SCHEDULES[self.schedule].placement == "v"
 
 
 class TimeSplit(Record):

@@ -17,9 +17,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import ScheduleName, WorkloadFacts, divisors
+from autotune.config import WorkloadFacts, divisors
 from autotune.errors import UsageError
-from autotune.predict.legality import RULES
 from autotune.predict.network import Network, connected, crossings, settled
 from autotune.predict.predict import candidates_for, predict, refusal, relative_spread, run_on_paper
 from autotune.predict.record import Candidate, Prediction, TimeSplit, schedule_words
@@ -28,6 +27,7 @@ from autotune.predict.stretch import stretched
 from autotune.predict.wavefront import COLUMNS
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record
+from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 MOST_RANKS = 4096
 MOST_SIMULATED = 2**24
@@ -169,7 +169,7 @@ def check(profile: Profile, request: Request) -> None:
 
 def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleName) -> ScalePoint:
     """The best m that fits; where none does, the quickest. Its efficiency is not yet relative to anything."""
-    v = 1 if RULES[name].virtual_stages == 1 else request.virtual_stages
+    v = 1 if SCHEDULES[name].has_one_stage else request.virtual_stages
     paper = connected(stretched(profile, ranks, v, request.layers), request.network)
     layers = sum(stage.layers or 0 for stage in paper.stages)
     batch = request.batch or batch_for(profile, ranks)

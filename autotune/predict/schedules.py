@@ -8,9 +8,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from autotune.config import V_SHAPED
-from autotune.predict.legality import why_illegal
 from autotune.predict.orders import BACKWARD, BUILDERS, FORWARD, KINDS, WEIGHT_GRADIENT, Order
+from autotune.schedule_spec import SCHEDULES, Runtime, why_illegal
 
 Kind = Literal["F", "B", "I", "W"]
 ACTION = re.compile(r"(\d*)([FBIW])(\d+)")
@@ -46,6 +45,11 @@ class Schedule:
     virtual_stages: int
     stage_ranks: tuple[int, ...]
     order: Callable[[int], Order] = field(repr=False)
+
+    @property
+    def runtime(self) -> Runtime:
+        """How torch runs it; an order of a user's own is lowered as those of several stages a rank are."""
+        return SCHEDULES[self.name].runtime if self.name in SCHEDULES else "lowered"
 
     @property
     def stages(self) -> int:
@@ -91,7 +95,7 @@ def build_schedule(name: str, ranks: int, micro_batches: int, virtual_stages: in
     if refused and not (name == "1F1B" and virtual_stages == 1 and min(ranks, micro_batches) >= 1):
         raise ScheduleError(refused)
     loop = tuple(stage % ranks for stage in range(ranks * virtual_stages))
-    stage_ranks = loop if name not in V_SHAPED else loop[:ranks] + loop[:ranks][::-1]
+    stage_ranks = loop if SCHEDULES[name].placement == "loop" else loop[:ranks] + loop[:ranks][::-1]
     order = cache(partial(BUILDERS[name], ranks, micro_batches, virtual_stages))
     return Schedule(name, ranks, micro_batches, virtual_stages, stage_ranks, order)
 

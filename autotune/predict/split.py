@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autotune.predict.orders import BACKWARD, FORWARD
-from autotune.predict.receives import BLOCKING, Receives
+from autotune.predict.receives import Receives
 from autotune.predict.schedules import Schedule
 from autotune.predict.simulate import Costs, Seconds, Timeline, optimizer_tail
 from autotune.predict.wavefront import StepTime, step_time
@@ -128,7 +128,7 @@ def _by_rank(schedule: Schedule, of_stage: Seconds) -> Seconds:
 def action_counts(schedule: Schedule) -> Seconds:
     """float64[4, S]: how many actions of each kind each stage runs in a step."""
     counts = np.zeros(4 * schedule.stages)
-    if schedule.name in BLOCKING:  # known, and the orders of a thousand ranks take a second to make
+    if schedule.runtime != "lowered":  # known, and the orders of a thousand ranks take a second to make
         counts.reshape(4, -1)[[FORWARD, BACKWARD]] = schedule.micro_batches
         return counts.reshape(4, -1)
     for rank in range(schedule.ranks):

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.config import SPLIT_BACKWARD, Config, ScheduleName, load_config
+from autotune.config import Config, load_config
 from autotune.errors import UsageError
-from autotune.predict.legality import RULES
 from autotune.predict.predict import candidates_for, predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.profile.record import Profile
+from autotune.schedule_spec import SCHEDULES, default_schedule
 
 
 def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candidate, Prediction]], list[str]]:
@@ -38,9 +38,8 @@ def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[li
     v, given = profile.virtual_stages, config.model_fields_set
     if "virtual_stages" in given and config.virtual_stages != (v,):
         raise UsageError(f"--virtual-stages: the profile was measured with {v} (given: {config.virtual_stages[0]})")
-    usual: tuple[ScheduleName, ...] = ("1F1B",) if v == 1 else ("Interleaved1F1B",)
-    wanted = config.schedule if "schedule" in given else usual
-    schedules = [name for name in wanted if v == 1 or RULES[name].virtual_stages != 1]
+    wanted = config.schedule if "schedule" in given else (default_schedule(v),)
+    schedules = [name for name in wanted if v == 1 or not SCHEDULES[name].has_one_stage]
     if not schedules:
         raise UsageError(f"--schedule: the profile has {v} stages per rank, {' and '.join(wanted)} one")
     layers = len(profile.stages)
@@ -49,7 +48,7 @@ def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[li
 
 def missing(profile: Profile, candidates: Sequence[Candidate]) -> list[str]:
     """What a hand-written profile leaves out, and what is taken for it."""
-    is_split = any(candidate.schedule in SPLIT_BACKWARD for candidate in candidates)
+    is_split = any(SCHEDULES[candidate.schedule].backward == "split" for candidate in candidates)
     gaps = {
         "stages[].time_s[].t_b and t_w: each is half of t_bw": is_split
         and not all(row.t_b is not None for stage in profile.stages for row in stage.time_s),

@@ -97,7 +97,7 @@ def _travel_by_column(schedule: Schedule, costs: Costs, receives: Receives) -> I
     """
     (p, m), travel = (schedule.ranks, schedule.micro_batches), costs.travel()
     alone = travel[BACKWARD].copy()
-    exchange = costs.exchange() if (schedule.name, receives) == ("1F1B", "torch") else travel.copy()
+    exchange = costs.exchange() if (schedule.runtime, receives) == ("exchanges", "torch") else travel.copy()
     travel[BACKWARD] = exchange[BACKWARD]
     for column in count():
         if 0 <= 2 * p - column < p:

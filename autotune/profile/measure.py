@@ -34,6 +34,7 @@ from autotune.pipeline.commands import (
 from autotune.pipeline.measure import build, by_stage, run_step
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
 
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
@@ -188,7 +189,7 @@ class Measurer:
         """The plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
         v = self.cut.virtual_stages
         return Prepare(
-            schedule="1F1B" if v == 1 else "Interleaved1F1B",
+            schedule=default_schedule(v),
             micro_batches=count,
             micro_batch_size=size,
             sequences=count * size,

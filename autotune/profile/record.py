@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from autotune.config import ScheduleName, WorkloadFacts
+from autotune.config import WorkloadFacts
 from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.records import SCHEMA_VERSION, Record, read_record
+from autotune.schedule_spec import ScheduleName
 
 ROUNDS = 3
 """How often profiling goes round: machines drift, and what is compared must be measured in turns."""

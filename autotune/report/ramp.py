@@ -7,12 +7,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.config import ScheduleName, load_config
+from autotune.config import load_config
 from autotune.errors import UsageError
 from autotune.predict.ramp import Ramp, RampPlan, plan_ramp
 from autotune.predict.sweep import memory_per_rank
 from autotune.records import SCHEMA_VERSION
 from autotune.report.step import read_source
+from autotune.schedule_spec import default_schedule
 
 MOST_ROWS = 24  # of phases on the terminal; --json has them all
 
@@ -28,10 +29,9 @@ def plan_of(path: Path, ramp: Ramp, schedule: str | None, memory_limit: str | No
     if not full:
         raise UsageError("--global-batch-size: the profile does not say its batch; give it")
     ramp = ramp._replace(global_batch=full)
-    usual: ScheduleName = "1F1B" if profile.virtual_stages == 1 else "Interleaved1F1B"
     given = {"schedule": schedule, "memory_limit": memory_limit}
     config = load_config(None, {"layers": len(profile.stages), "stages": profile.ranks} | given)
-    names = config.schedule if schedule else (usual,)
+    names = config.schedule if schedule else (default_schedule(profile.virtual_stages),)
     if len(names) != 1:
         raise UsageError(f"--schedule: give one (given: {schedule})")
     return plan_ramp(profile, ramp, names[0], config.memory_limit or memory_per_rank(profile))

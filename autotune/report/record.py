@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autotune.config import ScheduleName, WorkloadFacts
+from autotune.config import WorkloadFacts
 from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate, Prediction, Revision, schedule_words
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record
+from autotune.schedule_spec import ScheduleName
 from autotune.verdict import Estimate, Objective, Stop
 
 

@@ -19,6 +19,7 @@ from autotune.predict.sweep import memory_per_rank
 from autotune.profile.record import Profile
 from autotune.report.step import read_source
 from autotune.report.units import show_bytes, show_seconds
+from autotune.schedule_spec import default_schedule
 
 NARROW = 120  # columns of a terminal
 COLUMNS = (
@@ -97,11 +98,10 @@ def request_of(profile: Profile, flags: Flags) -> Request:
     v = config.virtual_stages if flags.virtual_stages else (profile.virtual_stages,)
     if len(v) != 1:
         raise UsageError(f"--virtual-stages: give one (given: {flags.virtual_stages})")
-    usual = config.schedule if profile.virtual_stages == 1 else ("Interleaved1F1B",)
     return Request(
         ranks=ranks,
         network=read_network(flags.network),
-        schedules=config.schedule if flags.schedule else usual,
+        schedules=config.schedule if flags.schedule else (default_schedule(profile.virtual_stages),),
         virtual_stages=v[0] if flags.virtual_stages or v[0] > 1 else config.virtual_stages[0],
         layers=flags.layers,
         batch=flags.batch,

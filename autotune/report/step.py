@@ -8,7 +8,6 @@ import numpy as np
 
 from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
-from autotune.predict.legality import RULES, nearest_legal_m, why_illegal
 from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import optimizer_seconds, stage_costs
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
@@ -17,6 +16,7 @@ from autotune.profile.record import Profile, read_profile
 from autotune.records import read_json
 from autotune.report.load import read_report
 from autotune.report.record import CandidateReport, Report
+from autotune.schedule_spec import SCHEDULES, default_schedule, nearest_legal_m, runnable, why_illegal
 
 DEFAULT_BATCH = 64
 
@@ -149,7 +149,7 @@ def choose(request: Request, report: Report | None) -> tuple[Request, CandidateR
 
 def of_cut(profiles: tuple[Profile, ...], request: Request, source: Path) -> Profile:
     """The profile of as many stages per rank as the flags, or the schedule by its nature, ask for."""
-    by_nature = RULES[request.schedule].virtual_stages if request.schedule in RULES else None
+    by_nature = SCHEDULES[request.schedule].stages_per_rank if request.schedule in SCHEDULES else None
     wanted = by_nature if request.virtual_stages is None else request.virtual_stages
     for profile in profiles if wanted or request.schedule is None else profiles[::-1]:
         if wanted in (None, profile.virtual_stages):
@@ -163,12 +163,10 @@ def build(request: Request, ranks: int) -> Schedule:
     count, name = request.micro_batches, request.schedule
     if count is None:
         raise UsageError("give -m, the number of micro-batches")
-    if name is None and (request.virtual_stages or 1) > 1:
-        name = "Interleaved1F1B"
-    name = name or ("1F1B" if count >= ranks else "GPipe")
     virtual_stages = request.virtual_stages
+    name = name or runnable(default_schedule(virtual_stages or 1), ranks, count)
     if virtual_stages is None:
-        virtual_stages = (RULES[name].virtual_stages if name in RULES else 1) or 2
+        virtual_stages = (SCHEDULES[name].stages_per_rank if name in SCHEDULES else 1) or 2
     reason = why_illegal(name, ranks, virtual_stages, count)
     if reason:
         nearest = nearest_legal_m(name, ranks, virtual_stages, count)

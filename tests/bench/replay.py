@@ -16,11 +16,11 @@ from autotune.pipeline.commands import Cut, Prepare, StageTime
 from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.ranks import Ranks
 from autotune.predict.calibrate import calibrated
-from autotune.predict.legality import RULES, why_illegal
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
+from autotune.schedule_spec import SCHEDULES, why_illegal
 
 STEPS, ROUNDS = 1, 3
 MESSAGE_BYTES = 256 * 1024
@@ -51,7 +51,7 @@ def recorded(ranks: int, virtual_stages: int, shape: str) -> Profile:
 def candidates(ranks: int, virtual_stages: int) -> Iterator[Candidate]:
     """Every schedule of so many stages per rank, m in p, 2p, 4p, 8p, where torch runs it."""
     for name in get_args(ScheduleName):
-        if (RULES[name].virtual_stages == 1) != (virtual_stages == 1):
+        if SCHEDULES[name].has_one_stage != (virtual_stages == 1):
             continue
         for m in (ranks, 2 * ranks, 4 * ranks, 8 * ranks):
             if why_illegal(name, ranks, virtual_stages, m) is None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from autotune.predict.legality import SCHEDULE_NAMES, why_illegal
 from autotune.predict.receives import Receives
 from autotune.predict.running import run_in_turn
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import Costs, Timeline, simulate, travel_seconds
 from autotune.predict.wavefront import step_time
+from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 
 LARGE = (1024, 8192)
 """p and m of the largest step: 16.8 million actions under 1F1B."""

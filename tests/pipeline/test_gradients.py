@@ -17,7 +17,7 @@ from autotune.pipeline.deaths import doing_file
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.watch import Watch
 from autotune.pipeline.worker import Rank
-from autotune.predict.legality import RULES, why_illegal
+from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer
 
@@ -156,7 +156,7 @@ def found(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_is_tried_with_and_without_padding(name, ranks):
     assert {BATCH % plan.micro_batches > 0 for plan in plans(ranks) if plan.schedule == name} == {True, False}
 

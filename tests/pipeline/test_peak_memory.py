@@ -6,12 +6,12 @@ from autotune.config import Workload
 from autotune.pipeline.commands import Cut, Prepare, StageTime
 from autotune.pipeline.measure import build
 from autotune.pipeline.ranks import Ranks
-from autotune.predict.legality import RULES, why_illegal
 from autotune.predict.memory import peak_memory
 from autotune.predict.record import Candidate
 from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
 from autotune.profile.record import MessageSize, Profile
+from autotune.schedule_spec import SCHEDULES, why_illegal
 
 BATCH = 16
 COUNTS = (1, 3, 4, 8)  # 3 pads
@@ -44,8 +44,8 @@ def measured_profile(ranks, work, virtual_stages):
 
 
 def candidates(ranks):
-    for name, rule in RULES.items():
-        v = 1 if rule.virtual_stages == 1 else 2
+    for name, spec in SCHEDULES.items():
+        v = 1 if spec.has_one_stage else 2
         for count in COUNTS:
             if why_illegal(name, ranks, v, count) is None:
                 size = -(-BATCH // count)

@@ -11,13 +11,13 @@ from autotune.pipeline.measure import build, record_steps
 from autotune.pipeline.ranks import Ranks
 from autotune.pipeline.recording import Recording
 from autotune.predict.calibrate import calibrated
-from autotune.predict.legality import RULES
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import simulate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 from autotune.recorded import recorded_step
+from autotune.schedule_spec import SCHEDULES
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6
@@ -48,8 +48,8 @@ def test_waiting_ranks_begin_each_action_where_it_was_predicted(virtual_stages):
     with Ranks(P, "cpu") as ranks:
         build(ranks, workload, Cut(virtual_stages=virtual_stages))
         profile = calibrated(replayed_profile(profile, ranks, Environment(device="replay"), (1,), print))
-        for name, rule in RULES.items():
-            if (rule.virtual_stages == 1) != (virtual_stages == 1):
+        for name, spec in SCHEDULES.items():
+            if spec.has_one_stage != (virtual_stages == 1):
                 continue
             schedule = build_schedule(name, P, M, virtual_stages)
             timeline = simulate(schedule, stage_costs(profile, 1, schedule))

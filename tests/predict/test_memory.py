@@ -8,11 +8,11 @@ a forward takes those and 30 more, a backward 30, its halves 20 and 5. A message
 import pytest
 from pydantic import ValidationError
 
-from autotune.predict.legality import RULES
 from autotune.predict.memory import LOSS_BYTES, device_bytes, peak_memory
 from autotune.predict.record import Candidate, MemorySplit
 from autotune.predict.schedules import build_schedule
 from autotune.profile.record import Profile
+from autotune.schedule_spec import SCHEDULES
 
 SPLIT = {"split_held_bytes": 60, "input_transient_bytes": 20, "weight_transient_bytes": 5}
 MEMORY = {"activation_bytes": 100, "transient_bytes": 30}
@@ -195,18 +195,18 @@ def test_split_backwards_leave_their_gradients_at_the_receive_buffers():
     assert last.messages == 10 * 4 * 3 + 2 * 10 * 4 + 16
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_the_parts_are_all_there_is(name):
     """Every part once; the rest of the record says when."""
-    for split in peaks(name, profile(4, 1 if RULES[name].virtual_stages == 1 else 2), 8):
+    for split in peaks(name, profile(4, 1 if SCHEDULES[name].has_one_stage else 2), 8):
         parts = split.model_dump(exclude={"moment"})
         assert set(parts) == {"static", "batch", "messages", "activations", "transient"}
         assert split.total == sum(parts.values())
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_more_of_anything_never_takes_less(name):
-    v = 1 if RULES[name].virtual_stages == 1 else 2
+    v = 1 if SCHEDULES[name].has_one_stage else 2
     plain = [split.total for split in peaks(name, profile(4, v), 8)]
     for more in (
         {"message": 11},

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.predict.legality import SCHEDULE_NAMES, nearest_legal_m, why_illegal
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import Costs, simulate, travel_seconds
 from autotune.predict.wavefront import step_time
+from autotune.schedule_spec import SCHEDULE_NAMES, nearest_legal_m, why_illegal
 
 BRIEF = settings(max_examples=80, deadline=None)
 SECONDS = st.floats(1e-6, 10) | st.sampled_from([0.0, 1.0])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from torch.distributed.pipelining import schedules as torch_schedules
 
-from autotune.predict.legality import SCHEDULE_NAMES, why_illegal
 from autotune.predict.receives import program_of
 from autotune.predict.schedules import Action, ScheduleError, build_schedule, custom_schedule, parse_row
 from autotune.predict.simulate import Costs, simulate
+from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 from tests.predict.torch_orders import MULTI, SINGLE, stand_in
 
 

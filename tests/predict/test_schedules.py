@@ -2,8 +2,8 @@
 
 import pytest
 
-from autotune.predict.legality import why_illegal
 from autotune.predict.schedules import Action, ScheduleError, build_schedule, custom_schedule, parse_row
+from autotune.schedule_spec import why_illegal
 from tests.predict.torch_orders import MULTI, constructed_by_torch, drawn_by_torch, executed_by_torch
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.predict.legality import SCHEDULE_NAMES, nearest_legal_m
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulate import Costs, simulate
 from autotune.predict.split import StepSplit, action_counts, level, split_step
 from autotune.predict.wavefront import step_time
+from autotune.schedule_spec import SCHEDULE_NAMES, nearest_legal_m
 
 
 def costs_of(forward, backward, links=0.0, slowdown=None):

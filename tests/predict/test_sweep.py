@@ -7,13 +7,13 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.errors import UsageError
-from autotune.predict.legality import RULES
 from autotune.predict.predict import candidates_for
 from autotune.predict.sweep import sweep
 from autotune.profile.record import Profile
+from autotune.schedule_spec import SCHEDULES
 
 ONE_EACH = ("GPipe", "1F1B")
-SEVERAL = tuple(name for name in RULES if name not in ONE_EACH)
+SEVERAL = tuple(name for name in SCHEDULES if name not in ONE_EACH)
 
 
 def profile(stages, virtual_stages=1, **more):
@@ -189,7 +189,7 @@ def test_stages_need_layers():
 
 
 def test_every_number_of_stages_per_rank_is_tried_where_the_schedule_leaves_the_choice():
-    found, notes = left_out((8,), tuple(RULES), v=(3, 2, 2))
+    found, notes = left_out((8,), tuple(SCHEDULES), v=(3, 2, 2))
     assert {(c.schedule, c.virtual_stages) for c in found} == {
         ("GPipe", 1),
         ("1F1B", 1),

@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from autotune.predict.legality import SCHEDULE_NAMES, why_illegal
 from autotune.predict.program import lay_flat
 from autotune.predict.receives import program_of
 from autotune.predict.running import LOCKSTEP_RANKS, run_in_lockstep, run_in_turn
 from autotune.predict.schedules import ScheduleError, build_schedule, custom_schedule, parse_row
 from autotune.predict.simulate import Costs, simulate, travel_seconds
 from autotune.predict.wavefront import one_forward_one_backward_columns, step_time
+from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 
 
 def unequal_stages(stages, seed, slowdown=None):

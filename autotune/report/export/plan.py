@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from autotune.config import ScheduleName, WorkloadFacts
+from autotune.config import WorkloadFacts
 from autotune.errors import InputError, UsageError
 from autotune.report.record import Report
+from autotune.schedule_spec import ScheduleName
 
 
 @dataclass(frozen=True)

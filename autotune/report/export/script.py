@@ -2,8 +2,9 @@
 
 from string import Template
 
-from autotune.config import V_SHAPED, Workload
+from autotune.config import Workload
 from autotune.report.export.plan import Plan
+from autotune.schedule_spec import SCHEDULES
 
 TEMPLATE = Template(
     '''"""$plan: a pipeline-parallel training loop as autotune measured it.
@@ -109,7 +110,7 @@ def torch_script(plan: Plan) -> str:
         micro_batches=plan.micro_batches,
         micro_batch_size=plan.micro_batch_size,
         virtual_stages=plan.virtual_stages,
-        folded=plan.schedule in V_SHAPED,
+        folded=SCHEDULES[plan.schedule].placement == "v",
         workload="\n".join(f"    {name}={value!r}," for name, value in known.items()),
     )
 

@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 
 from packaging.version import InvalidVersion, Version
 
-from autotune.config import ScheduleName
 from autotune.errors import UsageError
 from autotune.report.export.plan import Plan
 from autotune.report.export.script import torch_limit, torch_script
+from autotune.schedule_spec import ScheduleName
 
 Settings = dict[str, Any]
 """The launcher's own keys, dotted where they are nested."""

@@ -2,8 +2,16 @@
 
 import pytest
 
-from autotune.predict.legality import SCHEDULE_NAMES, nearest_legal_m, why_illegal
-from tests.predict.torch_orders import SINGLE, constructed_by_torch
+from autotune.predict.orders import BUILDERS
+from autotune.schedule_spec import (
+    SCHEDULE_NAMES,
+    SCHEDULES,
+    default_schedule,
+    nearest_legal_m,
+    runnable,
+    why_illegal,
+)
+from tests.predict.torch_orders import MULTI, SINGLE, constructed_by_torch
 
 
 def refused_by_torch(name, ranks, virtual_stages, micro_batches):
@@ -68,3 +76,32 @@ def test_the_nearest_legal_m_is_found_for_every_size():
                 assert nearest is not None
                 closer = range(micro_batches, nearest, 1 if nearest > micro_batches else -1)
                 assert all(why_illegal(name, ranks, 2 if name not in SINGLE else 1, m) for m in closer)
+
+
+def test_every_schedule_has_a_row_and_an_order():
+    assert tuple(SCHEDULES) == SCHEDULE_NAMES == tuple(BUILDERS)
+
+
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+def test_torchs_multi_stage_classes_run_what_is_lowered(name):
+    assert (SCHEDULES[name].runtime == "lowered") == (name in MULTI)
+
+
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+def test_a_backward_is_split_where_torch_orders_weight_gradients(name):
+    virtual_stages = SCHEDULES[name].stages_per_rank or 2
+    kinds = {action.kind for row in constructed_by_torch(name, 2, virtual_stages, 8) for action in row}
+    assert (SCHEDULES[name].backward == "split") == ("W" in kinds)
+
+
+@pytest.mark.parametrize(
+    ("name", "micro_batches", "runs"),
+    [("1F1B", 3, "GPipe"), ("1F1B", 4, "1F1B"), ("GPipe", 1, "GPipe"), ("DualPipeV", 3, "DualPipeV")],
+)
+def test_what_stands_in_on_four_ranks(name, micro_batches, runs):
+    assert runnable(name, 4, micro_batches) == runs
+
+
+@pytest.mark.parametrize(("virtual_stages", "name"), [(1, "1F1B"), (2, "Interleaved1F1B"), (3, "Interleaved1F1B")])
+def test_the_default_schedule(virtual_stages, name):
+    assert default_schedule(virtual_stages) == name
