@@ -130,7 +130,7 @@ def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = 
     kind = environment.device or "cpu"
     workload = config.workload(kind)
     sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
-    limit = config.memory_limit or (environment.memory_bytes or 0) // sharing
+    limit, capped = memory_limit(config, environment, sharing)
     candidates, notes = candidates_for(
         job_counts(config),
         config.schedule,
@@ -140,8 +140,22 @@ def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = 
         workload.batch,
         config.micro_batch_size,
     )
-    ranks = Ranks(workload.stages, kind, memory_limit=limit or None, rendezvous=rendezvous)
-    return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), notes)
+    ranks = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous)
+    return announce(Job(config, environment, workload, workload, limit, candidates, ranks, events), capped + notes)
+
+
+def memory_limit(config: Config, environment: Environment, sharing: int) -> tuple[int | None, list[str]]:
+    """Return how many bytes of its device a rank may hold, with all that others hold there, and what to say of it.
+
+    Never more than the device has. ``sharing``: ranks that share it, and have equal parts unless the config says more.
+    """
+    there, wanted = environment.memory_bytes, config.memory_limit
+    if there is None or (wanted is not None and wanted <= there):
+        return wanted, []
+    if wanted is None:
+        return there // sharing, []
+    least = f"{show_bytes(there)} ({there} bytes)"
+    return there, [f"--memory-limit: {show_bytes(wanted)} are more than the smallest device has; the limit is {least}"]
 
 
 @contextmanager

@@ -172,6 +172,7 @@ class CudaDevice:
 
     def __init__(self, rank: int) -> None:
         self.torch_device = torch.device("cuda", rank if torch.cuda.device_count() > 1 else 0)
+        self.limit_bytes: int | None = None
         torch.cuda.set_device(self.torch_device)
 
     def synchronize(self) -> None:
@@ -231,11 +232,21 @@ class CudaDevice:
     def release(self) -> None:
         gc.collect()
         torch.cuda.empty_cache()
+        self._build_wall()  # more may lie outside by now: NCCL takes its buffers when they are first used
 
     def limit(self, memory_bytes: int) -> None:
-        """The caching allocator gives out of memory when it would reserve more."""
-        _, total = torch.cuda.mem_get_info(self.torch_device)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / total), self.torch_device)
+        """The caching allocator gives out of memory when it would reserve more than the rest of ``memory_bytes`` beside
+        what lies outside of it: a prediction holds the sum of both against the limit."""
+        self.limit_bytes = memory_bytes
+        self._build_wall()
+
+    def _build_wall(self) -> None:
+        if self.limit_bytes is None:
+            return
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        outside = total - free - torch.cuda.memory_reserved(self.torch_device)
+        fraction = (self.limit_bytes - outside) / total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, fraction)), self.torch_device)
 
     def shortage(self, words: str) -> int | None:
         """From the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction."""

@@ -153,3 +153,22 @@ def test_candidates_compute_the_same_and_steps_leave_nothing():
         assert one.first_loss == pytest.approx(found[0].first_loss, rel=TOLERANCE["bf16"])
         assert one.gradient_norm == pytest.approx(found[0].gradient_norm, rel=TOLERANCE["bf16"])
         assert one.growth_bytes == (0,)
+
+
+def test_the_limit_holds_for_the_allocator_and_what_lies_outside_of_it(device):
+    """These are the bytes that a prediction holds against it."""
+    device.release()
+    _, total = torch.cuda.mem_get_info(device.torch_device)
+    taken = device.footprint().outside + torch.cuda.memory_reserved(device.torch_device)
+    assert taken > 64 * MIB  # the context alone
+    device.limit(taken + 64 * MIB)
+    try:
+        fitting = torch.empty(64 * MIB, dtype=torch.uint8, device=device.torch_device)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(2 * MIB, dtype=torch.uint8, device=device.torch_device)
+        del fitting
+        device.release()  # looks again what lies outside
+        torch.empty(64 * MIB, dtype=torch.uint8, device=device.torch_device)
+    finally:
+        device.limit(total)
+        device.release()
