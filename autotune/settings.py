@@ -69,15 +69,15 @@ SETTINGS: dict[str, Option] = {
         # --- the model -----------------------------------------------------------------------------------------------
         Option("layers", int, "Transformer blocks of the model.", 48, panel=MODEL),
         Option("stages", int, "Pipeline stages, one device each.", 4, panel=MODEL),
-        Option("hidden", int, "Width of the model.", default_text=BY_DEVICE.format("64", "4096"), panel=MODEL),
+        Option("hidden", int, "Width of the model.", default_text=BY_DEVICE.format("64", "2048"), panel=MODEL),
         Option(
             "heads",
             int,
             "Attention heads; they must divide the width.",
-            default_text=BY_DEVICE.format("4", "32") + "; with --hidden at least 16 wide",
+            default_text=BY_DEVICE.format("4", "16") + "; with --hidden at least 16 wide",
             panel=MODEL,
         ),
-        Option("seq_len", int, "Tokens per sequence.", default_text=BY_DEVICE.format("32", "2048"), panel=MODEL),
+        Option("seq_len", int, "Tokens per sequence.", default_text=BY_DEVICE.format("32", "1024"), panel=MODEL),
         Option("vocab", int, "Tokens in the vocabulary.", default_text=BY_DEVICE.format("512", "50304"), panel=MODEL),
         Option("batch", int, "Sequences per step of one pipeline (B).", 64, panel=MODEL),
         Option(

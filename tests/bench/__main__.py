@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 PARTS = {
+    "defaults": "which m and schedule of the default workload fit on GPUs, on paper",
     "published": "bubble rates and throughput printed in a paper, against the simulator's",
     "speed": "what a simulated action costs, against a plain loop and against torch's own dry run",
     "far": "what it costs to predict 64 to 1024 ranks; stages on paper against measured ones",
