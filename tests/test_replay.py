@@ -11,6 +11,7 @@ from autotune.cli import app
 from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
 from autotune.report.load import read_report
+from tests.report.printed import contradictions
 
 pytestmark = pytest.mark.alone  # ranks wait as long as was recorded
 BATCH = 4
@@ -53,6 +54,13 @@ def replay(folder, recorded, *flags):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return read_report(folder / "report.json"), done
+
+
+@pytest.mark.parametrize("flags", [(), ("--trials", "1"), ("--objective", "memory"), ("--budget", "3s")])
+def test_what_a_replay_prints_follows_from_its_table(tmp_path, flags):
+    report, done = replay(tmp_path, ONE_STAGE_EACH, *flags)
+    assert contradictions(report) == []
+    assert report.sweet_spot is None or "Sweet spot: " in done.stdout
 
 
 @pytest.fixture(scope="module")

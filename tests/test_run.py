@@ -22,6 +22,7 @@ from autotune.report.table import print_report
 from autotune.tune import profile_and_search
 from tests.killing import family, wait_until
 from tests.pipeline.faults import WrongRank
+from tests.report.printed import contradictions
 
 SMALL = ["--layers", 6, "--hidden", 16, "--heads", 2, "--seq-len", 8, "--vocab", 32, "--device", "cpu"]
 
@@ -49,6 +50,15 @@ def test_a_run_prints_the_table_and_a_confirmed_sweet_spot(first_run):
     assert "device    cpu" in done.stderr
     assert "timing stages, round 1 of 3" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_what_a_run_prints_follows_from_its_table_and_is_what_show_prints(first_run):
+    folder, done = first_run
+    report = read_report(folder / "report.json")
+    assert contradictions(report) == []
+    shown = autotune("show", "report.json", cwd=folder).stdout
+    assert shown.startswith(done.stdout)
+    assert shown.removeprefix(done.stdout).startswith("throughput (sequences/s), and peak memory")
 
 
 def test_the_report_and_profile_validate_against_their_schemas(first_run):

@@ -41,7 +41,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     if verdict.pick is None:
         return None
     row = rows[verdict.pick]
-    needed = needed_bytes(row) if row.measurement else None
+    peaks = measured_bytes(row)
     reference = baseline(rows)
     speedup = row.rate / rows[reference].rate if reference is not None else None
     if reference == verdict.pick and row.micro_batches > 1:
@@ -57,7 +57,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
         virtual_stages=row.virtual_stages,
         throughput_seq_s=row.rate,
         speedup_over_naive=speedup,
-        memory_headroom_bytes=tuple(memory_limit - peak for peak in needed) if needed and memory_limit else None,
+        memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
         reason=reason(rows, verdict.pick, verdict.objective, verdict.tolerance),
         knee=knee(rows, verdict.pick),
         ties=ties(rows, verdict.pick, verdict.tolerance) if verdict.objective == "throughput" else (),
@@ -80,13 +80,14 @@ def undecided_text(report: Report) -> str:
     return f"undecided between {'m = ' if is_alike else ''}{', '.join(names)} and {last}"
 
 
+def measured_bytes(row: CandidateReport) -> tuple[int, ...] | None:
+    """Return what each rank was seen to take from its device; None where that was not measured."""
+    return (row.measurement.device_memory_bytes or row.measurement.peak_memory_bytes) if row.measurement else None
+
+
 def needed_bytes(row: CandidateReport) -> tuple[int, ...] | None:
     """Return what each rank takes from its device, measured or else predicted; None where it is not known."""
-    if row.measurement is not None:
-        measured = row.measurement.device_memory_bytes or row.measurement.peak_memory_bytes
-        if measured is not None:
-            return measured
-    return row.prediction.device_memory_bytes or row.prediction.peak_memory_bytes
+    return measured_bytes(row) or row.prediction.device_memory_bytes or row.prediction.peak_memory_bytes
 
 
 def under_limit(row: CandidateReport, memory_limit: int | None) -> CandidateReport:

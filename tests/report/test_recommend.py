@@ -65,6 +65,13 @@ def test_figures_are_estimates_and_never_raw_steps():
     assert (spot.candidate, spot.baseline) == (at(4), at(1))
 
 
+def test_headroom_is_that_of_measured_memory_alone():
+    rows = rows_of({1: 50.0, 4: 100.0})
+    unknown = rows[at(4)].measurement.model_copy(update={"peak_memory_bytes": None})
+    rows[at(4)] = rows[at(4)].model_copy(update={"measurement": unknown})
+    assert recommend(rows, verdict_of(4), LIMIT).memory_headroom_bytes is None
+
+
 def test_a_tie_names_who_is_tied_and_what_the_choice_saves():
     rates = {1: 50.0, 4: 100.0, 8: 100.5, 16: 99.6}
     lean = {4: 100, 8: 60, 16: 80}
