@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.config import Config, Workload, WorkloadFacts, load_config
+from autotune.disk import refusal
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
 from autotune.hosts import common_environment, rendezvous_of
 from autotune.pipeline.commands import Cut, StageFacts
@@ -24,6 +25,7 @@ from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.profile.measure import measure_profile
 from autotune.profile.record import Environment, Profile, read_profile
 from autotune.profile.replay import replay_workload, replayed_device, replayed_profile
+from autotune.records import not_written
 from autotune.report.hosts import places
 from autotune.report.record import Report
 from autotune.report.units import show_bytes
@@ -89,8 +91,8 @@ def writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a directory; give a file with --out")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no directory {path.parent}; make it or give another --out")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission in {path.parent}; give another --out")
+    if refused := refusal(path.parent):
+        raise not_written(path, refused)
 
 
 def choose_device(config: Config, environment: Environment, recorded: Profile | None) -> Environment:

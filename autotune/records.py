@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from autotune.disk import remedy
 from autotune.errors import InputError
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 32 * 2**20  # of a file that is read; a report of 200 candidates on 16 ranks has about one MiB
-
+OUT, STATE_DIR = "path with --out", "--state-dir"  # by what a user chooses where a file goes
 GIVEN = 200  # characters of a value, or of its path, that a message repeats
 
 
@@ -83,19 +84,25 @@ def read_record(path: Path, record: type[R], kind: str) -> R:
         raise InputError(f"{path}: {explain(error)}") from None
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any, option: str = OUT) -> None:
     """Writes strict JSON."""
-    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n", option)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a temporary file beside ``path`` and renames it, so a reader never sees half a file."""
+def not_written(path: Path, error: OSError, option: str = OUT) -> InputError:
+    """Return why ``path`` cannot be written, and what to do; ``option``: by what the user chooses the place."""
+    return InputError(f"cannot write {path}: {error.strerror}; {remedy(error, option)}")
+
+
+def write_text(path: Path, text: str, option: str = OUT) -> None:
+    """Writes a temporary file beside ``path`` and renames it, so a reader never sees half a file. ``option``: by what
+    the user chooses the place."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}-")
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; give another path with --out") from None
+        raise not_written(path, error, option) from None
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             if path.exists():
                 os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
             file.write(text)
@@ -104,7 +111,7 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}; give another path with --out") from None
+        raise not_written(path, error, option) from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -129,6 +136,6 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Record, option: str = OUT) -> None:
     """Writes ``record`` atomically; fields that were never measured are written as null."""
-    write_json(path, record.model_dump(mode="json", by_alias=True))
+    write_json(path, record.model_dump(mode="json", by_alias=True), option)

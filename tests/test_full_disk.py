@@ -1,17 +1,23 @@
 """A disk that is really full: one clear line, the right exit code, nothing half-written."""
 
+import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, redirect_stderr, suppress
 
 import pytest
 
 from autotune.errors import InputError
+from autotune.pipeline.commands import Step
+from autotune.pipeline.device import CpuDevice
+from autotune.pipeline.watch import Watch
+from autotune.pipeline.worker import Rank, answer
+from autotune.profile.cache import keep_profile
 from autotune.report.load import read_report
 from autotune.search.study import Study
 from autotune.search.visits import Visit
-from tests.search.machine import CANDIDATES
+from tests.search.machine import CANDIDATES, PROFILE
 from tests.test_security import FLAGS
 
 KIB = 1024
@@ -78,6 +84,61 @@ def test_no_room_for_the_state(disk, tmp_path):
     place = disk(64 * KIB)
     fill(place)
     check_refused(run(tmp_path, "--state-dir", place / "state"), "--state-dir")
+
+
+def test_no_room_for_temporary_files(disk, tmp_path):
+    """Ranks die there without a word, for their words go to a log."""
+    place = disk(4 * KIB)
+    done = subprocess.run(
+        [sys.executable, "-m", "autotune", "run", *FLAGS, "--quiet"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(place)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 4, done.stderr
+    said = f"cannot write in {place}: No space left on device; make room there or give another folder with TMPDIR"
+    assert done.stderr.strip().splitlines() == [f"autotune: the ranks did not start: {said}"]
+
+
+def test_no_room_for_a_database_that_is_a_file(disk, tmp_path):
+    place = disk(64 * KIB)
+    done = run(tmp_path, "--storage", f"sqlite:///{place}/shared.db")
+    check_refused(done, f"No space left on device in {place}; check --storage")
+
+
+def test_no_room_for_a_profile_in_the_state_directory(disk):
+    """The option that is named is the one that chooses the place."""
+    place = disk(64 * KIB)
+    fill(place)
+    with pytest.raises(InputError, match=r"No space left on device; make room there or give another --state-dir$"):
+        keep_profile(place / "profiles" / "x.json", PROFILE)
+    (place / "filler").unlink()
+    (place / "profiles").mkdir(exist_ok=True)
+    fill(place)
+    with pytest.raises(InputError, match=r"No space left on device; make room there or give another --state-dir$"):
+        keep_profile(place / "profiles" / "x.json", PROFILE)
+    assert list((place / "profiles").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["schema report", "doctor", "timeline -m 4 --stages 2"])
+def test_no_room_for_what_is_printed(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "autotune", *command.split()], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 3
+    assert done.stderr == "autotune: cannot write the output: No space left on device; make room there\n"
+
+
+def test_no_room_for_a_ranks_log_leaves_its_answer(tmp_path):
+    """What it says of a candidate that failed must not become a death of which nobody knows the reason."""
+    rank = Rank(0, 1, CpuDevice(1), Watch(tmp_path / "doing"))
+    with suppress(OSError), open("/dev/full", "w", buffering=1) as full, redirect_stderr(full):
+        reply = answer(rank, Step().model_dump_json().encode())
+    assert reply.failure is not None
+    assert "prepare comes first" in reply.failure.message
 
 
 def check_whole(path):

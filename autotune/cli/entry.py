@@ -118,14 +118,17 @@ def usage_message(error: Any) -> str:
 
 def main() -> None:
     """Run the command that was typed, and turn what stops it into one line and an exit code."""
-    from autotune.errors import AutotuneError
+    from autotune.disk import IS_FULL
+    from autotune.errors import AutotuneError, InputError
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     # As under python -m: multiprocessing would have every rank run the console script and import all this once more.
     sys.modules["__main__"].__spec__ = ModuleSpec("autotune.__main__", None)
     try:
-        sys.exit(app(prog_name="autotune", standalone_mode=False))
+        found = app(prog_name="autotune", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(found)
     except AutotuneError as error:
         complain(str(error))
         sys.exit(error.exit_code)
@@ -139,5 +142,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in IS_FULL:
+            raise
+        complain(f"cannot write {error.filename or 'the output'}: {error.strerror}; make room there")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it would fail again at the end
+        sys.exit(InputError.exit_code)
     finally:
         gc.freeze()  # all is freed with the process: looking through it for garbage first would take a quarter second

@@ -1,8 +1,10 @@
 """What a host must offer before ranks can start on it, and the remedy where they did not. Imports no torch."""
 
 import os
+import tempfile
 from pathlib import Path
 
+from autotune import disk
 from autotune.errors import DeviceError
 from autotune.outcome import Failure
 
@@ -37,4 +39,8 @@ def remedy(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> str:
 
 def not_started(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> DeviceError:
     """Return the error that ends a run whose ranks did not start."""
+    here = Path(tempfile.gettempdir())  # where ranks meet and write their logs: without room they die without a word
+    if refused := disk.refusal(here):
+        way_out = disk.remedy(refused, "folder with TMPDIR")
+        return DeviceError(f"the ranks did not start: cannot write in {here}: {refused.strerror}; {way_out}")
     return DeviceError(f"the ranks did not start: {failure.message}; {remedy(device, failure, folder)}")

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -232,7 +233,8 @@ def answer(rank: Rank, message: bytes) -> commands.Reply:
     try:
         return commands.Reply(value=rank.obey(commands.COMMAND.validate_json(message)))
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # no room for the log is no reason to die without an answer
+            traceback.print_exc()
         return commands.Reply(failure=failure_of(error, rank))
 
 

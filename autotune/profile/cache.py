@@ -7,7 +7,7 @@ from pathlib import Path
 from autotune.config import Workload
 from autotune.errors import InputError
 from autotune.profile.record import Environment, Profile, read_profile
-from autotune.records import write_record
+from autotune.records import STATE_DIR, not_written, write_record
 
 
 def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
@@ -49,5 +49,5 @@ def keep_profile(path: Path, profile: Profile) -> None:
         for folder in (path.parents[1], path.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; give another --state-dir") from None
-    write_record(path, profile)
+        raise not_written(path, error, STATE_DIR) from None
+    write_record(path, profile, STATE_DIR)

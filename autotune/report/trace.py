@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from autotune.errors import InputError, UsageError
-from autotune.records import SCHEMA_VERSION, write_json
+from autotune.errors import UsageError
+from autotune.records import SCHEMA_VERSION, write_json, write_text
 from autotune.report.step import Step
 from autotune.report.timeline import MEANING, NARROWEST, print_timeline
 
@@ -134,9 +134,6 @@ def save_step(step: Step, form: str, path: Path, width: int | None) -> str:
     else:
         text = io.StringIO()
         print_timeline(step, Console(file=text, width=width or WIDTH_IN_FILES, color_system=None))
-        try:
-            path.write_text(text.getvalue(), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; give another path with --out") from None
+        write_text(path, text.getvalue())
     hint = "; ui.perfetto.dev opens it" if form == "trace" else ""
     return f"{path}: {len(step.timeline.ends)} actions on {step.schedule.ranks} ranks{hint}\n"

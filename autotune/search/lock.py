@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from autotune.errors import DeviceError, InputError
+from autotune.errors import DeviceError
+from autotune.records import STATE_DIR, not_written
 
 
 @contextmanager
@@ -17,18 +18,13 @@ def locked(path: Path) -> Iterator[None]:
         try:
             os.write(handle, f"{os.getpid()}\n".encode())
         except OSError as error:
-            raise not_writable(path, error) from None
+            raise not_written(path, error, STATE_DIR) from None
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still locked: whoever opened it by now sees that it is gone
         os.close(handle)
         with suppress(OSError):
             path.parent.rmdir()  # a run that ended before it had anything to keep
-
-
-def not_writable(path: Path, error: OSError) -> InputError:
-    """No permission, or no room."""
-    return InputError(f"cannot write {path}: {error.strerror}; give another --state-dir")
 
 
 def _lock(path: Path) -> int:
@@ -38,7 +34,7 @@ def _lock(path: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise not_writable(path, error) from None
+            raise not_written(path, error, STATE_DIR) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

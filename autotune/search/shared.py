@@ -26,6 +26,7 @@ import secrets
 import time
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from autotune.disk import refusal
 from autotune.errors import AutotuneError, InputError, UsageError
 from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
@@ -89,7 +91,10 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
 
 
 def explain(error: Exception, address: str) -> str:
-    """What is wrong, in a line without credentials."""
+    """What is wrong, in a line without credentials: of a file, what its file system says of it."""
+    url = parse(address)
+    if url.get_backend_name() == "sqlite" and (refused := refusal(Path(str(url.database)).parent)):
+        return f"{refused.strerror} in {Path(str(url.database)).parent}"
     cause: BaseException = error.__cause__ or error
     if isinstance(cause, DBAPIError) and cause.orig:
         cause = cause.orig

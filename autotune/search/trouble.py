@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autotune.disk import refusal, remedy
+from autotune.records import STATE_DIR
 
 DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
@@ -17,14 +18,14 @@ def trouble_with(path: Path, error: Exception, doing: str) -> str:
     The file system is asked first: SQLAlchemy and Optuna put a full disk into many words, some of which blame the data.
     """
     if any(code & 0xFF in DAMAGED for code in sqlite_codes(error)):
-        return f"cannot {doing} the study {path}: {first_line(error)}; move the file away or give another --state-dir"
+        return f"cannot {doing} the study {path}: {first_line(error)}; move the file away or give another {STATE_DIR}"
     refused = refusal(path.parent)
     if refused is None and any(code & 0xFF == sqlite3.SQLITE_FULL for code in sqlite_codes(error)):
         refused = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # others have made room since
     if refused is not None:
-        return f"cannot write the study {path}: {refused.strerror}; {remedy(refused, '--state-dir')}"
+        return f"cannot write the study {path}: {refused.strerror}; {remedy(refused, STATE_DIR)}"
     what = first_line(error)
-    return f"cannot {doing} the study {path}: {what}; the file is left as it is; give another --state-dir"
+    return f"cannot {doing} the study {path}: {what}; the file is left as it is; give another {STATE_DIR}"
 
 
 def first_line(error: BaseException) -> str:
