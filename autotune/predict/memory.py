@@ -164,7 +164,8 @@ def before(changes: Bytes) -> Bytes:
 def device_bytes(profile: Profile, peaks: Sequence[MemorySplit]) -> tuple[int, ...]:
     """Return the bytes of each device that will not be free: the allocator's, with fragmentation, and those outside of
     torch. What is static is allocated once and leaves no holes."""
+    moving = [round((peak.total - peak.static) * profile.reserved_over_allocated) for peak in peaks]
     return tuple(
-        peak.static + round((peak.total - peak.static) * profile.reserved_over_allocated) + profile.outside_of(rank)
+        peak.static + moving[rank] + profile.segments_bytes + profile.outside_of(rank)
         for rank, peak in enumerate(peaks)
     )

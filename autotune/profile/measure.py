@@ -33,6 +33,7 @@ from autotune.pipeline.commands import (
 )
 from autotune.pipeline.measure import build, by_stage, run_step
 from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
@@ -43,7 +44,6 @@ LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
 IDLE_S = 10.0  # that ranks may spend on nothing
 PATIENCE = 20  # times as long as one pass of every size took
-FRAGMENTATION = 1.1  # assumed of a caching allocator where a real step does not show it
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Notify = Callable[[str, float], None]
@@ -238,32 +238,22 @@ class Measurer:
             found.append(self.calibration(middle, ranks, None, steps=1))  # longer steps, that vary less
         return found
 
-    def fragmentation(self, facts: list[StageFacts]) -> float:
-        """Real bytes over the allocator's own count, of what is not static, on the rank where it is most: in a first
-        step of the whole pipeline, of the smallest micro-batches. Stages alone do not show it.
+    def fragmentation(self, facts: list[StageFacts]) -> Fragmentation:
+        """Bytes that the allocator takes beyond those that it hands out, in a first step of the whole pipeline, of the
+        smallest micro-batches. Stages alone do not show it.
 
-        1 where devices have no allocator that keeps memory for later; assumed where there is no room for that step.
+        None where devices have no allocator that keeps memory for later; assumed where there is no room for that step.
         """
         try:
             primed = self.primed_with(self.pipeline(self.sizes[0], 2 * len(self.everyone), None))
         except RankFailure as error:
             if error.failure.kind != "out_of_memory":
                 raise
-            return FRAGMENTATION
+            return ASSUMED
         static = [0] * len(primed)
         for rank, fact in zip(self.stage_ranks, facts, strict=True):
             static[rank] += fact.static_bytes
-        return reserved_over_allocated(primed, static)
-
-
-def reserved_over_allocated(primed: list[Primed], static: list[int]) -> float:
-    """Return the largest ratio of any rank, of what is not ``static``; at least 1."""
-    ratios = [
-        (one.reserved_bytes - held) / (one.peak_memory_bytes - held)
-        for one, held in zip(primed, static, strict=True)
-        if one.reserved_bytes is not None and one.peak_memory_bytes > held
-    ]
-    return max([1.0, *ratios])
+        return Fragmentation.of(primed, static)
 
 
 def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
@@ -310,6 +300,7 @@ def measure_profile(
         rounds.append(surely(partial(measurer.round, number)))
     notify("measuring optimizers", 0.9)
     optimizers = surely(measurer.optimizers)
+    fragmentation = NONE if cores else surely(lambda: measurer.fragmentation(facts))
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -321,7 +312,8 @@ def measure_profile(
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
         shared=Shared.of(cores, environment.most_on_a_host(workload.stages), crowding=1.0) if cores else None,
         drift=drift_of(rounds, times),
-        reserved_over_allocated=1.0 if cores else surely(lambda: measurer.fragmentation(facts)),
+        reserved_over_allocated=fragmentation.times,
+        segments_bytes=fragmentation.segments_bytes,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),

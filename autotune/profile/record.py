@@ -207,6 +207,7 @@ class Profile(Record):
     The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``no_room_for``: the smallest micro-batch
     size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
     more the allocator takes from the device than it hands out (fragmentation), of what is not static;
+    ``segments_bytes``: what it takes beyond that whatever the candidate, in segments that it does not fill;
     ``outside_bytes``: held on a device outside of torch's allocator, one number for all devices or a list with that of
     each rank (another process may hold memory of one device only). ``drift``: relative standard deviation of the same
     work between moments of profiling.
@@ -228,6 +229,7 @@ class Profile(Record):
     drift: NonNegativeFloat = 0.0
     no_room_for: PositiveInt | None = None
     reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
+    segments_bytes: NonNegativeInt = 0
     outside_bytes: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     step_overhead_s: NonNegativeFloat = 0.0
     action_overhead_s: NonNegativeFloat = 0.0

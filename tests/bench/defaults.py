@@ -17,7 +17,7 @@ from autotune.pipeline.paper import stage_memory
 from autotune.predict.predict import candidates_for, predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.profile.assumed import forward_operations
-from autotune.profile.measure import FRAGMENTATION
+from autotune.profile.fragmentation import ASSUMED
 from autotune.profile.record import Link, MessageSize, Profile, StageProfile
 from autotune.workload.gpt import boundary_type, build_stage
 from autotune.workload.optimizer import static_bytes
@@ -116,7 +116,7 @@ def profile(machine: Machine, sizes: tuple[int, ...], rates: dict[int, float]) -
         stages=tuple(stages),
         links=tuple(Link(**{"from": a, "to": b}, **wire) for a, b in pairs),
         message_bytes=tuple(MessageSize(micro_batch_size=size, bytes=size * message) for size in sizes),
-        reserved_over_allocated=FRAGMENTATION,
+        reserved_over_allocated=ASSUMED.times,
         outside_bytes=OUTSIDE,
     )
 

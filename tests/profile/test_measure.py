@@ -6,8 +6,10 @@ from autotune.config import Workload
 from autotune.outcome import Failure
 from autotune.pipeline.commands import Cut, Prepare, Primed, StageFacts
 from autotune.pipeline.ranks import RankFailure
-from autotune.profile.measure import FRAGMENTATION, Measurer, reserved_over_allocated
+from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
+from autotune.profile.measure import Measurer
 
+MIB = 2**20
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}
 WORK = Workload(stages=2, precision="bf16", optimizer="adamw", **SIZES)
 FACTS = [StageFacts(layers=1, parameters=1, static_bytes=size, batch_statistics=False) for size in (400, 100, 500, 300)]
@@ -36,8 +38,9 @@ def measurer(ranks):
 
 
 def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():
-    ranks = WrittenRanks((primed(2000, 1900), primed(1300, 1000)))
-    assert measurer(ranks).fragmentation(FACTS) == (1300 - 400) / (1000 - 400)
+    ranks = WrittenRanks((primed(2_000 * MIB, 1_900 * MIB), primed(1_664 * MIB, 1_000 * MIB)))
+    facts = [fact.model_copy(update={"static_bytes": fact.static_bytes * MIB}) for fact in FACTS]
+    assert measurer(ranks).fragmentation(facts) == ((1_600 - 400) / (1_000 - 400), SEGMENTS_BYTES)
     (plan,) = ranks.asked
     assert isinstance(plan, Prepare)
     assert plan.waits == ()  # its stages compute
@@ -45,7 +48,7 @@ def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():
 
 
 def test_where_the_step_does_not_fit_fragmentation_is_assumed():
-    assert measurer(WrittenRanks(failure="out_of_memory")).fragmentation(FACTS) == FRAGMENTATION
+    assert measurer(WrittenRanks(failure="out_of_memory")).fragmentation(FACTS) == ASSUMED
 
 
 def test_another_failure_is_not_hidden():
@@ -56,12 +59,13 @@ def test_another_failure_is_not_hidden():
 @pytest.mark.parametrize(
     ("answers", "static", "expected"),
     [
-        ([primed(None, 1000)], [400], 1.0),
-        ([primed(1000, 1000)], [1000], 1.0),
-        ([primed(900, 1000)], [400], 1.0),
-        ([primed(1060, 1000), primed(1120, 1000)], [400, 400], 1.2),
+        ([primed(None, 1000)], [400], (1.0, 0)),
+        ([primed(1000, 1000)], [1000], (1.0, 0)),
+        ([primed(900, 1000)], [400], (1.0, 0)),
+        ([primed(30 * MIB, 1000)], [400], (1.0, 30 * MIB - 1000)),
+        ([primed(1_000 * MIB, 1_000 * MIB), primed(1_184 * MIB, 1_000 * MIB)], [400 * MIB] * 2, (1.2, SEGMENTS_BYTES)),
     ],
-    ids=["no allocator to speak of", "nothing but static bytes", "never below one", "the most of all"],
+    ids=["no allocator to speak of", "static bytes alone", "never below one", "a tiny model", "the most of all"],
 )
-def test_the_ratio_is_at_least_one(answers, static, expected):
-    assert reserved_over_allocated(answers, static) == expected
+def test_segments_explain_what_they_can_and_fragmentation_the_rest(answers, static, expected):
+    assert Fragmentation.of(answers, static) == expected
