@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from autotune.errors import InputError
 from autotune.records import read_record
 from autotune.report.recommend import loses_to, pareto_front, recommend, under_limit
 from autotune.report.record import Report
@@ -12,7 +13,14 @@ USUAL_TOLERANCE = 0.01
 
 def read_report(path: Path) -> Report:
     """Read a report; raise InputError with path and field."""
-    return restated(read_record(path, Report, "autotune.report"))
+    report = read_record(path, Report, "autotune.report")
+    try:
+        return restated(report)
+    except (ArithmeticError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: no sweet spot follows from the figures of its candidates: {reason}; run autotune run again"
+        ) from None
 
 
 def restated(report: Report) -> Report:

@@ -1,9 +1,9 @@
 """report.json: the record that launchers and CI jobs read."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.config import WorkloadFacts
 from autotune.outcome import Failure, Measurement
@@ -265,6 +265,19 @@ class Report(Record):
     soundness: Soundness | None = None
     recorded_step: RecordedStep | None = None
     search: SearchReport
+
+    @model_validator(mode="after")
+    def _indices_are_of_candidates(self) -> Self:
+        spot, step = self.sweet_spot, self.recorded_step
+        named = [point.candidate for point in self.search.pareto_front]
+        named += [spot.candidate, *spot.undecided_with] if spot else []
+        named += [spot.baseline] if spot and spot.baseline is not None else []
+        named += [step.candidate] if step else []
+        if spot and spot.knee:
+            named += [side.candidate for side in (spot.knee.fewer, spot.knee.at, spot.knee.more) if side]
+        if max(named, default=0) >= len(self.candidates):
+            raise ValueError(f"candidate {max(named)} is named, and there are only 0 to {len(self.candidates) - 1}")
+        return self
 
 
 def relative_error(prediction: Prediction, measurement: Measurement) -> RelativeError:

@@ -139,7 +139,7 @@ def status(row: CandidateReport, mark: Mark) -> str:
     elif row.excluded:
         words += f"; may not win: {row.excluded}"
     words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
-    return words + (f"; loses to {row.loses_to}" if row.loses_to else "")
+    return words + (f"; loses to {row.loses_to}" if row.loses_to and not mark else "")
 
 
 def does_not_fit(row: CandidateReport) -> bool:

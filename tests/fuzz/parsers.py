@@ -33,6 +33,7 @@ class Parser(NamedTuple):
 def parsers() -> dict[str, Parser]:
     """All of them."""
     report = make_report()
+    older = (ROOT / "tests/report/data/two_stages.json").read_bytes()
     drawn = (ROOT / "tests/predict/data/source-schedule.csv").read_bytes()
     return {
         "config": Parser(
@@ -41,7 +42,7 @@ def parsers() -> dict[str, Parser]:
         ),
         "network": Parser(read_network, [file.read_bytes() for file in shipped("networks").values()]),
         "profile": Parser(read_profile, [report.profile.model_dump_json(by_alias=True).encode()], True),
-        "report": Parser(read_report, [report.model_dump_json(by_alias=True).encode()], True),
+        "report": Parser(read_report, [report.model_dump_json(by_alias=True).encode(), older], True),
         "schedule": Parser(
             read_schedule, [drawn, b"F1,F2,,,B1,B2\n,F1,B1,F2,B2\n", b"0F0,0F1,,,0B0,0B1\n,1F0,1B0,1F1,1B1\n"]
         ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autotune.errors import InputError
 from autotune.records import write_record
 from autotune.report.export.export import export
 from autotune.report.load import read_report
@@ -247,3 +248,18 @@ def test_random_rows_are_recommended_without_contradiction():
         search = report.search.model_copy(update={"pareto_front": pareto_front(rows)})
         update = {"candidates": tuple(rows), "sweet_spot": spot, "search": search}
         assert contradictions(report.model_copy(update=update)) == []
+
+
+def test_a_report_whose_figures_cannot_be_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "report.json"
+    stored = json.loads((DATA / "two_stages.json").read_text())
+    for change, words in (
+        (lambda report: report["sweet_spot"].update(candidate=7), "candidate 7 is named, and there are only 0 to 4"),
+        (lambda report: report["candidates"][0]["measurement"].update(throughput_seq_s=0.0), "no sweet spot follows"),
+    ):
+        report = json.loads(json.dumps(stored))
+        change(report)
+        path.write_text(json.dumps(report))
+        with pytest.raises(InputError, match=words) as error:
+            read_report(path)
+        assert str(path) in str(error.value)
