@@ -11,7 +11,7 @@ LONGEST, SHORTEST = 40, 8  # columns of a bar
 
 
 def print_bars(report: Report, console: Console) -> None:
-    """One row for each m under the winner's schedule, and GPipe's where m is too small for that."""
+    """Print one row for each m under the winner's schedule, and GPipe's where m is too small for that."""
     rows = under_one_schedule(report)
     width = max(SHORTEST, min(LONGEST, (console.width - ROOM) // 2))
     cell = "█" if (console.encoding or "").lower().startswith("utf") else "#"
@@ -28,7 +28,7 @@ def print_bars(report: Report, console: Console) -> None:
 
 
 def under_one_schedule(report: Report) -> list[CandidateReport]:
-    """The candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
+    """Return the candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
 
     Where m is too small for it, GPipe stands in.
     """
@@ -38,5 +38,5 @@ def under_one_schedule(report: Report) -> list[CandidateReport]:
 
 
 def bar(value: float, most: float, width: int, cell: str) -> str:
-    """Proportional; at least one cell."""
+    """Return a bar as long as ``value`` is of ``most``; at least one cell."""
     return (cell * max(1, round(width * value / most if most else 0))).ljust(width)

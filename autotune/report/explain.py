@@ -11,7 +11,7 @@ SMALL = 0.005  # of the winner's time per sequence; less is not worth a word
 
 
 def explain(report: Report, micro_batches: int) -> list[str]:
-    """A few lines on every candidate with so many micro-batches; raises UsageError where there is none."""
+    """Return a few lines on every candidate with ``micro_batches``; raise UsageError where there is none."""
     rows = [row for row in report.candidates if row.micro_batches == micro_batches]
     if not rows:
         known = ", ".join(str(count) for count in sorted({row.micro_batches for row in report.candidates}))
@@ -49,7 +49,7 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
 
 
 def time_words(row: CandidateReport, winner: CandidateReport) -> str:
-    """What its step takes longer for, and shorter, per sequence; as predicted."""
+    """Return which parts of its step take longer and shorter than the winner's, per sequence, as predicted."""
     mine, best = per_sequence(row), per_sequence(winner)
     whole = sum(best.values())
     changes = sorted(((mine[part] - best[part], part) for part in mine), reverse=True)
@@ -63,7 +63,7 @@ def time_words(row: CandidateReport, winner: CandidateReport) -> str:
 
 
 def per_sequence(row: CandidateReport) -> dict[str, float]:
-    """The predicted step by what it goes to, over its sequences."""
+    """Return the predicted seconds of each part of the step, per sequence."""
     split = row.prediction.time_split_s
     return {part: getattr(split, part) / row.sequences for part in TimeSplit.model_fields}
 
@@ -83,5 +83,5 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
 
 
 def name(row: CandidateReport) -> str:
-    """``m = 8 under 1F1B``."""
+    """Return ``m = 8 under 1F1B``."""
     return f"m = {row.micro_batches} under {row.schedule_words}"

@@ -30,7 +30,7 @@ COLUMNS = ("m", "b", "schedule", "predicted", "estimate", "error", "bubble", "pe
 
 
 class Mark(StrEnum):
-    """What a row of the table is marked as, in the words of its status."""
+    """The words with which the status of a marked row begins."""
 
     NONE = ""
     SWEET_SPOT = "sweet spot, "
@@ -49,7 +49,7 @@ def marks(report: Report) -> list[Mark]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints the table, how the figures came about, and the sweet spot in one sentence."""
+    """Print the table, how the figures came about, and the sweet spot in one sentence."""
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
@@ -59,7 +59,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Console) -> None:
-    """Prints the table of candidates that were only predicted."""
+    """Print the table of candidates that were only predicted."""
     rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
     print_table(rows, [Mark.NONE] * len(rows), "predicted throughput in sequences/s, peak of the fullest rank", console)
     best = max(rows, key=lambda row: row.prediction.throughput_seq_s if row.prediction.fits is not False else 0.0)
@@ -74,7 +74,7 @@ def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Co
 
 
 def print_table(rows: Sequence[CandidateReport], marked: Sequence[Mark], title: str, console: Console) -> None:
-    """One row per candidate, the winner and its rivals marked."""
+    """Print one row per candidate, the winner and its rivals marked."""
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     narrow = console.width < NARROW
     for name in COLUMNS:
@@ -88,7 +88,7 @@ def print_table(rows: Sequence[CandidateReport], marked: Sequence[Mark], title: 
 
 
 def cells(row: CandidateReport, mark: Mark = Mark.NONE) -> list[str]:
-    """The cells of one candidate; a dash where nothing is known."""
+    """Return the cells of one candidate; a dash where nothing is known."""
     prediction = row.prediction
     size = f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else "")
     return [
@@ -124,7 +124,7 @@ def raw_text(measurement: Measurement) -> str:
 
 
 def status(row: CandidateReport, mark: Mark) -> str:
-    """What became of the candidate, in a few words."""
+    """Return what became of the candidate, in a few words."""
     if row.failure:
         where = f" on rank {row.failure.rank}" if row.failure.rank is not None else ""
         return f"{row.failure.kind.replace('_', ' ')}{where}"
@@ -148,14 +148,14 @@ def does_not_fit(row: CandidateReport) -> bool:
 
 
 def headline(report: Report) -> str:
-    """What was tuned, on what."""
+    """Return what was tuned, on what."""
     work = report.workload
     layers = f"{work.layers} layers, " if work.layers else ""
     return f"{layers}{work.stages} stages, batch {work.batch} on {report.environment.device}"
 
 
 def conclusion(report: Report) -> str:
-    """The sweet spot in one sentence, its reason; the knee, the ties, the Pareto front; why the search stopped."""
+    """Return the sweet spot in one sentence, the ties, the knee, the Pareto front, why the search stopped."""
     if report.sweet_spot is None:
         return f"No sweet spot: {report.search.stopped_because}."
     search = report.search
@@ -216,13 +216,13 @@ def why_no_naive(report: Report) -> str:
 
 
 def doubt_words(report: Report) -> list[str]:
-    """What must be settled before the sweet spot is used."""
+    """Return what must be settled before the sweet spot is used."""
     doubts = report.candidates[report.sweet_spot.candidate].doubts if report.sweet_spot else ()
     return [f"Do not use it before its doubts are settled: {', '.join(doubts)}."] if doubts else []
 
 
 def soundness_words(report: Report) -> list[str]:
-    """``Checked: loss and gradient norm of the first step agree within 2e-07 (4 comparisons); …``, or what is wrong."""
+    """Return ``Checked: loss and gradient norm of the first step agree within 2e-07 …``, or what is wrong."""
     found = report.soundness
     if found is None:
         return []
@@ -243,7 +243,7 @@ def soundness_words(report: Report) -> list[str]:
 
 
 def knee_words(report: Report) -> list[str]:
-    """``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2%, m = 16 loses 3.0%.``"""
+    """Return ``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2%.``"""
     spot = report.sweet_spot
     if spot is None or spot.knee is None:
         return []
@@ -268,7 +268,7 @@ def predicted(source: Source) -> str:
 
 
 def pareto_words(report: Report) -> list[str]:
-    """Throughput against memory, the leanest first; nothing where one candidate is best in both."""
+    """Return throughput against memory, the leanest first; nothing where one candidate is best in both."""
     points = report.search.pareto_front
     if len(points) < 2:
         return []

@@ -17,7 +17,7 @@ Unit = Literal["sequences/s", "bytes", "share", "times"]
 
 
 class Figure(NamedTuple):
-    """A figure of one run; ``sigma``: by how much, relative to it, runs of the same work differ."""
+    """A figure of one run; ``sigma``: the relative standard deviation between runs of the same work."""
 
     value: float
     sigma: float = 0.0
@@ -25,7 +25,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared. ``figure(report, baseline)``: its value in ``report``, of the candidate that won in
+    """A quantity that is compared. ``figure(report, baseline)``: its value in ``report``, of the candidate that won in
     ``baseline`` where it depends on the candidate; None where the report does not tell. ``offset`` is added before
     logarithms are taken, for a quantity that may be 0."""
 
@@ -38,13 +38,13 @@ class Quantity:
 
 
 def winner(report: Report) -> CandidateReport:
-    """The row of the sweet spot."""
+    """Return the row of the sweet spot."""
     assert report.sweet_spot is not None, "a report without a sweet spot is refused"
     return report.candidates[report.sweet_spot.candidate]
 
 
 def counterpart(report: Report, baseline: Report) -> CandidateReport | None:
-    """The candidate that won in ``baseline``, as ``report`` has it."""
+    """Return the candidate that won in ``baseline``, as ``report`` has it."""
 
     def name(row: CandidateReport) -> tuple[object, ...]:
         return (row.micro_batches, row.micro_batch_size, row.schedule, row.virtual_stages)
@@ -97,15 +97,17 @@ def timing_noise(report: Report, *rows: CandidateReport) -> float:
 
 
 def throughput(report: Report, baseline: Report) -> Figure | None:
-    """Of the sweet spot: what a launcher gets, whichever candidate it is."""
+    """Return the sweet spot's throughput: what a launcher gets, whichever candidate it is."""
     row = winner(report)
     noise = hypot(timing_noise(report, row), machine_shift(report, baseline))
     return Figure(row.rate, noise) if row.measurement else None
 
 
 def peak_memory(report: Report, baseline: Report) -> Figure | None:
-    """Bytes of the fullest rank: an allocator repeats itself exactly. Measured where both reports have that, else
-    predicted in both."""
+    """Return bytes of the fullest rank, measured where both reports have that, else predicted in both.
+
+    An allocator repeats itself exactly, so there is no noise.
+    """
     rows = [counterpart(one, baseline) for one in (report, baseline)]
     if None in rows:
         return None
@@ -116,7 +118,7 @@ def peak_memory(report: Report, baseline: Report) -> Figure | None:
 
 
 def efficiency(report: Report, _: Report) -> Figure | None:
-    """Share of the estimated step that the mean rank computes at its best micro-batch size."""
+    """Return the share of the estimated step that the mean rank computes at its best micro-batch size."""
     row = winner(report)
     if row.measurement is None or not row.prediction.time_split_s.compute:
         return None
@@ -125,7 +127,7 @@ def efficiency(report: Report, _: Report) -> Figure | None:
 
 
 def speedup(report: Report, _: Report) -> Figure | None:
-    """Throughput of the sweet spot over that of m = 1; None where another m stands in for that."""
+    """Return the throughput of the sweet spot over that of m = 1; None where another m stands in for that."""
     naive = [row for row in report.candidates if row.micro_batches == 1 and row.measurement]
     spot = report.sweet_spot
     if spot is None or not spot.speedup_over_naive:
@@ -136,13 +138,13 @@ def speedup(report: Report, _: Report) -> Figure | None:
 
 
 def prediction_error(report: Report, _: Report) -> Figure | None:
-    """Median over the measured candidates of how far the predicted step time was off."""
+    """Return the median over the measured candidates of how far the predicted step time was off."""
     errors = [abs(row.relative_error.step_time) for row in report.candidates if row.relative_error]
     return Figure(median(errors), run_noise(report)) if errors else None
 
 
 def activation_bytes(report: Report, baseline: Report) -> Figure | None:
-    """Bytes of activations that one micro-batch holds on the stage where it holds most."""
+    """Return the bytes of activations that one micro-batch holds on the stage where it holds most."""
     row = counterpart(report, baseline)
     profiles = (report.profile, *report.virtual_profiles)
     of_cut = [one for one in profiles if row and one.virtual_stages == row.virtual_stages]

@@ -50,8 +50,11 @@ class Comparison(Record):
 
 
 class Check(Record):
-    """What ``autotune check`` found. ``differences``: of the machines, in words; where there are any, only ratios are
-    judged. ``missing``: what one side does not tell."""
+    """The result of ``autotune check``.
+
+    ``differences``: of the machines, in words; where there are any, only ratios are judged. ``missing``: what one side
+    does not tell.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     kind: Literal["autotune.check"] = "autotune.check"
@@ -65,14 +68,14 @@ class Check(Record):
 
 
 class Change(Record):
-    """By how much a figure has changed, in logarithms, and the standard error of that."""
+    """The change of a figure, in logarithms, and its standard error."""
 
     by: float
     error: NonNegativeFloat
 
 
 def parse_regression(text: str) -> float:
-    """The share in ``"3%"`` or ``"0.03"``; raises UsageError."""
+    """Return the share in ``"3%"`` or ``"0.03"``; raise UsageError."""
     try:
         share = float(parse_quantity(text, {"%": 1, "": 100}, "3%")) / 100
     except ValueError as error:
@@ -83,9 +86,9 @@ def parse_regression(text: str) -> float:
 
 
 def check(new: Sequence[Report], baseline: Sequence[Report], max_regression: float) -> Check:
-    """Compares runs of one training job. ``max_regression``: share by which a figure may be worse.
+    """Compare runs of one training job. ``max_regression``: share by which a figure may be worse.
 
-    Raises InputError where a report has no sweet spot, or the runs are not of one training job, or those of one side
+    Raise InputError where a report has no sweet spot, or the runs are not of one training job, or those of one side
     not of one machine.
     """
     differences = comparable(new, baseline)
@@ -110,7 +113,7 @@ def check(new: Sequence[Report], baseline: Sequence[Report], max_regression: flo
 
 
 def comparable(new: Sequence[Report], baseline: Sequence[Report]) -> list[str]:
-    """What tells the machines of the two sides apart, in words."""
+    """Return what tells the machines of the two sides apart, in words."""
     for name, side in (("new report", new), ("baseline", baseline)):
         for report in side:
             if report.sweet_spot is None:
@@ -125,7 +128,7 @@ def comparable(new: Sequence[Report], baseline: Sequence[Report]) -> list[str]:
 def compare(
     quantity: Quantity, new: Sequence[Figure], baseline: Sequence[Figure], max_regression: float, is_judged: bool
 ) -> Comparison:
-    """One figure of both sides, with the verdict."""
+    """Return one figure of both sides, with the verdict."""
     found = change_between(quantity, new, baseline)
     sure = NormalDist().inv_cdf(SURE) * found.error
     middle = [exp(mean(log(one.value + quantity.offset) for one in side)) - quantity.offset for side in (new, baseline)]
@@ -143,8 +146,10 @@ def compare(
 
 
 def change_between(quantity: Quantity, new: Sequence[Figure], baseline: Sequence[Figure]) -> Change:
-    """By how much the new side differs, and how sure that is: what runs of one side differ by counts as much as it is
-    known, and the noise that each run shows in itself as a prior."""
+    """Return by how much the new side differs, and the standard error of that.
+
+    What runs of one side differ by counts as much as it is known; the noise that each run shows in itself is a prior.
+    """
     logs = [[log(one.value + quantity.offset) for one in side] for side in (new, baseline)]
     squares = sum((one - mean(side)) ** 2 for side in logs for one in side)
     freedom = len(new) + len(baseline) - 2

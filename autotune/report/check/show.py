@@ -1,4 +1,4 @@
-"""What ``check`` found, for people (terminal, Markdown) and for CI systems (JUnit XML)."""
+"""The result of ``check``, for people (terminal, Markdown) and for CI systems (JUnit XML)."""
 
 import html
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ STYLES = {"regression": "bold red", "unclear": "yellow", "better": "green", "ok"
 
 
 def show_figure(value: float, unit: str) -> str:
-    """A value with its unit."""
+    """Return a value with its unit."""
     texts = {"bytes": show_bytes(value), "share": show_share(value), "times": f"{value:.2f}x"}
     return texts.get(unit, f"{value:.1f} {unit}")
 
 
 def cells(row: Comparison) -> tuple[str, ...]:
-    """``throughput  102.30 sequences/s  97.10 sequences/s  5.1% less  7.9% less to 2.1% less  regression``."""
+    """Return ``throughput  102.30 sequences/s  97.10 sequences/s  5.1% less  7.9% less to 2.1% less  regression``."""
     verdict = row.verdict if row.is_judged else "not judged"
     values = (show_figure(row.baseline, row.unit), show_figure(row.new, row.unit), change_text(row.change))
     return (row.name, *values, interval_text(row), verdict)
@@ -54,7 +54,7 @@ def interval_text(row: Comparison) -> str:
 
 
 def print_check(found: Check, console: Console) -> None:
-    """The table and the verdict."""
+    """Print the table and the verdict."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("figure", "verdict") else "right", no_wrap=True)
@@ -66,7 +66,7 @@ def print_check(found: Check, console: Console) -> None:
 
 
 def sentences(found: Check) -> Iterator[str]:
-    """What was compared, and the verdict in words; a regression itself is said by ``regressions``."""
+    """Yield what was compared, and the verdict in words; a regression itself is said by ``regressions``."""
     if found.differences:
         yield f"Another machine or other software, so only ratios are judged: {', '.join(found.differences)}."
     for row in found.comparisons:
@@ -108,13 +108,13 @@ def show_change(row: Comparison) -> str:
 
 
 def say_regression(found: Check) -> None:
-    """Raises Regression where there is one, with all that became worse in its message, the worst first."""
+    """Raise Regression where there is one, with all that became worse in its message, the worst first."""
     if worse := regressions(found):
         raise Regression("; ".join(sentence(row, found.max_regression) for row in worse))
 
 
 def markdown(found: Check) -> str:
-    """A section for a GitHub step summary or a merge request."""
+    """Return a section for a GitHub step summary or a merge request."""
 
     def line(parts: tuple[str, ...]) -> str:
         return "| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |"
@@ -136,7 +136,7 @@ def markdown(found: Check) -> str:
 
 
 def junit(found: Check) -> str:
-    """A test suite with one test for each figure that is judged; what cannot be told is skipped."""
+    """Return a test suite with one test for each figure that is judged; what cannot be told is skipped."""
     judged = [row for row in found.comparisons if row.is_judged]
     counts = {kind: sum(row.verdict == kind for row in judged) for kind in ("regression", "unclear")}
     suite = ElementTree.Element(

@@ -29,10 +29,10 @@ def export(
     version: str | None = None,
     merge: Path | None = None,
 ) -> Exported:
-    """The sweet spot, or another ``candidate``, for the launcher ``to``.
+    """Return the sweet spot, or another ``candidate``, for the launcher ``to``.
 
     ``data_parallel``: replicas of the pipeline, which multiply the batch. ``version``: of the launcher. ``merge``: an
-    existing config file, which comes back with only our keys changed. Raises UsageError for what the launcher cannot
+    existing config file, which comes back with only our keys changed. Raise UsageError for what the launcher cannot
     do, InputError for a report without a sweet spot and for a file that cannot be read.
     """
     if to not in TARGETS:
@@ -70,7 +70,7 @@ def pick_notes(report: Report, index: int) -> Iterator[str]:
 
 
 def nearest(report: Report, target: Target, data_parallel: int) -> str:
-    """In words, the fastest candidate of the report that the launcher can run."""
+    """Return, in words, the fastest candidate of the report that the launcher can run."""
     for index in by_throughput(report):
         plan = plan_of(report, index, data_parallel)
         if target.refusal(plan) is None:
