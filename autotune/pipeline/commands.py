@@ -17,6 +17,9 @@ from autotune.schedule_spec import SCHEDULES, ScheduleName
 FEWEST_SAMPLES = 3
 """How often each micro-batch size is timed at least, in all rounds of profiling together."""
 
+LONGEST_S = 86400.0
+"""The most seconds that a command is given."""
+
 
 class Cut(Record):
     """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``folded`` into a V."""

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from autotune.outcome import Failure, FailureKind
-from autotune.pipeline.watch import Action, last_action
+from autotune.pipeline.watch import Action, last_doing
 from autotune.pipeline.wire import Look
 
 WORDS_LINES, WORDS_CHARACTERS = 5, 500  # of a rank's stderr that are kept
@@ -56,11 +56,14 @@ def stat_fields(pid: int) -> list[str]:
 
 def take_look(pid: int, folder: Path, rank: int) -> Look:
     """What is to be seen now of the rank whose process this is."""
+    doing, lines = last_doing(doing_file(folder, rank)), last_lines(folder, rank)
     return Look(
         cpu_s=cpu_seconds(pid),
         is_stopped=is_stopped(pid),
-        action=last_action(doing_file(folder, rank)),
-        words=tuple(last_words(folder, rank)),
+        action=doing.action if doing else None,
+        ahead=doing.ahead if doing else None,
+        words=tuple(line[:WORDS_CHARACTERS] for line in lines[-WORDS_LINES:]),
+        exception=last_exception(lines),
     )
 
 
@@ -74,7 +77,8 @@ def death(rank: int, exit_code: int | None, look: Look, was_out_of_memory: bool)
         return failure("out_of_memory", rank, "killed by the kernel, which had no memory left", look)
     if exit_code is not None and exit_code < 0:
         return failure("crash", rank, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", look)
-    return failure("crash", rank, f"exited with status {exit_code}", look)
+    said = look.exception if exit_code == 1 else None  # Python's own status for an exception
+    return failure("crash", rank, f"exited with status {exit_code}", look, said)
 
 
 def silence(looks: dict[int, Look]) -> Failure:
@@ -85,43 +89,56 @@ def silence(looks: dict[int, Look]) -> Failure:
     stopped = [rank for rank, look in looks.items() if look.is_stopped]
     if stopped:
         return failure("hang", stopped[0], "stopped by a signal", looks[stopped[0]])
-    actions = {rank: look.action for rank, look in looks.items()}
-    busy = [rank for rank, action in actions.items() if action and action.stage is not None and not action.has_ended]
+    busy = [
+        rank
+        for rank, look in looks.items()
+        if look.action is not None and look.action.stage is not None and not look.action.has_ended
+    ]
     for blamed in (list(looks), busy):
         if len(blamed) == 1:
             return failure("hang", blamed[0], "did not answer in time", looks[blamed[0]])
-    told = "; ".join(f"rank {rank}: {action or 'nothing known'}" for rank, action in actions.items())
+    told = "; ".join(f"rank {rank}: {look.action or 'nothing known'}" for rank, look in looks.items())
     return Failure(kind="hang", message=f"no rank answered in time ({told})")
 
 
-def failure(kind: FailureKind, rank: int, what: str, look: Look) -> Failure:
-    """A failure of ``rank``, with what it was doing and what it said."""
+def failure(kind: FailureKind, rank: int, what: str, look: Look, said: str | None = None) -> Failure:
+    """A failure of ``rank``, with what it was doing and what it ``said``: its last line where nothing is given."""
     action, words = look.action, look.words
+    said = said or (words[-1] if words else None)
     return Failure(
         kind=kind,
         rank=rank,
-        message=f"{place(rank, action)}: {what}; {f'last words: {words[-1]}' if words else 'it left no last words'}",
+        message=f"{place(rank, action, look.ahead)}: {what};"
+        f" {f'last words: {said}' if said else 'it left no last words'}",
         stage=action.stage if action else None,
         action=str(action) if action else None,
         last_words="\n".join(words) or None,
     )
 
 
-def place(rank: int, action: Action | None) -> str:
-    """``rank 1, the forward of micro-batch 3 on stage 1``."""
-    return f"rank {rank}, {action}" if action else f"rank {rank}"
+def place(rank: int, action: Action | None, ahead: Action | None = None) -> str:
+    """``rank 1, the forward of micro-batch 3 on stage 1``; ``ahead``: to which its CPU has gone on meanwhile."""
+    if action is None:
+        return f"rank {rank}"
+    return f"rank {rank}, {action}" + (f" (its CPU had come to {ahead.words})" if ahead else "")
 
 
-def last_words(folder: Path, rank: int) -> list[str]:
-    """The last lines that a rank wrote to its stderr."""
+def last_exception(lines: list[str]) -> str | None:
+    """The first line of the exception in the last traceback: what CUDA and NCCL write below it is advice."""
+    begun = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    after = lines[begun[-1] + 1 :] if begun else []
+    return next((line[:WORDS_CHARACTERS] for line in after if not line.startswith(" ")), None)
+
+
+def last_lines(folder: Path, rank: int) -> list[str]:
+    """The end of what a rank wrote to its stderr, without empty lines."""
     try:
         with log_file(folder, rank).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - WORDS_BYTES))
             lines = log.read().decode(errors="replace").split("\n")
     except OSError:
         return []
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("USDT:")]
-    return [line[:WORDS_CHARACTERS] for line in said[-WORDS_LINES:]]
+    return [line.rstrip() for line in lines if line.strip() and not line.startswith("USDT:")]
 
 
 def log_file(folder: Path, rank: int) -> Path:

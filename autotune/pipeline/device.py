@@ -73,6 +73,18 @@ class Device(Protocol):
     def seconds_between(self, one: Any, other: Any) -> float:
         """From one stamp to a later one, once the device has come past both."""
 
+    runs_behind: bool
+    """Whether it may still be at work when the CPU has gone on."""
+
+    def mark(self) -> Any:
+        """This point in the device's work, for ``has_passed``."""
+
+    def has_passed(self, mark: Any) -> bool:
+        """Whether the device has come past a mark; raises RuntimeError where it has failed."""
+
+    def use(self) -> None:
+        """Makes it the device of the calling thread."""
+
     def release(self) -> None:
         """Gives back what the allocator keeps for later."""
 
@@ -92,6 +104,7 @@ class CpuDevice:
 
     kind = "cpu"
     backend = "gloo"
+    runs_behind = False
     torch_device = torch.device("cpu")
     warm_up_s = 0.0
 
@@ -101,6 +114,15 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         """The CPU is never behind."""
+
+    def mark(self) -> None:
+        """Nor has it anything to come past."""
+
+    def has_passed(self, mark: None) -> bool:
+        return True
+
+    def use(self) -> None:
+        """Every thread does."""
 
     def stamp(self) -> float:
         return time.perf_counter()
@@ -169,14 +191,45 @@ class CudaDevice:
     kind = "cuda"
     backend = "nccl"
     warm_up_s = 0.7
+    runs_behind = True
 
     def __init__(self, rank: int) -> None:
+        assert not torch.cuda._is_in_bad_fork(), "this process was forked after CUDA had begun"
         self.torch_device = torch.device("cuda", rank if torch.cuda.device_count() > 1 else 0)
         self.limit_bytes: int | None = None
+        try:
+            self.use()  # makes the context, which takes some hundred MiB
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{self.torch_device} cannot be used: {str(error).splitlines()[0]}; another process may hold its"
+                " memory, or have it for itself: see nvidia-smi"
+            ) from error
+        self.number = torch.zeros((), device=self.torch_device, requires_grad=True)
+        self.number.grad = torch.zeros_like(self.number)
+
+    def use(self) -> None:
         torch.cuda.set_device(self.torch_device)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def has_passed(self, mark: torch.cuda.Event) -> bool:
+        return bool(mark.query())  # type: ignore[no-untyped-call]
+
+    def _allocated(self) -> int:
+        """Bytes that the caching allocator has handed out, once all work is done and nobody holds on to its results.
+
+        The thread that runs backward passes keeps the last gradient until it is given something else: a backward that
+        allocates nothing.
+        """
+        self.number.view(()).backward(self.number.detach())  # type: ignore[no-untyped-call]
+        self.synchronize()
+        return torch.cuda.memory_allocated(self.torch_device)
 
     def stamp(self) -> torch.cuda.Event:
         """On the current stream, behind what waits there for a received message."""
@@ -211,13 +264,12 @@ class CudaDevice:
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         """Reads the caching allocator's counters of allocated (not reserved) bytes."""
-        self.synchronize()
+        before = self._allocated()
         torch.cuda.reset_peak_memory_stats(self.torch_device)
-        before = torch.cuda.memory_allocated(self.torch_device)
         work()
         self.synchronize()
         peak = torch.cuda.max_memory_allocated(self.torch_device)
-        return MemoryUse(peak - before, torch.cuda.memory_allocated(self.torch_device) - before)
+        return MemoryUse(peak - before, self._allocated() - before)
 
     def footprint(self) -> Footprint:
         """``reset_peak_memory_stats`` in ``memory`` resets the peak of reserved bytes as well."""
@@ -226,8 +278,7 @@ class CudaDevice:
         return Footprint(torch.cuda.max_memory_reserved(self.torch_device), max(0, outside))
 
     def held(self) -> int:
-        """The caching allocator's own count; a step has ended on the device before it is asked."""
-        return torch.cuda.memory_allocated(self.torch_device)
+        return self._allocated()
 
     def release(self) -> None:
         gc.collect()
@@ -249,7 +300,10 @@ class CudaDevice:
         torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, fraction)), self.torch_device)
 
     def shortage(self, words: str) -> int | None:
-        """From the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction."""
+        """From the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction.
+
+        These are the bytes of the segment that it asked the device for; the tensor may have been smaller.
+        """
         asked = re.search(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", words)
         if asked is None:
             return None
@@ -259,13 +313,25 @@ class CudaDevice:
         reserved = torch.cuda.memory_reserved(self.torch_device)
         unused = reserved - torch.cuda.memory_allocated(self.torch_device)
         room = min(free, round(fraction * total) - reserved) + unused
-        return max(0, round(float(asked[1]) * unit) - room)
+        return max(0, least_tensor(round(float(asked[1]) * unit)) - room)
 
     def meet(self) -> None:
         """The first of these makes the group's communicator, before messages of both directions are mixed. Told the
         device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
         """
         dist.barrier(device_ids=[self.torch_device.index])
+
+
+def least_tensor(segment_bytes: int) -> int:
+    """Bytes that a tensor has at least for which torch's caching allocator takes such a segment from the device.
+
+    Segments are of 2 MiB for up to 1 MiB, of 20 MiB for less than 10 MiB, else multiples of 2 MiB (c10's
+    AllocatorConfig.h).
+    """
+    mib = 2**20
+    if segment_bytes in (2 * mib, 20 * mib):
+        return 1 if segment_bytes == 2 * mib else mib + 1
+    return max(10 * mib, segment_bytes - 2 * mib + 1)
 
 
 def data_bytes() -> int:

@@ -8,14 +8,25 @@ from typing import Any
 
 from autotune.config import Workload
 from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import Build, Cut, Describe, Prepare, Primed, StageFacts, Step, StepTimes, step_seconds
+from autotune.pipeline.commands import (
+    LONGEST_S,
+    Build,
+    Cut,
+    Describe,
+    Prepare,
+    Primed,
+    StageFacts,
+    Step,
+    StepTimes,
+    step_seconds,
+)
 from autotune.pipeline.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.starting import not_started
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
 IDLE_S, IDLE_STEPS = 5.0, 3  # ranks that compute may be idle for so long, and so many predicted steps
-FLOOR_S, FIRST_FLOOR_S, MOST_S = 10.0, 20.0, 86400.0  # no step is given less time than this, nor the first; or more
+FLOOR_S, FIRST_FLOOR_S = 10.0, 20.0  # no step is given less time than this, nor the first
 BUILD_TIMEOUT_S = 600.0
 
 KeepGoing = Callable[[int, float], bool]
@@ -130,7 +141,7 @@ def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]
 
 def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
     """Seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
-    first_s, later_s = (min(MOST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
+    first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
     return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
 
 

@@ -14,7 +14,7 @@ from torch.distributed.pipelining._backward import stage_backward_input, stage_b
 from autotune.config import Workload
 from autotune.pipeline.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, StageMemory, StageTime, TimeStages
 from autotune.pipeline.device import Device
-from autotune.workload.gpt import SequenceLoss, boundary_type, random_batch
+from autotune.workload.gpt import SequenceLoss, boundary_type, has_batch_statistics, random_batch
 from autotune.workload.optimizer import MasterWeights
 
 MOST_SAMPLES = 12
@@ -118,6 +118,14 @@ class StageProbe:
             run.forward()
             run.backward()
             self.device.synchronize()
+
+    def first_pass(self) -> None:
+        """A forward and backward of as few sequences as the stage can take; nothing where there is no room for it."""
+        try:
+            self._prime(2 if has_batch_statistics(self.stage) else 1)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
 
     def _prime(self, micro_batch_size: int) -> None:
         """An untimed pass of a size, where none has run: the first asks the device for the memory of all."""
@@ -223,7 +231,11 @@ def random_bytes(count: int, device: Device) -> Tensor:
 
 
 def round_trips(ping: Ping, rank: int, device: Device) -> list[float]:
-    """Seconds of each round trip, measured at the source; an empty list elsewhere."""
+    """Seconds of each round trip, measured at the source; an empty list elsewhere.
+
+    Not in batches: neither are a pipeline's messages, but for those that go while another comes. Over NCCL the former
+    have a communicator of the two ranks to themselves, the latter that of all ranks.
+    """
     if rank not in (ping.source, ping.target):
         return []
     there, back = random_bytes(ping.there_bytes, device), random_bytes(ping.back_bytes, device)

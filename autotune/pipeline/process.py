@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from autotune.records import Record
 Run = Callable[[Seat, str, Connection], None]
 """(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
 
+GONE_S = 10.0  # that a process may take to go after SIGKILL: its memory is given back, on the GPU too
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -76,9 +78,16 @@ class LocalRank:
         self.process.kill()
 
     def close(self) -> None:
-        """After ``end``: returns when it has gone."""
-        self.process.join()
+        """After ``end``: returns when it has gone, or hangs in the kernel, where no signal reaches it."""
+        self.process.join(GONE_S)
+        if self.process.is_alive():
+            forget(self.process)
         self.connection.close()
+
+
+def forget(process: BaseProcess) -> None:
+    """Has multiprocessing not wait for a process when this one ends, as it does for all that it knows."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # there is no other way
 
 
 def make_folder() -> Path:
@@ -102,6 +111,9 @@ def load_torch() -> None:
     """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
     CONTEXT.set_forkserver_preload(["autotune.pipeline.preload"])
     folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # else counting GPUs begins CUDA, and a fork cannot use it
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/inductor")  # torch makes one when it is loaded
     forkserver.ensure_running()
 

@@ -4,14 +4,20 @@ A few bytes of a page that lies in memory; writing them takes less than a micros
 """
 
 import mmap
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from autotune.pipeline.recording import Recording
+    from autotune.pipeline.trail import Trail
 
-FORM = Struct("<3i?")  # which of WORK, stage, micro-batch (-1: none), has it ended?
+FORM = Struct("<3i?")  # which of WORK (-1: none), stage, micro-batch (-1: none), has it ended?
+PAGE = 2 * FORM.size  # what the CPU is doing, and then what the device is
+
+NOTHING = 2 * FORM.pack(-1, -1, -1, False)
 
 WORK = {
     "start": "starting",
@@ -41,53 +47,97 @@ class Action(NamedTuple):
     micro_batch: int | None
     has_ended: bool
 
+    @property
+    def page(self) -> bytes:
+        """As it is written."""
+        stage, micro_batch = (-1 if number is None else number for number in (self.stage, self.micro_batch))
+        return FORM.pack(NAMES.index(self.name), stage, micro_batch, self.has_ended)
+
     def __str__(self) -> str:
         """``the forward of micro-batch 3 on stage 1``, or what comes after it."""
+        return f"waiting after {self.words}" if self.has_ended else self.words
+
+    @property
+    def words(self) -> str:
+        """Whether or not it has ended."""
         words = WORK[self.name]
-        if self.micro_batch is not None:
-            words += f" of micro-batch {self.micro_batch} on stage {self.stage}"
-        return f"waiting after {words}" if self.has_ended else words
+        return words if self.micro_batch is None else f"{words} of micro-batch {self.micro_batch} on stage {self.stage}"
+
+
+class Doing(NamedTuple):
+    """The action that a rank is really in; ``ahead``: to which its CPU has gone on meanwhile, where its device runs
+    behind."""
+
+    action: Action
+    ahead: Action | None = None
 
 
 class Watch:
     """The rank's side. Actions do not nest: one begins when the last has ended, or in its midst.
 
-    ``recording``: who is told as well, while a step is recorded.
+    ``recording``: who is told as well, while a step is recorded. ``trail``: of a device that runs behind the CPU.
     """
 
     recording: "Recording | None" = None
+    trail: "Trail | None" = None
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(FORM.size))  # a page of its own on the disk, before anything is written to memory
+        path.write_bytes(NOTHING)  # a page of its own on the disk, before anything is written to memory
         with path.open("r+b") as file:
-            self.page = mmap.mmap(file.fileno(), FORM.size)
+            self.page = mmap.mmap(file.fileno(), PAGE)
+        self.action = Action("start", None, None, False)
         self.begin("start")
 
     def begin(self, name: str, stage: int = -1, micro_batch: int = -1) -> None:
         """The rank turns to this."""
-        FORM.pack_into(self.page, 0, NAMES.index(name), stage, micro_batch, False)
+        self._turn_to(Action(name, known(stage), known(micro_batch), False))
         if self.recording is not None:
             self.recording.begin(name, stage, micro_batch)
 
     def end(self) -> None:
         """It has done what it began last."""
-        self.page[FORM.size - 1] = True
+        self._turn_to(self.action._replace(has_ended=True))
         if self.recording is not None:
             self.recording.end()
 
-    @property
-    def action(self) -> Action:
-        """What it is doing."""
-        return unpacked(self.page[:])
+    def doing(self, is_late: bool) -> Doing:
+        """What it is doing, for the rank itself; ``is_late``: where its device is, and not its CPU."""
+        if not is_late:
+            return Doing(self.action)
+        if self.trail is not None:
+            with suppress(RuntimeError):  # the device has failed, and says no more
+                self.trail.catch_up()
+        return read(self.page[:])
+
+    def _turn_to(self, action: Action) -> None:
+        self.action = action
+        self.page[: FORM.size] = action.page
+        if self.trail is not None:
+            self.trail.mark(partial(self._device_turns_to, action.page))
+
+    def _device_turns_to(self, page: bytes) -> None:
+        self.page[FORM.size :] = page
 
 
-def unpacked(page: bytes) -> Action:
+def unpacked(page: bytes) -> Action | None:
     """The action that is written there."""
     number, stage, micro_batch, has_ended = FORM.unpack(page)
-    return Action(NAMES[number], None if stage < 0 else stage, None if micro_batch < 0 else micro_batch, has_ended)
+    return None if number < 0 else Action(NAMES[number], known(stage), known(micro_batch), has_ended)
 
 
-def last_action(path: Path) -> Action | None:
+def known(number: int) -> int | None:
+    """A number as it is written: negative where there is none."""
+    return None if number < 0 else number
+
+
+def read(page: bytes) -> Doing:
+    """What is written there of a rank: where its device is, if that runs behind, else where its CPU is."""
+    cpu, device = unpacked(page[: FORM.size]), unpacked(page[FORM.size :])
+    assert cpu is not None
+    return Doing(cpu) if device in (None, cpu) else Doing(device or cpu, cpu)
+
+
+def last_doing(path: Path) -> Doing | None:
     """What a rank was doing when it died, or does now; None where it never began."""
     page = path.read_bytes() if path.exists() else b""
-    return unpacked(page) if len(page) == FORM.size else None
+    return read(page) if len(page) == PAGE and unpacked(page[: FORM.size]) is not None else None

@@ -34,12 +34,15 @@ class Seat(Record):
 
 class Look(Record):
     """What is to be seen of a rank's process from outside: the CPU seconds it has used, whether a signal has stopped
-    it, what it is doing, and the last lines that it wrote to its stderr."""
+    it, what it is doing, to what its CPU has gone on meanwhile (None where that is the same), the last lines that it
+    wrote to its stderr, and the exception that ended it, if one did."""
 
     cpu_s: NonNegativeFloat = 0.0
     is_stopped: bool = False
     action: Action | None = None
+    ahead: Action | None = None
     words: tuple[str, ...] = ()
+    exception: str | None = None
 
 
 class Hello(Record):

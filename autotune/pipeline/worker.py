@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +29,7 @@ from autotune.pipeline.device import Device, open_device
 from autotune.pipeline.meeting import meeting_point, use_interface
 from autotune.pipeline.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.recording import Recording
+from autotune.pipeline.trail import Trail
 from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
 from autotune.pipeline.watch import Watch
 from autotune.pipeline.wire import MET, Seat
@@ -45,6 +48,9 @@ LOST_PEER = (
     "Network is unreachable",
 )
 """What gloo says of a neighbour that has gone, or the network to it."""
+LATE = torch.AcceleratorError, dist.DistBackendError
+"""What a device reports when the CPU has long gone on."""
+WORDS = 300  # characters of an exception that a failure repeats
 
 
 class Rank:
@@ -58,6 +64,7 @@ class Rank:
         self.workload: Workload | None = None
         self.cut: commands.Cut | None = None
         self.static_bytes = 0
+        self.library_bytes = 0  # what the first products of a process leave behind: cuBLAS's workspaces
         self.trial: Trial | None = None
 
     def obey(self, command: commands.Command) -> object:
@@ -87,12 +94,16 @@ class Rank:
         # What an earlier build made is freed before this one's bytes are counted.
         self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
         self.workload, self.cut = command.workload, command.cut
-        self.static_bytes = max(0, self.device.memory(self._build).end)
+        own_bytes = max(0, self.device.memory(self._build).end)
+        self.library_bytes += max(0, self.device.memory(self._first_pass).end)
+        self.static_bytes = own_bytes + self.library_bytes
         stages = self.ranks * command.cut.virtual_stages
         weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
         shares = {index: count / sum(weights.values()) for index, count in weights.items()}
+        # What libraries keep is the same on every rank, so that stages which lie otherwise add up to it as well.
+        library = self.library_bytes / len(self.held)
         return [
-            stage_facts(stage, command.workload, index, stages, round(self.static_bytes * shares[index]))
+            stage_facts(stage, command.workload, index, stages, round(own_bytes * shares[index] + library))
             for index, stage in self.held.items()
         ]
 
@@ -106,6 +117,10 @@ class Rank:
         self.optimizer = build_optimizer(self._stages(), workload.optimizer)
         if self.optimizer is not None:
             self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
+
+    def _first_pass(self) -> None:
+        for probe in self.probes.values():
+            probe.first_pass()
 
     def _settled(self) -> tuple[Workload, int]:
         """The workload and its number of stages, of the last build."""
@@ -243,8 +258,8 @@ def failure_of(error: Exception, rank: Rank) -> Failure:
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
-    kind, action = classify(error), rank.watch.action
-    words = f"{place(rank.rank, action)}: {type(root).__name__}: {' '.join(str(root).split())[:500]}"
+    kind, (action, ahead) = classify(error), rank.watch.doing(isinstance(root, LATE))
+    words = f"{place(rank.rank, action, ahead)}: {type(root).__name__}: {shortened(str(root))}"
     short = rank.device.shortage(str(root)) if kind == "out_of_memory" else None
     return Failure(
         kind=kind,
@@ -254,6 +269,17 @@ def failure_of(error: Exception, rank: Rank) -> Failure:
         action=str(action),
         short_bytes=short,
     )
+
+
+def shortened(words: str) -> str:
+    """The first sentences, on one line: what comes last in torch's words is advice. The first is kept whole."""
+    sentences = re.split(r"(?<=[.;!?])\s+", " ".join(words.split()))
+    kept = sentences[0]
+    for sentence in sentences[1:]:
+        if len(kept) + len(sentence) >= WORDS:
+            break
+        kept += f" {sentence}"
+    return kept
 
 
 def leave(folder: str) -> None:
@@ -291,12 +317,15 @@ def serve(seat: Seat, folder: str, connection: Connection, model: Model = GPT) -
     device = open_device(seat.device, seat.local_rank, seat.local_ranks)
     use_interface(seat.address)
     store = meeting_point(seat, folder, connection)
-    dist.init_process_group(device.backend, store=store, rank=seat.rank, world_size=seat.ranks)
+    limit = timedelta(seconds=2 * commands.LONGEST_S)  # not torch's ten minutes: the controller knows how long to wait
+    dist.init_process_group(device.backend, timeout=limit, store=store, rank=seat.rank, world_size=seat.ranks)
     device.meet()
     if seat.address is not None:
         connection.send_bytes(MET)
     if seat.memory_limit is not None:
         device.limit(seat.memory_limit)
+    if device.runs_behind:
+        watch.trail = Trail(device)
     watch.end()
     me = Rank(seat.rank, seat.ranks, device, watch, model)
     while True:

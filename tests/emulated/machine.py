@@ -10,6 +10,7 @@ IS_EMULATED = find_spec("emulated_cuda") is not None
 """Whether this environment's torch sees emulated GPUs; ``make test-emulated`` makes one."""
 MIB = 2**20
 ROOT = Path(__file__).parents[2]
+MODEL = {"layers": 8, "stages": 4, "hidden": 64, "heads": 4, "seq_len": 32, "vocab": 512, "batch": 8}
 HOLD = """
 import ctypes, sys, time
 import torch
@@ -18,6 +19,12 @@ held = torch.empty(int(sys.argv[2]), dtype=torch.uint8, device="cuda")
 print("held", flush=True)
 time.sleep(600)
 """
+
+
+def model(**more: int) -> list[str]:
+    """Flags of a model that the CPU computes in no time; ``more``: what is other than in MODEL."""
+    sizes = (MODEL | more).items()
+    return [word for name, size in sizes for word in (f"--{name.replace('_', '-')}", str(size))]
 
 
 class Machine:

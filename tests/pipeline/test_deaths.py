@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from autotune.outcome import Failure
-from autotune.pipeline.deaths import CONTROL_GROUPS, oom_kills
+from autotune.pipeline.deaths import CONTROL_GROUPS, death, last_exception, oom_kills
+from autotune.pipeline.wire import Look
 from tests.killing import wait_until
 
 LIMIT = 2**30
@@ -82,3 +83,32 @@ def test_a_kill_by_hand_is_a_crash(group):
 def test_kills_are_counted_where_the_kernel_tells():
     counted = oom_kills()
     assert counted is None or counted >= 0
+
+
+LATE_ADVICE = """\
+Traceback (most recent call last):
+  File "worker.py", line 1, in serve
+    raise RuntimeError("cuda:2 cannot be used")
+ValueError: an older one
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "worker.py", line 1, in serve
+RuntimeError: cuda:2 cannot be used: CUDA error: out of memory
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1
+For more detailed error information, run with CUDA_LOG_FILE=stderr
+"""
+
+
+def test_the_last_words_of_a_rank_that_an_exception_ended_are_the_exception():
+    """CUDA writes advice below it, in lines of its own."""
+    look = Look(words=("run with CUDA_LOG_FILE=stderr",), exception=last_exception(LATE_ADVICE.splitlines()))
+    ended = death(2, 1, look, was_out_of_memory=False)
+    assert ended.message.endswith("last words: RuntimeError: cuda:2 cannot be used: CUDA error: out of memory")
+    killed = death(2, -9, look, was_out_of_memory=False)
+    assert killed.message.endswith("last words: run with CUDA_LOG_FILE=stderr")
+
+
+def test_a_rank_without_a_traceback_has_no_exception():
+    assert last_exception(["a warning", "  File"]) is None

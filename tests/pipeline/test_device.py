@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from autotune.pipeline.device import CpuDevice, MemoryUse, open_device
+from autotune.pipeline.device import CpuDevice, MemoryUse, least_tensor, open_device
 from autotune.pipeline.heap import heap_bytes
 
 MIB = 2**20
@@ -99,3 +99,11 @@ def test_what_is_held_grows_by_a_tensor_and_shrinks_by_it(device, size):
     assert size <= device.held() - before < size + 8192
     del kept
     assert abs(device.held() - before) < 8192
+
+
+@pytest.mark.parametrize(
+    ("segment_mib", "least"), [(2, 1), (20, MIB + 1), (10, 10 * MIB), (12, 10 * MIB + 1), (4096, 4094 * MIB + 1)]
+)
+def test_a_segment_of_the_gpus_allocator_is_for_a_tensor_of_so_many_bytes_at_least(segment_mib, least):
+    """2 MiB for what is small, 20 MiB for what is larger than 1 MiB and less than 10, else multiples of 2 MiB."""
+    assert least_tensor(segment_mib * MIB) == least

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from autotune.pipeline.commands import (
     TimeStages,
 )
 from autotune.pipeline.measure import build, by_stage, describe, growth, measure_candidate
+from autotune.pipeline.process import LocalRank
 from autotune.pipeline.ranks import RankFailure, Ranks
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
@@ -274,3 +276,22 @@ if __name__ == "__main__":
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not list(tmp_path.iterdir())  # the server that they were forked from is the last to go
+
+
+class DeafProcess:
+    """In the kernel, where no signal reaches it."""
+
+    def join(self, timeout):
+        self.timeout = timeout
+
+    def is_alive(self):
+        return True
+
+
+def test_a_rank_that_does_not_die_is_not_waited_for():
+    rank = object.__new__(LocalRank)
+    rank.process, (rank.connection, theirs) = DeafProcess(), Pipe()
+    rank.close()
+    theirs.close()
+    assert 0 < rank.process.timeout <= 60
+    assert rank.connection.closed
