@@ -262,6 +262,7 @@ def test_figures_of_another_controller_say_so(join, tmp_path):
     assert all(one.from_other_controller and not one.from_earlier_run for one in second.measured.values())
 
 
+@pytest.mark.alone
 def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(join, tmp_path):
     dead = join()
     assert dead.begin(CANDIDATES[BEST_AT])
@@ -276,6 +277,7 @@ def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(j
     assert found.stopped_because == "every candidate was measured"
 
 
+@pytest.mark.alone
 def test_a_budget_ends_the_waiting(join, tmp_path):
     busy = join()
     busy.begin(CANDIDATES[BEST_AT])
