@@ -21,7 +21,7 @@ BAD = 4  # sequences, where m = 4
 ACCIDENTS = ("SIGKILL", "SIGSEGV", "SIGSTOP", "exit")
 IN_PROFILING = (*ACCIDENTS, "stuck receive", "exception in forward", "exception in backward", "exception in optimizer")
 """All but those that profiling takes as an answer (out of memory: smaller sizes only) or does not see (NaN)."""
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # the winner is among the fastest that ran
 ONCE = [*((fault, "a trial") for fault in ACCIDENTS), *((fault, "profiling") for fault in IN_PROFILING)]
 
 
