@@ -8,15 +8,15 @@ from autotune import __version__
 from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
 from autotune.job import Job
-from autotune.predict.record import Prediction
+from autotune.predict.record import Candidate, Prediction
 from autotune.profile.record import Profile
 from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.report.record import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
 from autotune.report.soundness import checked
-from autotune.search.prospects import TIE, Goal
-from autotune.search.rehearsal import exhaustive_seconds
-from autotune.search.search import Search
+from autotune.search.dry_run import exhaustive_seconds
+from autotune.search.goal import TIE, Goal
+from autotune.search.runner import Runner
 from autotune.verdict import Estimate, Stop, StopReason
 
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
@@ -52,7 +52,7 @@ class Findings:
     predictions: list[Prediction]
     excluded: list[str | None]
 
-    def report(self, search: Search | None, status: str, stop: Stop | None = None) -> Report:
+    def report(self, search: Runner | None, status: str, stop: Stop | None = None) -> Report:
         """The report as things stand. ``stop``: what ended the search, where that was not the search itself."""
         found = verdict(search, stop) if search else None
         rows = self._candidates(search, found.pick if found else None)
@@ -76,7 +76,7 @@ class Findings:
             search=self._search(search, found.stop if found else stop, pareto_front(candidates)),
         )
 
-    def _search(self, search: Search | None, stop: Stop | None, front: tuple[ParetoPoint, ...]) -> SearchReport:
+    def _search(self, search: Runner | None, stop: Stop | None, front: tuple[ParetoPoint, ...]) -> SearchReport:
         config = self.job.config
         stop = stop or Stop(reason=StopReason.RUNNING)
         goal = goal_of(config)
@@ -95,9 +95,9 @@ class Findings:
         return SearchReport(
             sampler=config.sampler,
             controller=search.study.controller or None,
-            trials=search.trials,
-            earlier_trials=search.earlier_trials,
-            real_steps=search.real_steps,
+            trials=search.state.trials,
+            earlier_trials=search.state.earlier_trials,
+            real_steps=search.state.real_steps,
             profiling_s=self.job.profiling_s,
             steps_s=self.job.ranks.busy_s - self.job.profiling_s,
             device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
@@ -111,14 +111,13 @@ class Findings:
             pareto_front=front,
         )
 
-    def _exhaustive_s(self, search: Search) -> float:
+    def _exhaustive_s(self, search: Runner) -> float:
         """Seconds that ranks would have worked to confirm every candidate that fits."""
-        known = search.visits.estimates()
-        steps = {index: search.revisions[index].step_time_s for index in search.allowed}
-        steps |= {index: known[index].step_time_s for index in search.allowed if index in known}
-        return self.job.profiling_s + exhaustive_seconds(list(steps.values()))
+        known = estimates(search)
+        steps_s = [known[candidate].step_time_s for candidate in search.state.allowed]
+        return self.job.profiling_s + exhaustive_seconds(steps_s)
 
-    def _candidates(self, search: Search | None, pick: int | None) -> list[CandidateReport]:
+    def _candidates(self, search: Runner | None, pick: int | None) -> list[CandidateReport]:
         """One row for each candidate; ``pick``: the one that the others are compared with."""
         limit = self.job.memory_limit
         known = estimates(search) if search else {}
@@ -128,14 +127,16 @@ class Findings:
         winner = rows[pick]
         return [row.model_copy(update={"loses_to": loses_to(row, winner)}) for row in rows]
 
-    def _candidate(self, index: int, search: Search | None, known: Mapping[int, Estimate]) -> CandidateReport:
-        outcome = search.outcomes.get(index) if search else None
-        excluded = self.excluded[index] or (search.ruled_out.get(index) if search else None)
-        row = candidate_report(self.job.candidates[index], self.predictions[index], outcome, excluded)
+    def _candidate(self, index: int, search: Runner | None, known: Mapping[Candidate, Estimate]) -> CandidateReport:
+        candidate = self.job.candidates[index]
+        outcome = search.state.outcomes.get(candidate) if search else None
+        excluded = self.excluded[index] or (search.state.ruled_out.get(candidate) if search else None)
+        row = candidate_report(candidate, self.predictions[index], outcome, excluded)
         if search is None:
             return row
-        last, usual = search.revisions.get(index), pace(search, index, row.measurement)
-        return row.model_copy(update={"last_prediction": last, "estimate": known.get(index), "pace": usual})
+        last = search.state.last_predictions.get(candidate)
+        usual = pace(search, candidate) if row.measurement else None
+        return row.model_copy(update={"last_prediction": last, "estimate": known.get(candidate), "pace": usual})
 
 
 def goal_of(config: Config) -> Goal:

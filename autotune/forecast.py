@@ -12,9 +12,9 @@ from autotune.profile.assumed import assumed_profile
 from autotune.profile.cache import cached_profile, profile_path
 from autotune.profile.record import Profile
 from autotune.report.cost import Basis, Forecast
-from autotune.search.rehearsal import exhaustive_seconds, rehearse
+from autotune.search.dry_run import exhaustive_seconds, expected_cost
+from autotune.search.goal import Limits
 from autotune.search.sampler import check_sampler
-from autotune.search.search import Limits
 
 PROFILING_STEPS = 7  # a profile takes about as long as so many steps of the largest micro-batch
 STARTING_S = 8.0  # for torch, the ranks and the stages
@@ -36,20 +36,21 @@ def forecast(config: Config, events: Events) -> Forecast:
     known = basics(job)
     predictions = [predict(known.profiles[c.virtual_stages], c, job.memory_limit) for c in job.candidates]
     excluded = exclusions(job, list(known.profiles.values()), predictions)
-    allowed = [index for index, reason in enumerate(excluded) if reason is None]
+    of_candidate = dict(zip(job.candidates, predictions, strict=True))
+    reasons = {c: reason for c, reason in zip(job.candidates, excluded, strict=True) if reason is not None}
     limits = Limits(config.budget, config.trials, config.exhaustive)
-    cost = rehearse(job.candidates, predictions, allowed, limits, goal_of(config), config.sampler)
+    cost = expected_cost(of_candidate, reasons, limits, goal_of(config), config.sampler)
     steps_s = cost.seconds if config.budget is None else min(config.budget, cost.seconds)
     profiling_s = 0.0
     if known.basis == "arithmetic":
         profiling_s = len(job.cuts) * PROFILING_STEPS * max(one.step_time_s for one in predictions)
-    exhaustive_s = exhaustive_seconds([predictions[index].step_time_s for index in allowed])
+    exhaustive_s = exhaustive_seconds([one.step_time_s for c, one in of_candidate.items() if c not in reasons])
     ranks = job.ranks.ranks
     return Forecast(
         basis=known.basis,
         ranks=ranks,
         candidates=len(job.candidates),
-        excluded=len(job.candidates) - len(allowed),
+        excluded=len(reasons),
         trials=cost.trials,
         real_steps=cost.steps,
         starting_s=STARTING_S,

@@ -29,11 +29,13 @@ from autotune.recorded import recorded_step
 from autotune.records import remove_leftovers, write_record, write_text
 from autotune.report.record import RecordedStep, Report
 from autotune.report.units import show_bytes
+from autotune.search.goal import Limits
 from autotune.search.lock import locked
+from autotune.search.runner import Runner
 from autotune.search.sampler import check_sampler
-from autotune.search.search import Limits, Search
 from autotune.search.shared import SharedStudy, check_storage
 from autotune.search.space import show
+from autotune.search.state import SearchState
 from autotune.search.study import Study, load_storage
 from autotune.verdict import Stop, StopReason
 
@@ -47,7 +49,7 @@ def plan_of(found: Findings, candidate: Candidate) -> Prepare:
     return Prepare(**candidate.model_dump(), waits=waits)
 
 
-def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Search:
+def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Runner:
     """The search over the candidates that are not excluded, on this job's ranks."""
 
     def measure(
@@ -62,20 +64,17 @@ def make_search(job: Job, found: Findings, save: Callable[[Search], None]) -> Se
 
     study = open_study(job)
     say_what_is_new(job, study)
-    return Search(
-        candidates=job.candidates,
-        predictions=found.predictions,
-        allowed=[index for index, reason in enumerate(found.excluded) if reason is None],
+    excluded = {c: reason for c, reason in zip(job.candidates, found.excluded, strict=True) if reason is not None}
+    predictions = dict(zip(job.candidates, found.predictions, strict=True))
+    return Runner(
+        state=SearchState(predictions, excluded, goal_of(job.config), job.memory_limit),
         study=study,
         measure=measure,
         limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),
         on_progress=progress,
         on_outcome=save,
         on_warning=job.warn,
-        goal=goal_of(job.config),
         sampler=job.config.sampler,
-        memory_limit=job.memory_limit,
-        profiled_s=0.0 if found.is_earlier_profile or job.recorded else job.profiling_s,
         seed=job.config.seed,
     )
 
@@ -220,7 +219,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
     if all(found.excluded):
         raise UsageError("every candidate is excluded; lower --min-micro-batch-size or try fewer --micro-batches")
 
-    def save(search: Search) -> None:
+    def save(search: Runner) -> None:
         report = found.report(search, "partial")
         write_record(out, report)
         job.events.outcome(report)
@@ -229,21 +228,21 @@ def search_and_report(job: Job, found: Findings) -> Report:
     search = make_search(job, found, save)
     recorded = run_search(found, search)
     compare_with_profile(job, found, search)
-    report = found.report(search, "complete" if search.measured else "partial")
+    report = found.report(search, "complete" if search.state.measured else "partial")
     say_what_is_doubtful(job, report)
     report = report.model_copy(update={"warnings": tuple(job.warnings), "recorded_step": recorded})
     publish(job, report)
-    if search.measured and search.pick() is None:
+    if search.state.measured and search.pick() is None:
         raise MemoryLimitError(
             f"every candidate that ran needs more than {show_bytes(job.memory_limit or 0)} per rank; use more --stages,"
             f" more --micro-batches or a higher --memory-limit (what was measured is in {out})"
         )
-    if not search.measured:
+    if not search.state.measured:
         raise nothing_ran(search)
     return report
 
 
-def run_search(found: Findings, search: Search) -> RecordedStep | None:
+def run_search(found: Findings, search: Runner) -> RecordedStep | None:
     """Runs the search, and records its pick where asked for; where something stops it, what was measured is written."""
     job, out = found.job, found.job.config.out
     try:
@@ -265,25 +264,25 @@ def run_search(found: Findings, search: Search) -> RecordedStep | None:
         search.study.close()
 
 
-def record_pick(found: Findings, search: Search) -> RecordedStep | None:
+def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
     """A few steps of the pick, action by action, where the user asks for them; a rank that fails is a warning then."""
     job, pick = found.job, search.pick()
     if not job.config.record_timeline or pick is None:
         return None
-    candidate, expected_s = job.candidates[pick], found.predictions[pick].step_time_s
-    job.events.progress(f"recording {show(candidate)}", None)
+    expected_s = search.state.predictions[pick].step_time_s
+    job.events.progress(f"recording {show(pick)}", None)
     try:
-        steps = record_steps(job.ranks, job.workload, plan_of(found, candidate), expected_s, RECORDED_STEPS)
+        steps = record_steps(job.ranks, job.workload, plan_of(found, pick), expected_s, RECORDED_STEPS)
     except RankFailure as error:
-        job.warn(f"the steps of {show(candidate)} could not be recorded: {error.failure.message}")
+        job.warn(f"the steps of {show(pick)} could not be recorded: {error.failure.message}")
         return None
-    v = candidate.virtual_stages
-    return recorded_step(pick, build_schedule(candidate.schedule, job.ranks.ranks, candidate.micro_batches, v), steps)
+    schedule = build_schedule(pick.schedule, job.ranks.ranks, pick.micro_batches, pick.virtual_stages)
+    return recorded_step(job.candidates.index(pick), schedule, steps)
 
 
-def nothing_ran(search: Search) -> DeviceError | MemoryLimitError:
+def nothing_ran(search: Runner) -> DeviceError | MemoryLimitError:
     """What ends a run of which nothing can be said but how it failed."""
-    failures = [outcome for outcome in search.outcomes.values() if isinstance(outcome, Failure)]
+    failures = [outcome for outcome in search.state.outcomes.values() if isinstance(outcome, Failure)]
     if not failures:
         return DeviceError("nothing ran")
     if all(failure.kind == "out_of_memory" for failure in failures):
@@ -291,7 +290,7 @@ def nothing_ran(search: Search) -> DeviceError | MemoryLimitError:
             f"every candidate ran out of memory; the first: {failures[0].message}; use more --stages, more"
             " --micro-batches or a higher --memory-limit"
         )
-    earlier = "" if search.trials else " (in an earlier run; --fresh tries again)"
+    earlier = "" if search.state.trials else " (in an earlier run; --fresh tries again)"
     return DeviceError(f"every candidate that was tried failed; the first: {failures[0].message}{earlier}")
 
 
@@ -312,7 +311,7 @@ def publish(job: Job, report: Report) -> None:
         job.events.warn(f"{error} (autotune show {out} --html FILE makes the page again)")
 
 
-def compare_with_profile(job: Job, found: Findings, search: Search) -> None:
+def compare_with_profile(job: Job, found: Findings, search: Runner) -> None:
     """Warns where all real steps are so far from the predicted ones that the machine must have changed in between."""
     steady = drift(search)
     if steady is None or steady.profile_ratio is None:

@@ -3,24 +3,24 @@
 import pytest
 
 from autotune.conclude import drift, estimates, verdict
-from autotune.search.prospects import Goal
+from autotune.search.goal import Goal
 from autotune.verdict import StopReason
 from tests.search.machine import Machine, search
 
 
 def test_drift_compares_paces_and_the_profile(tmp_path):
     steady = drift(search(tmp_path / "a", Machine(factor=lambda m: 1.2), exhaustive=True))
-    assert (steady.ratio, steady.profile_ratio) == (1.0, pytest.approx(1.2))
+    assert (steady.ratio, steady.profile_ratio) == (pytest.approx(1.0, abs=0.01), pytest.approx(1.2, rel=0.01))
     slowing = Machine(pace=lambda step: 1.0 if step < 9 else 1.5)
-    assert drift(search(tmp_path / "b", slowing, exhaustive=True)).ratio == pytest.approx(1.5, rel=0.02)
+    assert drift(search(tmp_path / "b", slowing, exhaustive=True)).ratio == pytest.approx(1.5, rel=0.1)
     assert drift(search(tmp_path / "c", Machine(), budget_s=1e-9)) is None
 
 
 def test_every_candidate_has_an_estimate_and_the_pick_is_the_best_of_them(tmp_path):
     found = search(tmp_path, Machine(noise=0.15, seed=5), exhaustive=True)
     known, pick = estimates(found), found.pick()
-    assert set(known) == set(range(len(found.candidates)))
-    best = max(known[index].throughput_seq_s for index in found.measured)
+    assert set(known) == set(found.state.predictions)
+    best = max(known[candidate].throughput_seq_s for candidate in found.state.measured)
     assert known[pick].throughput_seq_s > 0.98 * best
     assert all(one.step_time_low_s < one.step_time_s < one.step_time_high_s for one in known.values())
 
@@ -39,6 +39,6 @@ def test_what_ended_the_search(tmp_path, options, reason):
 
 
 def test_an_unsure_pick_has_rivals(tmp_path):
-    found = verdict(search(tmp_path, Machine(noise=0.3, seed=2), trials=2, goal=Goal()))
-    assert found.certainty < 1
+    found = verdict(search(tmp_path, Machine(noise=0.3, seed=2), trials=1, goal=Goal(), unsure=0.12))
+    assert found.certainty < 0.8
     assert found.pick not in found.undecided_with and found.undecided_with

@@ -16,7 +16,7 @@ from autotune.pipeline.worker import Rank, answer
 from autotune.profile.cache import keep_profile
 from autotune.report.load import read_report
 from autotune.search.study import Study
-from autotune.search.visits import Visit
+from autotune.search.timing import Timing
 from tests.search.machine import CANDIDATES, PROFILE
 from tests.test_security import FLAGS
 
@@ -162,7 +162,7 @@ def grow(study):
     """Stores visits until the file system takes no more; returns what is said of that, and how many were stored."""
     for number in range(10_000):
         try:
-            study.keep_visit(Visit(number, 0, (1.0,) * 50))
+            study.keep(Timing(number, CANDIDATES[0], (1.0,) * 50, 0.0))
         except Exception as error:
             return study.trouble(error), number
     raise AssertionError("it never filled the disk")
@@ -184,5 +184,5 @@ def test_wherever_the_room_ends_the_study_is_kept_and_the_disk_is_named(disk):
         if (state / "study.db").exists():
             check_whole(state / "study.db")
         enlarge(state.parent, 8 * 2**20)
-        assert len(Study(state, "name", CANDIDATES, fresh=False).visits().all) == kept
+        assert len(Study(state, "name", CANDIDATES, fresh=False).timings()) == kept
     assert opened > 5

@@ -14,11 +14,11 @@ from autotune.pipeline.commands import StageTime
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertainty
-from autotune.predict.revise import interval, total_sigma
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
 from autotune.predict.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.split import split_step
+from autotune.predict.uncertainty import interval, total_sigma
 from autotune.predict.wavefront import StepTime, step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
 from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal

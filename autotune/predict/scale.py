@@ -22,8 +22,8 @@ from autotune.errors import UsageError
 from autotune.predict.network import Network, connected, crossings, settled
 from autotune.predict.predict import candidates_for, predict, refusal, relative_spread, run_on_paper
 from autotune.predict.record import Candidate, Prediction, TimeSplit, schedule_words
-from autotune.predict.revise import interval, total_sigma
 from autotune.predict.stretch import stretched
+from autotune.predict.uncertainty import interval, total_sigma
 from autotune.predict.wavefront import COLUMNS
 from autotune.profile.record import Environment, Profile
 from autotune.records import SCHEMA_VERSION, Record

@@ -1,110 +1,69 @@
-"""Which candidate wins, and what lies around it: the rules of DESIGN section 6, on plain numbers."""
+"""Which candidate wins, and how sure that is: DESIGN section 6, on estimates and on draws of the belief."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, inf
+from math import inf
 
-from autotune.predict.record import Candidate, Prediction
-from autotune.search.prospects import TIE, Goal, Standing
+import numpy as np
 
-WIDEST_TIE = 0.02  # however noisy the steps, throughputs further apart than this decide
-NOISE = 1.645  # sigmas; one of two equal candidates looks better by more in 5 of 100 cases
+from autotune.predict.record import Candidate
+from autotune.search.belief.belief import Belief
+from autotune.search.belief.prior import Array
+from autotune.search.goal import Goal
+from autotune.search.state import SearchState
 
-
-def is_tied(one: Standing, other: Standing, tolerance: float) -> bool:
-    """Whether two throughputs differ by less than the tolerance or their noise, that up to WIDEST_TIE."""
-    gap = 1 - min(one.rate, other.rate) / max(one.rate, other.rate)
-    return gap <= max(tolerance, min(NOISE * hypot(one.sigma, other.sigma), WIDEST_TIE))
+SURE = 0.8  # a pick that is less certain is called undecided
 
 
-def fastest(standings: Mapping[int, Standing]) -> int | None:
-    """The candidate with the highest throughput."""
-    return max(standings, key=lambda index: standings[index].rate, default=None)
-
-
-def eligible(standings: Mapping[int, Standing], goal: Goal) -> list[int]:
-    """Who is fast enough to win, the fastest first: tied with it, or, for the least memory, within tolerance."""
-    best = fastest(standings)
-    if best is None:
-        return []
-    ranking = sorted(standings, key=lambda index: -standings[index].rate)
-    top = standings[best]
-    if goal.objective == "memory":
-        return [index for index in ranking if standings[index].rate >= top.rate * (1 - goal.tolerance)]
-    return [index for index in ranking if is_tied(top, standings[index], goal.tolerance)]
-
-
-def pick(standings: Mapping[int, Standing], goal: Goal) -> int | None:
-    """The winner: of those fast enough the one whose fullest rank needs the least memory; None if none ran."""
-    return min(eligible(standings, goal), key=lambda index: leanness(standings[index]), default=None)
-
-
-def leanness(one: Standing) -> tuple[float, float]:
-    """Peak memory first, then throughput; what is not known counts as most."""
-    return (inf if one.peak is None else one.peak, -one.rate)
+def pick(rates: Mapping[Candidate, float], peaks: Mapping[Candidate, int | None], goal: Goal) -> Candidate | None:
+    """Return the winner: of those whose throughput is within the tolerance of the highest the one whose fullest rank
+    needs the least memory, and of equal ones the faster; what is not known counts as most."""
+    if not rates:
+        return None
+    enough = max(rates.values()) * (1 - goal.tolerance)
+    close = [candidate for candidate, rate in rates.items() if rate >= enough]
+    return min(close, key=lambda one: (inf if (peak := peaks[one]) is None else peak, -rates[one]))
 
 
 @dataclass(frozen=True)
-class Knee:
-    """The smallest m within the tolerance of the best of its own schedule; its neighbours in m. ``best``: the rate
-    that they are compared with."""
+class Certainty:
+    """``probability`` that the pick is right: that its throughput is within the tolerance of the best, or, with memory
+    as the objective, that it is the winner by both. ``others``: the fewest that together with the pick reach SURE of
+    the probability of being the winner; none where the pick is sure. ``shares``: that probability of each."""
 
-    index: int
-    fewer: int | None
-    more: int | None
-    best: float
-
-
-def find_knee(
-    winner: int, candidates: Sequence[Candidate], standings: Mapping[int, Standing], tolerance: float = TIE
-) -> Knee:
-    """The knee of throughput over m under the winner's schedule. ``standings``: measured or predicted.
-
-    Where m is too small for 1F1B, GPipe stands in for it.
-    """
-    curve = sorted(curve_of(winner, candidates, standings), key=lambda index: candidates[index].micro_batches)
-    best = max(standings[index].rate for index in curve)
-    at = next(place for place, index in enumerate(curve) if standings[index].rate >= best * (1 - tolerance))
-    return Knee(
-        index=curve[at],
-        fewer=curve[at - 1] if at else None,
-        more=curve[at + 1] if at + 1 < len(curve) else None,
-        best=best,
-    )
+    probability: float
+    others: tuple[Candidate, ...]
+    shares: Mapping[Candidate, float]
 
 
-def curve_of(winner: int, candidates: Sequence[Candidate], indices: Iterable[int]) -> list[int]:
-    """The candidates of the winner's schedule and stages per rank, one for each m."""
-    own = (candidates[winner].schedule, candidates[winner].virtual_stages)
-    same = [i for i in indices if (candidates[i].schedule, candidates[i].virtual_stages) == own]
-    if own[0] != "1F1B":
-        return same
-    least = min(candidates[index].micro_batches for index in same)
-    return same + [i for i in indices if candidates[i].schedule == "GPipe" and candidates[i].micro_batches < least]
+def certainty(belief: Belief, winner: Candidate, state: SearchState) -> Certainty:
+    """Return how sure ``winner`` is among all that may win, those that have not run included."""
+    draws, may_win, goal = belief.draws(), set(state.may_win), state.goal
+    columns = [at for at, row in enumerate(draws.rows) if belief.candidates[row] in may_win]
+    names = [belief.candidates[draws.rows[at]] for at in columns]
+    winners = winner_of_each(draws.log_rate[:, columns], [state.peak(name) for name in names], goal)
+    share = np.bincount(winners, minlength=len(names)) / len(winners)
+    mine = names.index(winner)
+    if goal.objective == "memory":
+        probability = float(share[mine])
+    else:
+        rate = draws.log_rate[:, columns]
+        probability = float((rate[:, mine] >= rate.max(1) + np.log1p(-goal.tolerance)).mean())
+    others: list[Candidate] = []
+    reached = float(share[mine])
+    for at in np.argsort(-share):
+        if probability >= SURE or reached >= SURE:
+            break
+        if at != mine:
+            others.append(names[at])
+            reached += float(share[at])
+    return Certainty(probability, tuple(others), dict(zip(names, share.tolist(), strict=True)))
 
 
-def pareto_front(standings: Mapping[int, Standing]) -> list[int]:
-    """The candidates that no other beats in throughput and peak memory alike, the leanest first."""
-    front: list[int] = []
-    known = [one for one in standings.values() if one.peak is not None]
-    for one in sorted(known, key=leanness):
-        if not front or one.rate > standings[front[-1]].rate:
-            front.append(one.index)
-    return front
-
-
-def why_not(index: int, winner: int, predictions: list[Prediction], candidates: list[Candidate]) -> str:
-    """What candidate ``index`` loses most to, against the winner, as its predicted time per sequence splits."""
-    mine, best = (
-        {
-            part: seconds / candidates[at].sequences
-            for part, seconds in predictions[at].time_split_s.model_dump().items()
-        }
-        for at in (index, winner)
-    )
-    names = {"compute": "granularity", "overhead": "granularity", "slowdown": "granularity"}
-    losses: dict[str, float] = {}
-    for part, seconds in mine.items():
-        name = names.get(part, part)
-        losses[name] = losses.get(name, 0.0) + seconds - best[part]
-    return max(losses, key=lambda name: losses[name])
+def winner_of_each(log_rate: Array, peaks: Sequence[int | None], goal: Goal) -> Array:
+    """Return the winner (a column) in each draw of throughputs, [draws]: the rule of ``pick``."""
+    order = {peak: rank for rank, peak in enumerate(sorted({peak for peak in peaks if peak is not None}))}
+    rank = np.array([len(order) if peak is None else order[peak] for peak in peaks], float)
+    best = log_rate.max(1, keepdims=True)
+    behind = best - log_rate  # far less than 1000: of equal memory the faster wins
+    return np.asarray(np.where(behind <= -np.log1p(-goal.tolerance), 1000 * rank + behind, inf).argmin(1))

@@ -1,4 +1,4 @@
-"""Who proposes the next candidate: our own sampler, which knows the cost model, or any of Optuna's.
+"""Who proposes the next candidate: the belief, which knows the cost model, or any of Optuna's samplers.
 
 All are ``optuna.samplers.BaseSampler`` on the same study and the same flat space (``autotune.search.space``).
 """
@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 from autotune.config import SamplerName
 from autotune.errors import UsageError
 from autotune.predict.record import Candidate
-from autotune.search.prospects import Outlook
 from autotune.search.space import Space, params_of
 
 if TYPE_CHECKING:
@@ -53,22 +52,10 @@ class WholeCandidateSampler(BaseSampler):
 
 
 class CostModelSampler(WholeCandidateSampler):
-    """Proposes the candidate from which the cost model expects most, over the best that was measured.
-
-    ``outlook`` gives what is known now: every candidate's prediction revised by the finished trials, its interval, and
-    the best measurement. The first proposal is the best prediction; then it is the expected improvement that counts, so
-    that an unsure candidate goes before a sure one that is as good.
-    """
-
-    def __init__(self, space: Space, outlook: Callable[[], Outlook]) -> None:
-        super().__init__(space)
-        self.outlook = outlook
+    """Proposes what the belief has chosen: ``wanted``."""
 
     def propose(self, study: "Study", trial: FrozenTrial) -> Candidate:
-        outlook = self.outlook()
-        index = outlook.most_promising()
-        assert index is not None, "the search asks only while candidates are left"
-        return outlook.candidates[index]
+        raise AssertionError("the belief chooses the candidate of every trial")
 
 
 class OnCandidates(WholeCandidateSampler):
@@ -108,16 +95,11 @@ def check_sampler(name: SamplerName) -> None:
 
 
 def make_sampler(
-    name: SamplerName, space: Space, seed: int, outlook: Callable[[], Outlook]
+    name: SamplerName, space: Space, seed: int, left: Callable[[], Sequence[Candidate]]
 ) -> CostModelSampler | OnCandidates:
-    """The sampler of that name. ``gp`` loads torch into this process."""
+    """Return the sampler of that name; ``left``: the candidates that may be tried. ``gp`` loads torch here."""
     if name == "cost-model":
-        return CostModelSampler(space, outlook)
-
-    def left() -> list[Candidate]:
-        now = outlook()
-        return [now.candidates[index] for index in now.open]
-
+        return CostModelSampler(space)
     check_sampler(name)
     trials = max(3, min(10, len(left()) // 5))  # drawn at random before a model is fitted
     with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """A study in a database that several controllers share, each with ranks of its own.
 
-Besides what every study holds (``search.study``) a trial here has the attribute ``controller``; the names of visits and
-of changes of pace end with it.
+Besides what every study holds (``search.study``) a trial here has the attribute ``controller``; the names of later
+timings end with it.
 
 *Who runs what.* A controller claims a candidate by a trial: it begins one, writes the candidate into it, and then looks
 at the trials with lower numbers. The claim holds unless one of those holds the same candidate: is running it, or has
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -43,6 +43,7 @@ from autotune.outcome import Failure, Measurement
 from autotune.predict.record import Candidate
 from autotune.search.space import DIMENSIONS
 from autotune.search.study import Identity, Study
+from autotune.search.timing import Timing
 from autotune.storage_url import parse, scrubbed, shown
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class SharedStudy(Study):
             raise not_opened(address, error) from None
         self._pulse = Pulse(self._storage, heartbeat_s)
 
-    def _delete(self, storage: RDBStorage, name: str) -> None:
+    def _delete(self, storage: BaseStorage, name: str) -> None:
         self._study = optuna.load_study(study_name=name, storage=storage)
         self.recover()
         if self._running():
@@ -186,36 +187,36 @@ class SharedStudy(Study):
                 self._seen.add(trial._trial_id)
                 self._storage.record_heartbeat(trial._trial_id)
 
-    def begin(self, candidate: Candidate | None, memory_limit: int | None = None) -> tuple[int, "Trial"] | None:
+    def begin(self, candidate: Candidate | None, memory_limit: int | None = None) -> tuple[Candidate, "Trial"] | None:
         with suppress(UpdateFinishedTrialError):  # we were asleep, and others took us for dead
             begun = super().begin(candidate)
             assert begun is not None
-            index, trial = begun
+            found, trial = begun
             self._pulse.trial_id = trial._trial_id
             self._storage.record_heartbeat(trial._trial_id)
             trial.set_user_attr("controller", self.controller)
-            if self._is_claimed(index, trial.number, memory_limit):
+            if self._is_claimed(found, trial.number, memory_limit):
                 return begun
             trial.set_user_attr("gave way", True)
             self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         self._pulse.trial_id = None
         return None
 
-    def _is_claimed(self, index: int, number: int, memory_limit: int | None) -> bool:
+    def _is_claimed(self, candidate: Candidate, number: int, memory_limit: int | None) -> bool:
         """Whether our trial holds the candidate; see the top of this file."""
         while True:
             self.recover()
             lower = [trial for trial in self._running() if trial.number < number]  # before what has ended: see catch_up
-            if index in self.finished(memory_limit) or any(self._index(trial) == index for trial in lower):
+            if candidate in self.finished(memory_limit) or any(self._candidate(trial) == candidate for trial in lower):
                 return False
             if all(len(trial.params) == len(DIMENSIONS) for trial in lower):
                 return True
             time.sleep(POLL_S)
 
-    def running_elsewhere(self) -> set[int]:
+    def running_elsewhere(self) -> set[Candidate]:
         """The candidates that other controllers are running now."""
-        found = {self._index(trial) for trial in self._running() if trial._trial_id != self._pulse.trial_id}
-        return {index for index in found if index is not None}
+        found = {self._candidate(trial) for trial in self._running() if trial._trial_id != self._pulse.trial_id}
+        return {candidate for candidate in found if candidate is not None}
 
     def note_step(self, trial: "Trial", rate: float, number: int) -> bool:
         try:
@@ -227,13 +228,12 @@ class SharedStudy(Study):
         self,
         trial: "Trial",
         outcome: Measurement | Failure,
-        visit: int,
-        rate: float,
+        timing: Timing | None,
         over_limit: int | None,
         memory_limit: int | None,
     ) -> bool:
         try:
-            super().finish(trial, outcome, visit, rate, over_limit, memory_limit)
+            super().finish(trial, outcome, timing, over_limit, memory_limit)
         except (UpdateFinishedTrialError, ValueError):
             state = self._study.get_trials(deepcopy=False)[trial.number].state
             if not state.is_finished():
@@ -242,9 +242,6 @@ class SharedStudy(Study):
         finally:
             self._pulse.trial_id = None
         return True
-
-    def keep_judged(self, visit: object) -> None:
-        """Nothing: a later run is another controller, and begins its own judgement of the machine."""
 
     def trouble(self, error: Exception) -> str | None:
         if isinstance(error, KeyError):

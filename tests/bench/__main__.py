@@ -12,6 +12,7 @@ PARTS = {
     "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
     "real": "predictions against real runs on this machine",
     "hosts": "predictions against real runs on two hosts, over a fast cable and a slow one",
+    "simulated": "the search on simulated machines, whose truth is known",
     "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
     "overhead": "what of a run is neither profiling nor a pipeline step",
     "kill": "kill -9 of the controller, at random moments and in each phase of a run",
@@ -24,7 +25,13 @@ PARTS = {
 
 
 def run(names: list[str]) -> None:
-    """Runs ``names`` in order; each part is the module of that name, with a function ``main``."""
+    """Runs ``names`` in order; each part is the module of that name, with a function ``main``.
+
+    What follows ``simulated`` are its own options.
+    """
+    if names[:1] == ["simulated"]:
+        import_module("tests.bench.simulated").main(names[1:])
+        return
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         listed = "\n".join(f"  {name:10} {what}" for name, what in PARTS.items())

@@ -6,6 +6,7 @@ profile before every few. Machines drift, so a candidate's error is the median o
 
 import random
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
@@ -19,7 +20,8 @@ from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import measure_candidate
 from autotune.predict.predict import predict
 from autotune.predict.record import Candidate
-from autotune.predict.revise import Estimate, revise
+from autotune.search.belief.belief import Belief
+from autotune.search.timing import Timing
 
 ROUNDS, STEPS = 6, 2
 DRAWS = 500
@@ -65,15 +67,15 @@ def visits(job: Job, cut: int, group: list[Candidate]) -> Iterator[Pair]:
     """A fresh profile, then a visit to each candidate of the group."""
     profile, _ = obtain_profile(job, cut)
     predictions = [predict(profile, candidate, None) for candidate in group]
-    measured: dict[int, Estimate] = {}
-    for index, (candidate, first) in enumerate(zip(group, predictions, strict=True)):
-        last = revise(predictions, measured)[index]
+    belief = Belief(dict(zip(group, predictions, strict=True)))
+    for number, (candidate, first) in enumerate(zip(group, predictions, strict=True)):
+        last = belief.revisions()[candidate]
         plan = Prepare(**candidate.model_dump())
         real = measure_candidate(job.ranks, job.workload, plan, first.step_time_s, STEPS, lambda *_: True)
         assert isinstance(real, Measurement), real
         assert first.peak_memory_bytes is not None
         assert real.peak_memory_bytes is not None
-        measured[index] = Estimate(real.step_time_s, first.uncertainty.moment)
+        belief.add(Timing(number, candidate, real.step_times_s, time.time()))
         peaks = zip(first.peak_memory_bytes, real.peak_memory_bytes, strict=True)
         yield Pair(
             key=(candidate.micro_batches, candidate.schedule),

@@ -14,8 +14,11 @@ from statistics import mean
 from autotune.config import SamplerName
 from autotune.outcome import Measurement
 from autotune.predict.record import Candidate, Prediction
-from autotune.search.search import Limits, Search
+from autotune.search.goal import Limits
+from autotune.search.runner import Runner
+from autotune.search.state import SearchState
 from autotune.search.study import Study
+from autotune.verdict import Stop
 from tests.bench.truth import Truth
 
 SAMPLERS: tuple[SamplerName, ...] = ("cost-model", "tpe", "gp", "random")
@@ -26,11 +29,13 @@ class Found(Exception):
     """The pick is near enough."""
 
 
-class UntilFound(Search):
+class UntilFound(Runner):
     """Goes on while candidates are left: when to stop is not what is compared."""
 
-    def goes_on(self) -> bool:
-        return bool(self.untried)
+    def next(self) -> Candidate | Stop:
+        found = super().next()
+        untried = self.state.untried
+        return self.most_promising(untried) if isinstance(found, Stop) and untried else found
 
 
 def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) -> int:
@@ -48,15 +53,19 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
                 break
         return Measurement.of(tuple(times), candidate.sequences, None, peak_memory_bytes=prediction.peak_memory_bytes)
 
-    def on_outcome(search: Search) -> None:
+    def on_outcome(search: Runner) -> None:
         winner = search.pick()
-        if winner is not None and truth.regret(winner) <= NEAR:
+        if winner is not None and truth.regret(truth.candidates.index(winner)) <= NEAR:
             raise Found
 
     search = UntilFound(
-        candidates=truth.candidates,
-        predictions=[row.prediction for row in truth.report.candidates],
-        allowed=list(truth.visits),
+        state=SearchState(
+            predictions={
+                candidate: row.prediction
+                for candidate, row in zip(truth.candidates, truth.report.candidates, strict=True)
+            },
+            excluded={one: "not tried" for index, one in enumerate(truth.candidates) if index not in truth.visits},
+        ),
         study=Study(folder / f"{sampler}-{seed}", "recorded", truth.candidates, True),
         measure=measure,
         limits=Limits(),
@@ -68,7 +77,7 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
     )
     with suppress(Found):
         search.run()
-    return search.real_steps
+    return search.state.real_steps
 
 
 def compare(truth: Truth, folder: Path) -> dict[str, float]:

@@ -15,12 +15,12 @@ def report_of(found, limit=None, excluded=None, stop=None):
         memory_limit=limit,
         environment=Environment(device="scripted"),
         facts=WorkloadFacts(layers=48, stages=4, batch=64, precision="fp32"),
-        config=Config(objective=found.goal.objective, tolerance=found.goal.tolerance),
+        config=Config(objective=found.state.goal.objective, tolerance=found.state.goal.tolerance),
         ranks=SimpleNamespace(busy_s=100.0, ranks=4),
         profiling_s=10.0,
         warnings=[],
         command="autotune run",
     )
-    outside = [None if index in found.allowed else "does not fit" for index in range(len(CANDIDATES))]
+    outside = ["does not fit" if candidate in found.state.excluded else None for candidate in CANDIDATES]
     findings = Findings(job, [PROFILE], False, PREDICTIONS, excluded or outside)
     return findings.report(found, "complete", stop)

@@ -14,7 +14,7 @@ from autotune.report.export.export import export
 from autotune.report.load import read_report
 from autotune.report.page.page import page
 from autotune.report.recommend import is_undecided, pareto_front, recommend
-from autotune.search.prospects import Goal
+from autotune.search.goal import Goal
 from autotune.search.shared import SharedStudy
 from autotune.verdict import Stop, StopReason, Verdict
 from tests.report.page.test_page import Reader

@@ -5,8 +5,9 @@ import random
 from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
-from autotune.search.prospects import Goal
-from autotune.search.search import Limits, Search
+from autotune.search.goal import Goal, Limits
+from autotune.search.runner import Runner, wall_clock
+from autotune.search.state import SearchState
 from autotune.search.study import Study
 
 ROWS = [{"micro_batch_size": b, "t_f": 0.2 + 0.1 * b, "t_bw": 0.4 + 0.2 * b} for b in (1, 2, 4, 8, 16, 32, 64)]
@@ -23,17 +24,20 @@ class Machine:
     def __init__(self, factor=lambda m: 1.0, fails=(), noise=0.0, pace=lambda step: 1.0, seed=0, dies_at=None):
         self.factor, self.fails, self.noise, self.pace = factor, fails, noise, pace
         self.random, self.asked, self.steps, self.dies_at = random.Random(seed), [], 0, dies_at
+        self.now_s = 0.0
 
     def __call__(self, candidate, prediction, steps, keep_going):
         self.asked.append(candidate.micro_batches)
         if candidate.micro_batches in self.fails:
             return Failure(kind="out_of_memory", rank=1, message="no memory")
+        self.now_s += prediction.step_time_s  # the untimed step
         times = []
         for number in range(steps):
             self.steps += 1
             if self.steps == self.dies_at:
                 raise KeyboardInterrupt
             times.append(self.seconds(candidate, prediction))
+            self.now_s += times[-1]
             if not keep_going(number, times[-1]):
                 break
         peaks = prediction.peak_memory_bytes
@@ -48,24 +52,45 @@ class Machine:
 def make_search(
     tmp_path, machine, fresh=False, allowed=None, goal=None, identity=None, name="scripted", study=None, **options
 ):
-    """A search over all candidates; ``saved`` and ``warned`` hold what it told. ``study``: another than a local one."""
+    """A search over all candidates, or over those in the rows ``allowed``; ``saved`` and ``warned`` hold what it told.
+
+    ``study``: another than a local one; ``unsure``: the model's own error, for all; ``memory_limit``: bytes of a rank.
+    """
+    options.setdefault("clock", scripted_clock(machine))
     limits = Limits(**{key: options.pop(key) for key in ("budget_s", "trials", "exhaustive") if key in options})
+    unsure = options.pop("unsure", None)
+    excluded = {c: "not now" for index, c in enumerate(CANDIDATES) if allowed is not None and index not in allowed}
     saved, warned = [], []
-    found = Search(
-        candidates=CANDIDATES,
-        predictions=PREDICTIONS,
-        allowed=list(range(len(CANDIDATES))) if allowed is None else allowed,
+    found = Runner(
+        state=SearchState(
+            predictions=dict(zip(CANDIDATES, [less_sure(one, unsure) for one in PREDICTIONS], strict=True)),
+            excluded=excluded,
+            goal=goal or Goal(),
+            memory_limit=options.pop("memory_limit", None),
+        ),
         study=study or Study(tmp_path / "state", name, CANDIDATES, fresh, identity),
         measure=machine,
         limits=limits,
-        on_progress=lambda text: None,
-        on_outcome=lambda search: saved.append(dict(search.outcomes)),
+        on_progress=options.pop("on_progress", lambda text: None),
+        on_outcome=lambda search: saved.append(dict(search.state.outcomes)),
         on_warning=warned.append,
-        goal=goal or Goal(),
         **options,
     )
     found.saved, found.warned = saved, warned
     return found
+
+
+def scripted_clock(machine):
+    """The wall clock, on which the machine's steps take as long as they say."""
+    real = wall_clock()
+    return lambda: real() + machine.now_s
+
+
+def less_sure(prediction, own):
+    """The prediction with another error of the candidate's own; None: as it is."""
+    if own is None:
+        return prediction
+    return prediction.model_copy(update={"uncertainty": prediction.uncertainty.model_copy(update={"own": own})})
 
 
 def search(tmp_path, machine, **options):

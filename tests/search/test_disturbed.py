@@ -3,23 +3,15 @@
 import random
 
 import pytest
-from optuna.storages import InMemoryStorage
 
 from autotune.predict.record import Uncertainty
-from autotune.search.study import Study
+from autotune.search.belief.belief import Belief
+from autotune.search.study import MemoryStudy
 from tests.search.machine import CANDIDATES, PREDICTIONS, Machine, make_search
 
 PROFILED_S, TRIALS_S = 400.0, 500.0  # a run is usually so long; a step takes 33 to 79 s
 NOISE, MODEL_ERROR = 0.006, 0.03
 SLOWER = (1.3, 1.6)  # a candidate takes so many times as long beside the neighbour, each its own
-
-
-class InMemory(Study):
-    """A study that nothing is written of."""
-
-    def __init__(self):
-        self.where = "memory"
-        self._open(InMemoryStorage(), "disturbed", CANDIDATES, False, {})
 
 
 class Disturbed(Machine):
@@ -30,15 +22,10 @@ class Disturbed(Machine):
         self.true_s, self.busy, self.now_s = true_s, (begin_s, end_s), PROFILED_S
         self.slower = [self.random.uniform(*SLOWER) for _ in true_s]
 
-    def __call__(self, candidate, prediction, steps, keep_going):
-        self.seconds(candidate, prediction)  # untimed
-        return super().__call__(candidate, prediction, steps, keep_going)
-
     def seconds(self, candidate, prediction):
         index = CANDIDATES.index(candidate)
         slower = self.slower[index] if self.busy[0] <= self.now_s < self.busy[1] else 1.0
         seconds = self.true_s[index] * slower * self.random.lognormvariate(0.0, self.noise)
-        self.now_s += seconds
         return seconds
 
 
@@ -58,10 +45,11 @@ def test_the_pick_is_good_whatever_third_is_disturbed(third, tmp_path):
     for seed in range(40):
         predictions, true_s = model(seed)
         machine = Disturbed(true_s, begin, begin + length, seed)
-        found = make_search(tmp_path, machine, study=InMemory(), profiled_s=PROFILED_S, seed=seed)
-        found.predictions = predictions
+        found = make_search(tmp_path, machine, study=MemoryStudy(CANDIDATES), seed=seed)
+        found.state.predictions = dict(zip(CANDIDATES, predictions, strict=True))
+        found.belief = Belief(found.state.predictions)
         found.run()
         rates = [candidate.sequences / seconds for candidate, seconds in zip(CANDIDATES, true_s, strict=True)]
-        assert rates[found.pick()] > 0.97 * max(rates), f"seed {seed}"
+        assert rates[CANDIDATES.index(found.pick())] > 0.97 * max(rates), f"seed {seed}"
         said += any("the machine drifted" in text for text in found.warned)
     assert said > 10  # not every run is long enough to see it

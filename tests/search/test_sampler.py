@@ -41,7 +41,7 @@ def test_the_cost_model_proposes_the_best_prediction_first(tmp_path):
 def test_every_sampler_goes_through_all_candidates_once(name, tmp_path):
     machine = Machine()
     found = search(tmp_path, machine, sampler=name, exhaustive=True)
-    assert found.trials == len(found.measured) == len(CANDIDATES)
+    assert found.state.trials == len(found.state.measured) == len(CANDIDATES)
     assert set(machine.asked) == {candidate.micro_batches for candidate in CANDIDATES}
 
 
@@ -59,7 +59,7 @@ def test_all_samplers_share_one_study(tmp_path):
     search(tmp_path, Machine(), sampler="random", trials=2)
     machine = Machine()
     found = search(tmp_path, machine, sampler="cost-model", trials=1, exhaustive=True)
-    assert len(found.measured) == 3
+    assert len(found.state.measured) == 3
     trials = make_search(tmp_path, Machine()).study._study.get_trials()
     assert len({trial.params["micro_batches"] for trial in trials}) == 3
 

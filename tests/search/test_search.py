@@ -1,16 +1,22 @@
 """The search against a scripted machine: what it tries, when it stops, what it keeps. The study is real SQLite."""
 
+from itertools import pairwise
+
 import pytest
 
+from autotune.conclude import drift
 from autotune.outcome import Failure
-from autotune.search.prospects import Goal
-from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
+from autotune.search.choose import certainty
+from autotune.search.goal import Goal
+from autotune.verdict import StopReason
+from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
 
 COUNTS = [candidate.micro_batches for candidate in CANDIDATES]
+BEST_ONE = CANDIDATES[COUNTS.index(BEST)]
 
 
 def picked(found):
-    return CANDIDATES[found.pick()].micro_batches
+    return found.pick().micro_batches
 
 
 def test_the_best_prediction_and_the_naive_come_first(tmp_path):
@@ -22,11 +28,11 @@ def test_the_best_prediction_and_the_naive_come_first(tmp_path):
 def test_a_true_model_needs_few_trials(tmp_path):
     machine = Machine(noise=0.003)
     found = search(tmp_path, machine)
-    assert found.trials < len(CANDIDATES)
-    assert found.real_steps < 0.5 * len(CANDIDATES) * 6
-    assert "no other candidate can beat the best by more than 1 %" in found.stopped_because
+    assert found.state.trials < len(CANDIDATES)
+    assert found.state.real_steps < 0.5 * len(CANDIDATES) * 6
+    assert found.state.stop.reason == StopReason.DECIDED
     assert picked(found) == BEST
-    assert found.confidence() > 0.9
+    assert certainty(found.belief, found.pick(), found.state).probability > 0.9
 
 
 def test_a_model_that_misleads_is_found_out(tmp_path):
@@ -38,28 +44,23 @@ def test_a_model_that_misleads_is_found_out(tmp_path):
 def test_a_machine_at_another_pace_than_the_profiles_changes_nothing(tmp_path):
     found = search(tmp_path, Machine(factor=lambda m: 1.3, noise=0.003))
     assert picked(found) == BEST
-    assert found.trials < len(CANDIDATES)
+    assert found.state.trials < len(CANDIDATES)
 
 
 def test_a_clearly_worse_candidate_is_pruned_after_a_step(tmp_path):
-    naive = search(tmp_path, Machine()).measured[0]
+    naive = search(tmp_path, Machine()).state.measured[CANDIDATES[0]]
     assert (naive.pruned, len(naive.step_times_s)) == (True, 1)
 
 
 def search_where_unsure(tmp_path, machine, **options):
     """A search run with a model that may be off by a fifth and so rules nobody out."""
-    found = make_search(tmp_path, machine, **options)
-    found.predictions = [
-        one.model_copy(update={"uncertainty": one.uncertainty.model_copy(update={"own": 0.12})}) for one in PREDICTIONS
-    ]
-    found.run()
-    return found
+    return search(tmp_path, machine, unsure=0.12, **options)
 
 
 def steps_where_unsure(tmp_path, machine):
     """The timed steps of each m's trial."""
     found = search_where_unsure(tmp_path, machine)
-    return {CANDIDATES[index].micro_batches: len(one.step_times_s) for index, one in found.measured.items()}
+    return {candidate.micro_batches: len(one.step_times_s) for candidate, one in found.state.measured.items()}
 
 
 def test_a_candidate_that_is_behind_as_expected_ends_after_one_step(tmp_path):
@@ -78,38 +79,36 @@ def test_one_step_that_is_slower_than_expected_is_not_enough(tmp_path):
     assert max(behind) >= 2
 
 
-def test_where_noise_leaves_all_open_trials_are_short_and_chance_leaders_are_no_reason_to_look_back(tmp_path):
-    lengths, checks = [], 0
+def test_where_noise_leaves_all_open_visits_are_short(tmp_path):
+    lengths = []
     for seed in range(5):
         found = search(tmp_path / str(seed), Machine(noise=0.06, seed=seed))
-        lengths += [len(visit.step_times_s) for visit in found.visits.all]
-        checks += found.checks
+        lengths += [len(timing.step_times_s) for timing in found.state.timings]
     assert sum(length > 3 for length in lengths) < len(lengths) / 4
-    assert checks <= 5
 
 
 def test_every_outcome_is_saved_at_once(tmp_path):
     found = search(tmp_path, Machine(), trials=2)
     assert [len(outcomes) for outcomes in found.saved[:2]] == [1, 2]
-    assert found.stopped_because == "the limit of 2 trials"
+    assert (found.state.stop.reason, found.state.stop.limit) == (StopReason.TRIALS, 2)
 
 
 def test_a_budget_ends_the_search(tmp_path):
     found = search(tmp_path, Machine(), budget_s=1e-9)
-    assert found.trials == 0
-    assert found.stopped_because == "the budget of 1e-09 s"
+    assert found.state.trials == 0
+    assert (found.state.stop.reason, found.state.stop.limit) == (StopReason.BUDGET, 1e-9)
 
 
 def test_exhaustive_runs_all_and_prunes_none(tmp_path):
     found = search(tmp_path, Machine(), exhaustive=True)
-    assert len(found.measured) == len(CANDIDATES)
-    assert not any(m.pruned for m in found.measured.values())
-    assert found.stopped_because == "every candidate was measured"
+    assert len(found.state.measured) == len(CANDIDATES)
+    assert not any(m.pruned for m in found.state.measured.values())
+    assert found.state.stop.reason == StopReason.ALL_MEASURED
 
 
 def test_a_failure_is_an_outcome(tmp_path):
     found = search(tmp_path, Machine(fails=(BEST,)))
-    assert isinstance(found.outcomes[COUNTS.index(BEST)], Failure)
+    assert isinstance(found.state.outcomes[BEST_ONE], Failure)
     assert picked(found) == 16
 
 
@@ -118,7 +117,7 @@ def test_what_needs_as_much_memory_as_one_that_ran_out_is_not_tried(tmp_path):
     machine = Machine(fails=(1, 2))
     found = search(tmp_path, machine, exhaustive=True)
     assert machine.asked.count(1) + machine.asked.count(2) == 1
-    ruled_out = found.ruled_out[COUNTS.index(1 if 2 in machine.asked else 2)]
+    ruled_out = found.state.ruled_out[CANDIDATES[0 if 2 in machine.asked else 1]]
     assert "which ran out" in ruled_out
 
 
@@ -128,22 +127,27 @@ def test_what_is_not_allowed_is_not_tried(tmp_path):
     assert set(machine.asked) == {1, 2}
 
 
-def test_tied_candidates_meet_in_a_final_in_random_order(tmp_path):
-    equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
-    machine = Machine(factor=lambda m: equal[m], noise=0.01)
-    found = search(tmp_path, machine, exhaustive=True)
-    final = machine.asked[len(CANDIDATES) + found.checks :]
-    assert len(final) in (3, 6)  # rounds of three finalists
-    assert all(len(set(final[at : at + 3])) == 3 for at in range(0, len(final), 3))
-    assert "the tie is accepted" in found.final
+def alike():
+    """For each m the factor that makes all candidates take as long."""
+    return {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
 
 
-def test_a_final_ends_before_it_costs_more_than_measuring_all(tmp_path):
-    """Two candidates that are alike on a machine so noisy that five rounds would not tell them apart."""
-    step_s = PREDICTIONS[3].step_time_s
-    equal = {c.micro_batches: step_s / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
-    found = search_where_unsure(tmp_path, Machine(factor=lambda m: equal[m], noise=0.2), allowed=[2, 3])
-    assert found.final == "the tie is accepted: not separated after 2 rounds"
+def test_two_that_are_alike_are_timed_side_by_side(tmp_path):
+    """On a machine so noisy that one visit to each tells little."""
+    equal, turns = alike(), 0
+    for seed in range(3):
+        machine = Machine(factor=lambda m: equal[m], noise=0.05, seed=seed)
+        search_where_unsure(tmp_path / str(seed), machine, allowed=[2, 3])
+        turns += sum(one != other for one, other in pairwise(machine.asked)) / max(1, len(machine.asked) - 1)
+    assert turns / 3 > 0.6
+
+
+def test_a_tie_ends_before_it_costs_more_than_it_may_gain(tmp_path):
+    """Two candidates that are alike on a machine so noisy that many visits would not tell them apart."""
+    equal = alike()
+    found = search_where_unsure(tmp_path, Machine(factor=lambda m: equal[m], noise=0.1), allowed=[2, 3])
+    assert found.state.stop.reason == StopReason.ALL_MEASURED
+    assert found.state.real_steps < 150
 
 
 def test_where_steps_say_less_than_the_model_both_are_heard(tmp_path):
@@ -152,21 +156,23 @@ def test_where_steps_say_less_than_the_model_both_are_heard(tmp_path):
     for seed in range(10):
         found = search(tmp_path / str(seed), Machine(noise=0.15, seed=seed), exhaustive=True)
         assert picked(found) == BEST
-        fooled += max(found.measured, key=found.rate) != found.pick()
+        raw = {candidate: one.throughput_seq_s for candidate, one in found.state.measured.items()}
+        fooled += max(raw, key=lambda candidate: raw[candidate]) != found.pick()
     assert fooled >= 3
 
 
-def test_a_winner_that_stands_apart_needs_no_final(tmp_path):
+def test_a_winner_that_stands_apart_is_not_timed_again(tmp_path):
     found = search(tmp_path, Machine(factor=lambda m: 1.0 if m == BEST else 1.2), exhaustive=True)
-    assert found.final == "the winner is separated by the trials"
+    assert len(found.state.timings) == len(CANDIDATES)
 
 
 def test_the_memory_objective_finds_a_leaner_candidate(tmp_path):
     fast = search(tmp_path / "fast", Machine(noise=0.002))
     lean = search(tmp_path / "lean", Machine(noise=0.002), goal=Goal("memory", 0.30))
-    standings = lean.standings()
-    assert standings[lean.pick()].peak < fast.standings()[fast.pick()].peak
-    assert standings[lean.pick()].rate >= 0.70 * max(one.rate for one in standings.values())
+    known = lean.belief.estimates()
+    rates = {one: known[one].throughput_seq_s for one in lean.state.measured}
+    assert lean.state.peak(lean.pick()) < fast.state.peak(fast.pick())
+    assert rates[lean.pick()] >= 0.70 * max(rates.values())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -175,23 +181,17 @@ def test_a_machine_that_slows_down_midway_is_noticed_and_does_not_mislead(seed, 
     found = search(tmp_path, slow, exhaustive=True)
     assert picked(found) == BEST
     assert any("the machine drifted" in text for text in found.warned)
-    assert max(found.visits.paces) == pytest.approx(1.6, rel=0.05)
+    assert drift(found).ratio == pytest.approx(1.6, rel=0.05)
 
 
-def test_the_final_waits_for_the_usual_pace(tmp_path):
-    """All are alike, so that there are rounds; the machine is slow when they would begin, and then recovers, or not."""
-    equal = {c.micro_batches: 10.0 / p.step_time_s for c, p in zip(CANDIDATES, PREDICTIONS, strict=True)}
-    for slow_for, ended in ((16, "after"), (10_000, "did not come back to its usual pace")):
-        trials = make_search(tmp_path / "length", Machine(lambda m: equal[m], noise=0.01), exhaustive=True, fresh=True)
-        trials.run()
-        machine = Machine(lambda m: equal[m], noise=0.01)
-        length = sum(len(visit.step_times_s) for visit in trials.visits.all[: trials.trials])
-        machine.pace = lambda step, last=length - 8, more=slow_for: 1.5 if last < step <= last + more else 1.0
-        found = search(tmp_path / str(slow_for), machine, exhaustive=True)
-        assert any("the machine drifted" in text for text in found.warned)
-        assert ended in found.final
-        if slow_for > 16:
-            assert len(found.visits.all) < 30
+@pytest.mark.parametrize("slow_for", [16, 10_000])
+def test_a_machine_that_is_slow_for_a_while_is_told_and_not_waited_for(tmp_path, slow_for):
+    """All are alike; the machine is slow from some step on, and then recovers, or not."""
+    equal = alike()
+    machine = Machine(lambda m: equal[m], noise=0.01, pace=lambda step: 1.5 if 20 < step <= 20 + slow_for else 1.0)
+    found = search(tmp_path, machine, exhaustive=True)
+    assert any("the machine drifted" in text for text in found.warned)
+    assert len(found.state.timings) < 30
 
 
 def test_a_steady_machine_is_not_said_to_drift(tmp_path):
@@ -203,13 +203,13 @@ def test_a_steady_machine_is_not_said_to_drift(tmp_path):
 def test_what_does_not_fit_never_wins(tmp_path):
     """As after --explore-limit, or when an earlier run of the study had no limit: the fastest needs too much."""
     fast = search(tmp_path / "free", Machine())
-    limit = fast.standings()[fast.pick()].peak - 1
+    limit = fast.state.peak(fast.pick()) - 1
     found = search(tmp_path / "limited", Machine(), memory_limit=limit, exhaustive=True)
-    assert fast.pick() in found.measured
-    assert found.standings()[found.pick()].peak <= limit
-    assert fast.pick() not in found.standings()
+    assert fast.pick() in found.state.measured
+    assert found.state.peak(found.pick()) <= limit
+    assert fast.pick() not in found.state.contenders
     resumed = search(tmp_path / "free", Machine(), memory_limit=limit, allowed=[4, 5, 6])
-    assert resumed.pick() in (4, 5, 6)
+    assert resumed.pick() in CANDIDATES[4:]
 
 
 def test_a_promising_candidate_whose_trial_was_disturbed_is_visited_again(tmp_path):
@@ -219,9 +219,9 @@ def test_a_promising_candidate_whose_trial_was_disturbed_is_visited_again(tmp_pa
     machine.factor = lambda m: 1.4 if m == BEST and machine.asked.count(BEST) == 1 else 1.0
     found = search(tmp_path, machine)
     assert machine.asked.count(BEST) >= 2
-    assert len(found.visits.of(COUNTS.index(BEST))) == machine.asked.count(BEST)
+    assert len(list(found.state.visits(BEST_ONE))) == machine.asked.count(BEST)
 
 
 def test_no_candidate_left_is_not_called_measured(tmp_path):
     found = search(tmp_path, Machine(fails=(64,)), exhaustive=True)
-    assert found.stopped_because == "no candidate is left to try"
+    assert found.state.stop.reason == StopReason.NOTHING_LEFT

@@ -5,14 +5,17 @@ import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from autotune.conclude import drift
 from autotune.errors import UsageError
 from autotune.outcome import Failure, Measurement
 from autotune.search.sampler import make_sampler
 from autotune.search.shared import SILENT, SharedStudy
-from autotune.search.visits import UNRELATED, PaceChange, Visit, Visits
+from autotune.search.timing import Timing
+from autotune.verdict import StopReason
 from tests import postgres
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search
 
@@ -43,7 +46,7 @@ def join(address):
 
     def make(fresh=False, heartbeat_s=HEARTBEAT_S, address=address):
         study = SharedStudy(address, heartbeat_s, "scripted", CANDIDATES, fresh)
-        study.use(make_sampler("cost-model", study.space, 0, None), 0.01)
+        study.use(make_sampler("cost-model", study.space, 0, None))
         joined.append(study)
         return study
 
@@ -58,14 +61,16 @@ def measured(address):
     return [(trial.params["micro_batches"], trial.user_attrs["controller"]) for trial in done]
 
 
-def outcome(index, factor=1.0):
-    times = (PREDICTIONS[index].step_time_s * factor,) * 3
-    return Measurement.of(times, CANDIDATES[index].sequences, 1, peak_memory_bytes=(1, 1, 1, 1))
+def outcome(candidate):
+    times = (PREDICTIONS[CANDIDATES.index(candidate)].step_time_s,) * 3
+    return Measurement.of(times, candidate.sequences, 1, peak_memory_bytes=(1, 1, 1, 1))
 
 
 def finish(study, begun, visit=0):
-    index, trial = begun
-    return study.finish(trial, outcome(index), visit, 1.0, None, None)
+    candidate, trial = begun
+    done = outcome(candidate)
+    timing = Timing(visit, candidate, done.step_times_s, 0.0, study.controller)
+    return study.finish(trial, done, timing, None, None)
 
 
 def die(study):
@@ -86,7 +91,7 @@ def test_who_comes_second_gives_way(join, address):
     begun = one.begin(CANDIDATES[2])
     assert other.begin(CANDIDATES[2]) is None
     assert other.begin(CANDIDATES[3]) is not None
-    assert other.running_elsewhere() == {2}
+    assert other.running_elsewhere() == {CANDIDATES[2]}
     assert finish(one, begun)
     assert other.running_elsewhere() == set()
     assert other.begin(CANDIDATES[2]) is None, "measured already"
@@ -100,7 +105,7 @@ def test_trials_that_gave_way_are_no_outcomes(join):
         assert other.begin(CANDIDATES[2]) is None
     assert other.finished() == {}
     finish(one, begun)
-    assert set(other.finished()) == {2}
+    assert set(other.finished()) == {CANDIDATES[2]}
 
 
 def test_many_at_once_measure_every_candidate_exactly_once(any_address, join):
@@ -111,8 +116,8 @@ def test_many_at_once_measure_every_candidate_exactly_once(any_address, join):
             start.wait()
             study, visit = join(heartbeat_s=30, address=any_address), 0  # all make the tables, too
             start.wait()
-            while left := [index for index in order if index not in study.finished()]:
-                begun = study.begin(CANDIDATES[left[0]])  # all want the same, to be in each other's way
+            while left := [one for one in order if one not in study.finished()]:
+                begun = study.begin(left[0])  # all want the same, to be in each other's way
                 if begun is not None:
                     assert finish(study, begun, visit)
                     visit += 1
@@ -120,7 +125,7 @@ def test_many_at_once_measure_every_candidate_exactly_once(any_address, join):
             start.abort()
             errors.append(error)
 
-    order = random.Random(0).sample(range(len(CANDIDATES)), len(CANDIDATES))
+    order = random.Random(0).sample(CANDIDATES, len(CANDIDATES))
     threads = [threading.Thread(target=work, args=(order,)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -160,7 +165,7 @@ def test_what_a_dead_controller_was_running_is_free_again(join, address):
     dead.begin(CANDIDATES[2])
     die(dead)
     other.recover()
-    assert other.running_elsewhere() == {2}
+    assert other.running_elsewhere() == {CANDIDATES[2]}
     time.sleep(DEAD_S)
     other.recover()
     assert other.running_elsewhere() == set()
@@ -179,25 +184,25 @@ def test_a_living_controller_keeps_its_trial_however_long_it_takes(join):
 
 def test_who_was_only_asleep_finds_that_its_trial_is_not_its_own(join, address):
     sleeper, other = join(), join()
-    index, trial = sleeper.begin(CANDIDATES[2])
+    candidate, trial = sleeper.begin(CANDIDATES[2])
     assert sleeper.note_step(trial, 1.0, 0)
     with asleep(sleeper):
         other.recover()
         assert finish(other, other.begin(CANDIDATES[2]))
     assert not sleeper.note_step(trial, 1.0, 1)
-    assert not finish(sleeper, (index, trial))
+    assert not finish(sleeper, (candidate, trial))
     assert measured(address) == [(CANDIDATES[2].micro_batches, other.controller)]
 
 
 def test_a_kill_before_the_trial_is_complete_loses_no_measurement(join):
     dead, other = join(), join()
-    index, trial = dead.begin(CANDIDATES[2])
-    for name, value in (("visit", 0), ("rate", 1.0), ("measurement", outcome(index).model_dump(mode="json"))):
+    candidate, trial = dead.begin(CANDIDATES[2])
+    for name, value in (("visit", 0), ("rate", 1.0), ("measurement", outcome(candidate).model_dump(mode="json"))):
         trial.set_user_attr(name, value)
     die(dead)
     other.recover()  # at once: there is nothing to wait for
-    assert set(other.finished()) == {2}
-    assert finish(dead, (index, trial)), "completed by another, and still its own"
+    assert set(other.finished()) == {CANDIDATES[2]}
+    assert finish(dead, (candidate, trial)), "completed by another, and still its own"
 
 
 def test_an_end_in_good_order_hands_the_trial_on_at_once(join):
@@ -248,9 +253,9 @@ def test_two_searches_at_once_share_the_work_and_agree(join, tmp_path, address):
         thread.join()
     every = {candidate.micro_batches for candidate in CANDIDATES}
     assert sorted(m for m, _ in measured(address)) == sorted(every)
-    assert [len(one.measured) for one in searches] == [len(every)] * 2
-    assert [CANDIDATES[one.pick()].micro_batches for one in searches] == [BEST] * 2
-    assert searches[0].trials + searches[1].trials == len(every)
+    assert [len(one.state.measured) for one in searches] == [len(every)] * 2
+    assert [one.pick().micro_batches for one in searches] == [BEST] * 2
+    assert searches[0].state.trials + searches[1].state.trials == len(every)
 
 
 def test_figures_of_another_controller_say_so(join, tmp_path):
@@ -259,7 +264,7 @@ def test_figures_of_another_controller_say_so(join, tmp_path):
     second = make_search(tmp_path, machine, study=join())
     second.run()
     assert machine.asked == []  # nothing is left to try, and the final was held
-    assert all(one.from_other_controller and not one.from_earlier_run for one in second.measured.values())
+    assert all(one.from_other_controller and not one.from_earlier_run for one in second.state.measured.values())
 
 
 @pytest.mark.alone
@@ -273,17 +278,17 @@ def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(j
     found.run()
     assert f"waiting for another controller's trial of m = {BEST} 1F1B" in told
     assert machine.asked.count(BEST) >= 1
-    assert len(found.measured) == len(CANDIDATES)
-    assert found.stopped_because == "every candidate was measured"
+    assert len(found.state.measured) == len(CANDIDATES)
+    assert found.state.stop.reason == StopReason.ALL_MEASURED
 
 
 @pytest.mark.alone
 def test_a_budget_ends_the_waiting(join, tmp_path):
     busy = join()
     busy.begin(CANDIDATES[BEST_AT])
-    found = make_search(tmp_path, Machine(), study=join(), exhaustive=True, budget_s=3.0)
+    found = make_search(tmp_path, Machine(), study=join(), exhaustive=True, budget_s=6.0, clock=time.time)
     found.run()
-    assert len(found.measured) == len(CANDIDATES) - 1
+    assert len(found.state.measured) == len(CANDIDATES) - 1
 
 
 def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, tmp_path, address):
@@ -301,7 +306,7 @@ def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, t
     found.run()
     numbers = [m for m, _ in measured(address)]
     assert len(numbers) == len(set(numbers))
-    assert found.measured
+    assert found.state.measured
     assert any("was handed on to others" in text for text in found.warned)
 
 
@@ -312,13 +317,13 @@ def test_a_slower_machine_is_compared_by_what_both_have_run(join, tmp_path):
     second = make_search(tmp_path, slow, study=join(), exhaustive=True)
     second.run()
     assert slow.asked[0] == BEST  # beside the other's
-    assert CANDIDATES[second.pick()].micro_batches == BEST
-    (other,) = {visit.controller for visit in second.visits.all} - {second.visits.controller}
-    assert second.visits.ratio(other).times == pytest.approx(2.0, rel=0.02)
-    assert max(second.visits.paces) == 1.0, "another machine is no change of our own pace"
+    assert second.pick().micro_batches == BEST
+    theirs = second.belief.visits.machine == 1
+    assert np.median(second.belief.speed_factors()[theirs]) == pytest.approx(0.5, rel=0.02)
+    assert drift(second).ratio == pytest.approx(1.0, abs=0.01), "another machine is no change of our own speed"
     third = make_search(tmp_path, Machine(noise=0.002, seed=2), study=join(), exhaustive=True)
     third.run()
-    assert CANDIDATES[third.pick()].micro_batches == BEST
+    assert third.pick().micro_batches == BEST
 
 
 def test_a_failure_of_another_controller_counts(join, tmp_path):
@@ -327,28 +332,4 @@ def test_a_failure_of_another_controller_counts(join, tmp_path):
     found = make_search(tmp_path, machine, study=join())
     found.run()
     assert BEST not in machine.asked
-    assert isinstance(found.outcomes[BEST_AT], Failure)
-
-
-def visits_of(*pairs):
-    """(controller, index, seconds) in a row, seen by controller "a"."""
-    found = Visits(controller="a")
-    found.all = [Visit(number, index, (s,) * 5, controller=who) for number, (who, index, s) in enumerate(pairs)]
-    return found
-
-
-def test_the_ratio_of_two_machines_is_told_by_the_candidates_they_share():
-    found = visits_of(("a", 0, 2.0), ("b", 0, 1.0), ("b", 1, 3.0), ("c", 2, 1.0))
-    assert found.strangers == {"c"}
-    assert found.ratio("b").times == pytest.approx(2.0)
-    assert found.estimate(1).step_time_s == pytest.approx(6.0)
-    assert (found.ratio("c").times, found.ratio("c").sigma) == (1.0, UNRELATED)
-    assert found.estimate(1).sigma > found.estimate(0).sigma
-
-
-def test_a_change_of_pace_over_there_is_none_here():
-    found = visits_of(("b", 0, 1.0), ("b", 1, 2.0), ("a", 0, 1.0), ("b", 1, 3.0))
-    found.changes.append(PaceChange(3, 1.5, "b"))
-    assert found.pace == 1.0
-    assert found.estimate(1).step_time_s == pytest.approx(2.0, rel=0.01)
-    assert found.change_since([2], 2) is None, "our first visit: there is nothing of our own to compare it with"
+    assert isinstance(found.state.outcomes[CANDIDATES[BEST_AT]], Failure)

@@ -3,11 +3,14 @@
 import optuna
 import pytest
 
+from autotune.conclude import drift
 from autotune.errors import InputError
 from autotune.outcome import Failure, Measurement
 from autotune.search.study import CONSTRAINT, METRIC, Study
+from autotune.search.timing import Timing
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 
+BEST_ONE = next(candidate for candidate in CANDIDATES if candidate.micro_batches == BEST)
 HERE = {"workload": {"layers": 48}, "environment": {"torch_version": "2.13.0"}}
 
 
@@ -25,10 +28,10 @@ def test_a_second_run_takes_over_what_the_first_measured(tmp_path):
     machine = Machine()
     second = search(tmp_path, machine)
     assert machine.asked == []
-    assert all(m.from_earlier_run for m in second.measured.values())
+    assert all(m.from_earlier_run for m in second.state.measured.values())
     assert second.pick() == first.pick()
-    before = {i: m.step_times_s for i, m in first.measured.items()}
-    assert {i: m.step_times_s for i, m in second.measured.items()} == before
+    before = {i: m.step_times_s for i, m in first.state.measured.items()}
+    assert {i: m.step_times_s for i, m in second.state.measured.items()} == before
 
 
 def test_a_stopped_study_goes_on_where_it_was(tmp_path):
@@ -38,7 +41,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path):
     assert machine.asked[0] == BEST  # again, for the machine's pace
     assert machine.asked[1] == 1
     assert machine.asked.count(BEST) == 1
-    assert not found.measured[[c.micro_batches for c in CANDIDATES].index(1)].from_earlier_run
+    assert not found.state.measured[CANDIDATES[0]].from_earlier_run
 
 
 def test_fresh_measures_everything_again(tmp_path):
@@ -46,7 +49,7 @@ def test_fresh_measures_everything_again(tmp_path):
     machine = Machine()
     found = search(tmp_path, machine, fresh=True)
     assert machine.asked[0] == BEST
-    assert not any(m.from_earlier_run for m in found.measured.values())
+    assert not any(m.from_earlier_run for m in found.state.measured.values())
 
 
 @pytest.mark.parametrize("step", range(1, 14))
@@ -57,10 +60,10 @@ def test_dying_at_any_step_loses_no_finished_trial_and_repeats_none(step, tmp_pa
     try:
         first.run()
     except KeyboardInterrupt:
-        done = set(first.measured)
+        done = set(first.state.measured)
         machine = Machine(noise=0.003, seed=1)
         second = search(tmp_path, machine)
-        assert done <= set(second.measured)
+        assert done <= set(second.state.measured)
         trials = stored(tmp_path).get_trials()
         finished = [t.params["micro_batches"] for t in trials if "measurement" in t.user_attrs]
         assert len(finished) == len(set(finished))
@@ -73,17 +76,15 @@ def test_failures_are_kept_and_not_tried_again(tmp_path):
     again = Machine()
     found = search(tmp_path, again)
     assert BEST not in again.asked
-    failure = found.outcomes[[c.micro_batches for c in CANDIDATES].index(BEST)]
-    assert isinstance(failure, Failure)
+    assert isinstance(found.state.outcomes[BEST_ONE], Failure)
 
 
 def test_what_ran_out_of_memory_under_a_lower_limit_is_tried_again_under_a_higher_one(tmp_path):
     search(tmp_path, Machine(fails=(BEST,)), memory_limit=2**30)
-    index = [c.micro_batches for c in CANDIDATES].index(BEST)
     study = opened(tmp_path)
-    assert index in study.finished(2**30)
-    assert index in study.finished(2**29)
-    assert index not in study.finished(2**31)
+    assert BEST_ONE in study.finished(2**30)
+    assert BEST_ONE in study.finished(2**29)
+    assert BEST_ONE not in study.finished(2**31)
 
 
 def test_memory_is_a_constraint_in_optunas_own_terms(tmp_path):
@@ -133,7 +134,7 @@ def test_a_kill_between_two_writes_costs_one_trial_and_no_more(tmp_path):
     machine = Machine()
     found = search(tmp_path, machine)
     assert 1 in machine.asked
-    assert len({visit.number for visit in found.visits.all}) == len(found.visits.all)
+    assert len({timing.number for timing in found.state.timings}) == len(found.state.timings)
     assert all(trial.state.is_finished() for trial in stored(tmp_path).get_trials())
 
 
@@ -146,7 +147,7 @@ def test_a_kill_before_the_trial_is_told_loses_nothing(tmp_path):
         begun.set_user_attr(name, value)
     machine = Machine()
     found = search(tmp_path, machine)
-    assert 0 in found.measured
+    assert CANDIDATES[0] in found.state.measured
     assert 1 not in machine.asked
 
 
@@ -169,13 +170,15 @@ def test_a_change_of_pace_that_was_not_yet_found_is_found_after_the_stop(tmp_pat
     slow = Machine(noise=0.002, pace=lambda step: 1.0 if step <= 3 else 1.4)
     first = make_search(tmp_path, slow, trials=1)
     first.run()
-    index, begun = first.study.begin(CANDIDATES[4])
+    candidate, begun = first.study.begin(CANDIDATES[4])
     times = tuple(1.4 * PREDICTIONS[4].step_time_s for _ in range(3))
     outcome = Measurement.of(times, CANDIDATES[4].sequences, 1, peak_memory_bytes=(1, 1, 1, 1))
-    first.study.finish(begun, outcome, 1, 1.0, None, None)
+    last = first.state.timings[-1]
+    first.study.finish(begun, outcome, Timing(last.number + 1, candidate, times, last.at_s + 300.0), None, None)
     after = Machine(noise=0.002, pace=lambda step: 1.4)
     found = search(tmp_path, after)
-    assert index == 4
-    assert max(found.visits.paces) == pytest.approx(1.4, rel=0.03)
-    ratio = found.visits.estimate(4).step_time_s / found.visits.estimate(3).step_time_s
+    assert candidate == CANDIDATES[4]
+    assert drift(found).ratio == pytest.approx(1.4, rel=0.03)
+    known = found.belief.estimates()
+    ratio = known[CANDIDATES[4]].step_time_s / known[CANDIDATES[3]].step_time_s
     assert ratio == pytest.approx(PREDICTIONS[4].step_time_s / PREDICTIONS[3].step_time_s, rel=0.03)

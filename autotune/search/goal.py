@@ -1,0 +1,32 @@
+"""The goal of a search, and its limits."""
+
+from dataclasses import dataclass
+
+from autotune.verdict import Objective
+
+TIE = 0.01  # throughputs closer than this are tied
+STEPS = 5  # timed steps of a visit at most
+LEAST_STEPS = 2  # timed steps of a candidate that is recommended; one that has fewer was stopped early
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``throughput``: the highest, and of those within ``tolerance`` the leanest. ``memory``: the leanest candidate
+    whose throughput is within ``tolerance`` of the highest."""
+
+    objective: Objective = "throughput"
+    tolerance: float = TIE
+
+    @property
+    def gain(self) -> float:
+        """The relative gain in throughput that is worth a trial."""
+        return self.tolerance if self.objective == "throughput" else min(TIE, self.tolerance)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: seconds of trials, number of trials (None: no limit), or not before all candidates have run."""
+
+    budget_s: float | None = None
+    trials: int | None = None
+    exhaustive: bool = False

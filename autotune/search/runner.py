@@ -1,0 +1,348 @@
+"""The runner: the only one who times anything. It asks what is worth its time, has it measured, and keeps it.
+
+::
+
+    first proposal -> m = 1, the baseline -> whatever is worth its time ... -> nothing is: stop
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import log
+from typing import TYPE_CHECKING
+
+from autotune.config import SamplerName
+from autotune.outcome import Failure, Measurement
+from autotune.predict.record import Candidate, Prediction
+from autotune.search.belief.belief import Belief
+from autotune.search.choose import pick
+from autotune.search.decide import Kind, Situation, decide
+from autotune.search.failures import common_fault
+from autotune.search.goal import LEAST_STEPS, STEPS, Limits
+from autotune.search.preparation import Preparation
+from autotune.search.sampler import make_sampler
+from autotune.search.space import show
+from autotune.search.state import ACCIDENTS, Outcome, SearchState, over_limit
+from autotune.search.study import Study
+from autotune.search.timing import Timing
+from autotune.verdict import Stop, StopReason
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+POLL_S = 1.0  # between looks at what other controllers have measured
+DOUBTFUL, LOOKS = 0.5, 3  # probability that all visits to the pick were disturbed; so many visits are enough
+NOTICEABLE = 0.05  # log; a change of the machine's speed that is told
+
+Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Outcome]
+"""(candidate, its prediction, timed steps, keep going?) -> what a real run of it ends as."""
+
+
+def wall_clock() -> Callable[[], float]:
+    """Return a clock that tells seconds since 1970, and never goes back."""
+    begun, then = time.time(), time.monotonic()
+    return lambda: begun + time.monotonic() - then
+
+
+@dataclass
+class Runner:
+    """``state`` holds what is known, ``belief`` what that means, ``study`` keeps it, ``measure`` runs a candidate.
+
+    ``on_outcome`` is called whenever more is known. ``has_baseline``: m = 1 is measured in any case.
+    """
+
+    state: SearchState
+    study: Study
+    measure: Measure
+    limits: Limits
+    on_progress: Callable[[str], None]
+    on_outcome: Callable[["Runner"], None]
+    on_warning: Callable[[str], None]
+    sampler: SamplerName = "cost-model"
+    has_baseline: bool = True
+    seed: int = 0
+    clock: Callable[[], float] = field(default_factory=wall_clock)
+
+    def __post_init__(self) -> None:
+        self.state.here = self.study.controller
+        self.belief = Belief(self.state.predictions, self.study.controller)
+        self.started_s = self.clock()
+        self.told_speed = 0.0  # log, beside the usual, as it was last told
+        self.preparation = Preparation()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the search began."""
+        return self.clock() - self.started_s
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """True when the budget is used up."""
+        return self.limits.budget_s is not None and self.elapsed_s > self.limits.budget_s
+
+    @property
+    def is_out_of_trials(self) -> bool:
+        """True when as many trials were run as may be."""
+        return self.limits.trials is not None and self.state.trials >= self.limits.trials
+
+    def run(self) -> None:
+        """Take over what an earlier run measured, then time candidates until nothing is worth its time."""
+        self.started_s = self.clock()
+        self.study.use(make_sampler(self.sampler, self.study.space, self.seed, lambda: self.state.untried))
+        self.take_over()
+        while True:
+            self.catch_up()
+            action = self.next()
+            if isinstance(action, Candidate):
+                self.visit(action)
+            elif not self.waits_for_others(action):
+                self.state.stop = action
+                return
+
+    def next(self) -> Candidate | Stop:
+        """Return the candidate to time next, or why there is none."""
+        state, limits = self.state, self.limits
+        if shared := common_fault(state):
+            return Stop(reason=StopReason.SAME_FAILURE, message=shared.message)
+        if self.is_out_of_time:
+            return Stop(reason=StopReason.BUDGET, limit=limits.budget_s)
+        untried, ran = state.untried, state.contenders
+        wanted = self.decided([*untried, *ran])
+        if limits.exhaustive and untried:
+            wanted = self.decided(untried) or self.most_promising(untried)
+        if self.has_baseline and state.measured:
+            wanted = state.baseline() or wanted
+        if untried and self.is_out_of_trials:
+            wanted = self.decided(ran)
+            return self.linked(wanted) if wanted else self.finished(Stop(reason=StopReason.TRIALS, limit=limits.trials))
+        return self.linked(wanted) if wanted else self.finished(self.why_nothing())
+
+    def decided(self, may_visit: list[Candidate]) -> Candidate | None:
+        """Return which of ``may_visit`` is worth its time."""
+        return decide(self.belief, self.state.goal, self.situation(may_visit)).candidate
+
+    def most_promising(self, candidates: list[Candidate]) -> Candidate:
+        """Return the candidate that is expected to be the fastest."""
+        estimates = self.belief.estimates()
+        return max(candidates, key=lambda one: estimates[one].throughput_seq_s)
+
+    def situation(self, may_visit: list[Candidate], is_there: bool = False) -> Situation:
+        """Return what a decision is made from, beside the belief."""
+        state, peaks = self.state, {}
+        if state.goal.objective == "memory":
+            peaks = {candidate: state.peak(candidate) for candidate in state.predictions}
+        return Situation(set(state.may_win), set(may_visit), self.preparation.expected_s, self.clock(), is_there, peaks)
+
+    def why_nothing(self) -> Stop:
+        """Return why no candidate is worth its time."""
+        if self.state.untried:
+            return Stop(reason=StopReason.DECIDED)
+        is_done = all(candidate in self.state.measured for candidate in self.state.allowed)
+        return Stop(reason=StopReason.ALL_MEASURED if is_done else StopReason.NOTHING_LEFT)
+
+    def finished(self, stop: Stop) -> Candidate | Stop:
+        """Return ``stop``, or the pick where it must be timed again: after one step alone, or where all visits to it
+        are likely to have been disturbed."""
+        winner = self.pick()
+        if winner is None:
+            return stop
+        visits = list(self.state.visits(winner))
+        is_little = sum(len(one.step_times_s) for one in visits) < LEAST_STEPS
+        is_doubtful = self.belief.chance_disturbed(winner) > DOUBTFUL and len(visits) < LOOKS
+        return winner if is_little or is_doubtful else stop
+
+    def linked(self, wanted: Candidate) -> Candidate:
+        """Return ``wanted``, but first the best of what was timed in an earlier run or on another machine, so that the
+        two can be compared."""
+        state = self.state
+        is_begun = any(one.machine == state.here and one.session == state.session for one in state.timings)
+        best = None if is_begun else self.pick()
+        return best or wanted
+
+    def pick(self, running: Candidate | None = None) -> Candidate | None:
+        """Return the winner as things stand, the candidate that is ``running`` now included."""
+        contenders = {*self.state.contenders, *([running] if running else [])}
+        if not contenders:
+            return None
+        estimates = self.belief.estimates()
+        rates = {candidate: estimates[candidate].throughput_seq_s for candidate in contenders}
+        return pick(rates, {candidate: self.state.peak(candidate) for candidate in contenders}, self.state.goal)
+
+    # -- a visit ------------------------------------------------------------------------------------------------------
+
+    def visit(self, candidate: Candidate) -> None:
+        """Time a candidate: a trial where it has not run yet."""
+        if candidate in self.state.untried:
+            self.run_trial(candidate)
+            return
+        self.on_progress(f"checking for drift: timing {show(candidate)} again")
+        outcome, timing = self.time_steps(candidate, lambda number, seconds: True)
+        if isinstance(outcome, Failure):
+            self.on_warning(f"{show(candidate)} ran before, but failed when it was timed again: {outcome.message}")
+        elif timing is not None:
+            self.study.keep(timing)
+            self.take_in(candidate, None, timing)
+
+    def run_trial(self, candidate: Candidate) -> None:
+        """Run a trial of ``candidate``, or of what a sampler of Optuna's proposes; nothing where another controller was
+        faster to claim it."""
+        state = self.state
+        wanted = candidate if self.sampler == "cost-model" or candidate == state.baseline() else None
+        claimed = self.study.begin(wanted, state.memory_limit)
+        if claimed is None:
+            return
+        candidate, trial = claimed
+        state.trials += 1
+        self.on_progress(f"{show(candidate)}: first step, untimed")
+        outcome, timing = self.time_steps(candidate, partial(self.note_step, candidate, trial))
+        over = over_limit(state.predictions[candidate], outcome, state.memory_limit)
+        is_ours = self.study.finish(trial, outcome, timing, over, state.memory_limit)
+        if not is_ours:
+            self.on_warning(
+                f"the trial of {show(candidate)} was handed on to others while it ran, for this controller gave no sign"
+                " of life for too long; a longer --heartbeat allows for that"
+            )
+            if timing is not None:
+                self.study.keep(timing)
+        self.take_in(candidate, outcome if is_ours else None, timing)
+
+    def note_step(self, candidate: Candidate, trial: "Trial", number: int, seconds: float) -> bool:
+        """Keep a timed step of a trial; return whether the trial is still ours."""
+        self.on_progress(f"{show(candidate)}: step {number + 1}, {seconds:.3f} s")
+        return self.study.note_step(trial, candidate.sequences / seconds, number)
+
+    def time_steps(self, candidate: Candidate, note: Callable[[int, float], bool]) -> tuple[Outcome, Timing | None]:
+        """Time as many steps of a candidate as are worth their time; ``note`` says of each whether to go on at all."""
+        state, belief, clock = self.state, self.belief, self.clock
+        is_whole = self.limits.exhaustive and candidate in state.untried
+        times: list[float] = []
+        moments: list[float] = []  # when the timed steps began; the middle of them
+        begun_s = clock()
+        belief.begin(candidate, state.here, state.session)
+
+        def keep_going(number: int, seconds: float) -> bool:
+            now = clock()
+            times.append(seconds)
+            moments.append(now - seconds)
+            belief.see(seconds, (moments[0] + now) / 2)
+            if not note(number, seconds) or number == STEPS - 1 or self.is_out_of_time:
+                return False
+            return is_whole or self.decided_to_stay(candidate, len(times))
+
+        outcome: Outcome | None = None
+        try:
+            outcome = self.measure(candidate, state.predictions[candidate], STEPS, keep_going)
+        finally:
+            if not isinstance(outcome, Measurement):
+                belief.abandon()
+        state.real_steps += 1 + len(times)
+        if isinstance(outcome, Failure):
+            return outcome, None
+        ready_s = max(0.0, moments[0] - begun_s - times[0])
+        self.preparation.note(candidate, ready_s)
+        number = 1 + max((one.number for one in state.timings if one.machine == state.here), default=-1)
+        at_s = float(belief.visits.at_s[-1])
+        return outcome, Timing(number, candidate, tuple(times), at_s, state.here, state.session, ready_s)
+
+    def decided_to_stay(self, candidate: Candidate, steps: int) -> bool:
+        """Return whether another step of the visit that is going on is worth its time; the second step of a candidate
+        that would be recommended is."""
+        state = self.state
+        may_visit = [*state.untried, *state.contenders]
+        if decide(self.belief, state.goal, self.situation(may_visit, is_there=True)).kind is Kind.STAY:
+            return True
+        steps += sum(len(one.step_times_s) for one in state.visits(candidate))
+        return steps < LEAST_STEPS and self.pick(candidate) == candidate
+
+    # -- what became known --------------------------------------------------------------------------------------------
+
+    def take_in(self, candidate: Candidate, outcome: Outcome | None, timing: Timing | None) -> None:
+        """Note what a visit of ours has shown; the belief has seen its steps already."""
+        was_accident = candidate in self.state.accidents
+        self.state.add(candidate, outcome, timing)
+        if isinstance(outcome, Failure):
+            self.warn_of(candidate, outcome, was_accident)
+        elif timing is not None:
+            self.tell_drift()
+        self.predict_again()
+        self.on_outcome(self)
+
+    def warn_of(self, candidate: Candidate, failure: Failure, was_accident: bool) -> None:
+        """Tell a failure whose consequences go beyond its candidate."""
+        if failure.kind == "out_of_memory":
+            fits = self.state.largest_that_fits(candidate)
+            rest = (
+                f"the largest micro-batch predicted to fit is {fits} sequences"
+                if fits
+                else "no smaller one fits either"
+            )
+            self.on_warning(f"{show(candidate)} ran out of memory ({failure.message}); {rest}")
+        elif failure.kind in ACCIDENTS and not was_accident:
+            self.on_warning(f"{show(candidate)} failed and may be tried once more: {failure.message}")
+
+    def tell_drift(self) -> None:
+        """Tell where the machine's speed is noticeably another one than it was last told to be."""
+        speed = log(self.belief.speed_factors()[-1])
+        if abs(speed - self.told_speed) > NOTICEABLE:
+            self.told_speed = speed
+            self.on_warning(
+                f"the machine drifted: steps take {self.belief.speed_factors()[-1]:.2f} times as long as usual;"
+                " candidates are compared with that taken into account"
+            )
+
+    def predict_again(self) -> None:
+        """Predict what has not run with what has."""
+        for candidate, revision in self.belief.revisions().items():
+            if candidate not in self.state.outcomes:
+                self.state.last_predictions[candidate] = revision
+
+    def take_over(self) -> None:
+        """Take over what earlier runs of this study have stored, and other controllers."""
+        state = self.state
+        timings = self.study.timings()
+        state.session = 1 + max((one.session for one in timings if one.machine == state.here), default=-1)
+        self.adopt(self.study.finished(state.memory_limit), timings)
+
+    def catch_up(self) -> None:
+        """Take over what other controllers have measured since, and free what dead ones were running."""
+        state = self.state
+        if not self.study.controller:
+            return
+        self.study.recover()
+        state.elsewhere = self.study.running_elsewhere()  # read first: one that ends now is in both, not in neither
+        found = self.study.finished(state.memory_limit)
+        known = {(one.machine, one.number) for one in state.timings}
+        timings = [one for one in self.study.timings() if (one.machine, one.number) not in known]
+        new = {candidate: outcome for candidate, outcome in found.items() if self.is_news(candidate, outcome)}
+        self.adopt(new, [one for one in timings if one.machine != state.here])
+        if new:
+            self.on_outcome(self)
+
+    def is_news(self, candidate: Candidate, outcome: Outcome) -> bool:
+        """Return whether another controller's outcome says more than what is known of the candidate."""
+        known = self.state.outcomes.get(candidate)
+        is_open = known is None or candidate in self.state.second_chance
+        return is_open or (isinstance(known, Failure) and isinstance(outcome, Measurement))
+
+    def adopt(self, outcomes: Mapping[Candidate, Outcome], timings: Sequence[Timing]) -> None:
+        """Take over outcomes and timings that were not seen on these ranks in this run."""
+        self.state.earlier_trials += len(outcomes)
+        for candidate, outcome in outcomes.items():
+            self.state.add(candidate, outcome)
+            self.state.second_chance.discard(candidate)  # it has had that
+        for timing in timings:
+            self.belief.add(timing)
+            self.state.add(timing.candidate, None, timing)
+        self.predict_again()
+
+    def waits_for_others(self, stop: Stop) -> bool:
+        """Wait a moment for what other controllers are running now; return False where that is not to be waited for."""
+        running = sorted(show(candidate) for candidate in self.state.elsewhere & set(self.state.allowed))
+        if not running or stop.reason in (StopReason.BUDGET, StopReason.TRIALS, StopReason.SAME_FAILURE):
+            return False
+        self.on_progress(f"waiting for another controller's trial of {', '.join(running)}")
+        time.sleep(POLL_S)
+        return True

@@ -1,0 +1,23 @@
+"""A visit as it is kept: the steps that were timed, when, and on whose ranks."""
+
+from dataclasses import dataclass
+
+from autotune.predict.record import Candidate
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Timed steps of one visit, one after the other.
+
+    ``number`` counts the controller's visits; ``at_s`` is the middle of the timed steps on the wall clock. ``machine``
+    names the controller whose ranks ran it ("" where a study has only one), ``session`` counts the runs of that
+    controller. ``ready_s``: seconds that making ready took, the untimed step not included.
+    """
+
+    number: int
+    candidate: Candidate
+    step_times_s: tuple[float, ...]
+    at_s: float
+    machine: str = ""
+    session: int = 0
+    ready_s: float = 0.0
