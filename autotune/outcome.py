@@ -37,6 +37,8 @@ class Measurement(Record):
 
     ``loss`` is that of the last step; ``first_loss`` and ``gradient_norm`` (2-norm over the gradients of all stages)
     are those of the first, untimed step, which begins with the same weights for every candidate.
+    ``alloc_retries[rank]``: how often in timed steps the allocator had to give back what it kept for later, which waits
+    for the device, before it could go on.
     ``growth_bytes[rank]``: what each timed step left behind, of all steps the least; None for fewer than two, and where
     the device cannot tell.
     """
@@ -51,6 +53,7 @@ class Measurement(Record):
     first_loss: float | None = None
     gradient_norm: NonNegativeFloat | None = None
     growth_bytes: tuple[int, ...] | None = None
+    alloc_retries: tuple[NonNegativeInt, ...] | None = None
     measured_at: str | None = None
     from_earlier_run: bool = False
     from_other_controller: bool = False

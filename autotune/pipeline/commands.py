@@ -274,6 +274,7 @@ class StepTimes(Record):
     """Start and end of one step on this rank, on its host's monotonic clock; the loss where the last stage is.
 
     ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
+    ``alloc_retries``: how often the allocator had to give back what it kept before it could go on.
     ``actions``: in the order in which they ran, where the step was recorded.
     """
 
@@ -281,6 +282,7 @@ class StepTimes(Record):
     end_s: float
     loss: float | None = None
     held_bytes: NonNegativeInt | None = None
+    alloc_retries: NonNegativeInt = 0
     actions: tuple[RecordedAction, ...] = ()
 
     def shifted(self, by_s: float) -> "StepTimes":

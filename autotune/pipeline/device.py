@@ -88,6 +88,9 @@ class Device(Protocol):
     def release(self) -> None:
         """Gives back what the allocator keeps for later."""
 
+    def retries(self) -> int:
+        """How often so far the allocator had to give back what it keeps before it could go on."""
+
     def limit(self, memory_bytes: int) -> None:
         """From now on no more than so many bytes, beyond what is held now, can be taken by this process."""
 
@@ -179,6 +182,9 @@ class CpuDevice:
 
     def release(self) -> None:
         """Nor has it anything to give."""
+
+    def retries(self) -> int:
+        return 0
 
     def meet(self) -> None:
         dist.barrier()
@@ -290,6 +296,9 @@ class CudaDevice:
         what lies outside of it: a prediction holds the sum of both against the limit."""
         self.limit_bytes = memory_bytes
         self._build_wall()
+
+    def retries(self) -> int:
+        return int(torch.cuda.memory_stats(self.torch_device).get("num_alloc_retries", 0))
 
     def _build_wall(self) -> None:
         if self.limit_bytes is None:

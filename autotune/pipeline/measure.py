@@ -90,6 +90,7 @@ def measure_candidate(
     first_s, later_s, idle_s = time_limits(plan, expected_step_s)
     times: list[float] = []
     held: list[list[int | None]] = []  # by step, the untimed one too, by rank
+    retries: list[list[int]] = []  # by step and rank
     loss = None
     try:
         if not ranks.alive or ranks.cut != plan.cut:
@@ -100,6 +101,7 @@ def measure_candidate(
             answers = run_step(ranks, Step(), later_s, idle_s)
             times.append(step_seconds(answers))
             held.append([answer.held_bytes for answer in answers])
+            retries.append([answer.alloc_retries for answer in answers])
             loss = next((answer.loss for answer in answers if answer.loss is not None), None)
             if not keep_going(number, times[-1]):
                 break
@@ -116,6 +118,7 @@ def measure_candidate(
         first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
         gradient_norm=gradient_norm(primed),
         growth_bytes=None if plan.waits else growth(held),
+        alloc_retries=tuple(map(sum, zip(*retries, strict=True))),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
     )

@@ -192,6 +192,7 @@ class Rank:
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
         recording = self.watch.recording = Recording(self.device) if command.record else None
+        retries = self.device.retries()
         self.device.meet()
         start = time.monotonic()
         loss = self.trial.step()
@@ -200,7 +201,14 @@ class Rank:
         if loss is not None:
             finite(loss, "loss of a step")
         actions = recording.read() if recording is not None else ()
-        return commands.StepTimes(start_s=start, end_s=end, loss=loss, held_bytes=self.device.held(), actions=actions)
+        return commands.StepTimes(
+            start_s=start,
+            end_s=end,
+            loss=loss,
+            held_bytes=self.device.held(),
+            alloc_retries=self.device.retries() - retries,
+            actions=actions,
+        )
 
 
 def stage_facts(

@@ -5,6 +5,7 @@
     agreement   loss and gradient norm of the first step are those of the candidate with the fewest micro-batches
     growth      no step leaves memory behind
     peak slope  under 1F1B the peak grows with m by no more than the memory model says
+    retries     no timed step waited for an allocator that had hardly room
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def checked(
         for index, row in enumerate(rows)
     )
     slope = peak_slope(rows, profile)
-    findings = (disagreement(rows, found, tolerance), leak(rows), steepness(slope))
+    findings = (disagreement(rows, found, tolerance), leak(rows), steepness(slope), retried(rows))
     return marked, Soundness(
         compared=len(found),
         loss_difference=max((abs(one.loss) for one in found.values()), default=None),
@@ -185,6 +186,28 @@ def leak(rows: Rows) -> str | None:
         f"{row.name} leaks memory: each step leaves {show_bytes(most)} behind on rank"
         f" {row.measurement.growth_bytes.index(most)}, {show_bytes(most / row.micro_batches)} per micro-batch; look for"
         " what keeps outputs, losses or hooks' tensors from step to step" + (f"; likewise {others}" if others else "")
+    )
+
+
+def retries(row: CandidateReport) -> int:
+    """Return how often the allocator of any rank had to begin anew in timed steps."""
+    found = row.measurement.alloc_retries if row.measurement else None
+    return max(found) if found else 0
+
+
+def retried(rows: Rows) -> str | None:
+    """The candidate whose steps were held up most by an allocator that had hardly room, and what to do."""
+    tight = [row for row in rows if retries(row)]
+    if not tight:
+        return None
+    row = max(tight, key=retries)
+    assert row.measurement is not None and row.measurement.alloc_retries is not None
+    steps, others = len(row.measurement.step_times_s), ", ".join(one.name for one in tight if one is not row)
+    return (
+        f"{row.name} is so close to the memory limit that torch's allocator gave back {retries(row)} times in"
+        f" {steps} timed steps what it kept, on rank {row.measurement.alloc_retries.index(retries(row))}: its steps are"
+        " slower for that; use more micro-batches or a higher --memory-limit"
+        + (f"; likewise {others}" if others else "")
     )
 
 

@@ -165,10 +165,25 @@ def test_the_limit_holds_for_the_allocator_and_what_lies_outside_of_it(device):
     try:
         fitting = torch.empty(64 * MIB, dtype=torch.uint8, device=device.torch_device)
         with pytest.raises(torch.OutOfMemoryError):
-            torch.empty(2 * MIB, dtype=torch.uint8, device=device.torch_device)
+            torch.empty(22 * MIB, dtype=torch.uint8, device=device.torch_device)  # more than a segment may have left
         del fitting
         device.release()  # looks again what lies outside
         torch.empty(64 * MIB, dtype=torch.uint8, device=device.torch_device)
+    finally:
+        device.limit(total)
+        device.release()
+
+
+def test_an_allocator_that_has_to_begin_anew_is_counted(device):
+    """What it kept of a freed tensor is too small for the next, and beside it there is no room."""
+    device.release()
+    _, total = torch.cuda.mem_get_info(device.torch_device)
+    taken, before = device.footprint().outside + torch.cuda.memory_reserved(device.torch_device), device.retries()
+    device.limit(taken + 80 * MIB)
+    try:
+        for size in (64, 64, 72):
+            torch.empty(size * MIB, dtype=torch.uint8, device=device.torch_device)
+        assert device.retries() == before + 1
     finally:
         device.limit(total)
         device.release()

@@ -53,6 +53,23 @@ def test_rounding_is_no_disagreement():
     assert found.gradient_difference == pytest.approx(7e-6 / 2, rel=1e-3)
 
 
+def test_an_allocator_with_hardly_any_room_is_told():
+    tight = [row for m, count in ((4, 1), (6, 0), (8, 5)) for row in rows((1, m), alloc_retries=(0, 0, count, 0))[-1:]]
+    marked, found = check(tight)
+    (words,) = found.findings
+    assert words == (
+        "m = 8 1F1B is so close to the memory limit that torch's allocator gave back 5 times in 2 timed steps what it"
+        " kept, on rank 2: its steps are slower for that; use more micro-batches or a higher --memory-limit; likewise"
+        " m = 4 1F1B"
+    )
+    assert not any(row.doubts for row in marked)  # it computes the right thing
+
+
+@pytest.mark.parametrize("silent", [None, (0, 0, 0, 0)])
+def test_an_allocator_with_room_says_nothing(silent):
+    assert check(rows(alloc_retries=silent))[1].findings == ()
+
+
 @pytest.mark.parametrize(
     ("faulty", "parts", "words"),
     [
