@@ -1,15 +1,18 @@
 """What one rank measures of its stage, on the CPU: sizes in turn, and where the device has no room for more."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotune.config import Workload
 from autotune.pipeline.commands import TimeStages
 from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.probe import StageProbe, is_out_of_memory, random_bytes
+from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
 from autotune.workload.gpt import SequenceLoss, boundary_type, build_stage, random_batch
+from autotune.workload.optimizer import build_optimizer, hold_gradients
 
 WORK = Workload(
     layers=2, stages=1, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
@@ -216,3 +219,39 @@ def test_small_gradients_do_not_vanish_in_half_precision(precision):
 
 def test_messages_of_a_ping_are_no_empty_pages():
     assert random_bytes(4096, CpuDevice(1)).unique().numel() > 200
+
+
+class Conversions(TorchDispatchMode):
+    """Counts what is cast, by the operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten._foreach_copy_.default):
+            self.found[func.overloadpacket.__name__] += 1
+        return made
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_weights_are_cast_in_the_optimizer_step_and_in_no_pass(precision):
+    """``optimizer_s`` is of the zeroing of gradients, the update and the cast; a micro-batch casts nothing."""
+    work = WORK.model_copy(update={"precision": precision, "layers": 3, "stages": 3, "optimizer": "adamw"})
+    device = CpuDevice(1)
+    stage = build_stage(work, 1, 3, device.torch_device)
+    hold_gradients(stage)
+    optimizer, run = build_optimizer(stage, "adamw"), StageProbe(stage, work, 1, 3, device).passes(2)
+    optimizer.step()  # takes the memory of its state
+    with Conversions() as passes:
+        run.forward()
+        run.backward()
+        run.forward()
+        run.backward_input()
+        run.backward_weight()
+    with Conversions() as step:
+        cost = optimizer_cost(stage, optimizer, device)
+    assert passes.found == {}
+    assert step.found == ({} if precision == "fp32" else {"_foreach_copy_": 6})  # once for the bytes, five times timed
+    assert cost.transient_bytes < 1024
