@@ -53,5 +53,5 @@ def test_the_baseline_is_a_report_that_can_be_compared():
     baseline = read_report(BASELINE)
     found = check([baseline], [baseline], 0.3)
     assert found.differences == ()
-    assert [row.worse_by for row in found.comparisons] == [0.0] * len(QUANTITIES)  # every figure is there
+    assert [row.change for row in found.comparisons] == [0.0] * len(QUANTITIES)  # every figure is there
     assert baseline.environment.hostname is None
