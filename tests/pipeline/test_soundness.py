@@ -7,7 +7,7 @@ from autotune.pipeline.measure import measure_candidate
 from autotune.pipeline.ranks import Ranks
 from autotune.predict.predict import candidates_for, predict
 from autotune.report.record import candidate_report
-from autotune.report.soundness import GROWTH_BYTES, checked
+from autotune.report.soundness import GROWTH_BYTES, TOLERANCE, checked
 from tests.pipeline.faults import WrongRank
 from tests.pipeline.test_peak_memory import BATCH, measured_profile, workload
 
@@ -15,9 +15,9 @@ P, VOCAB, STEPS = 2, 64, 3
 COUNTS = (1, 3, 4, 8)  # 3 pads
 
 
-def run(model, counts=COUNTS):
+def run(model, precision="fp32", counts=COUNTS):
     """Every candidate on real ranks that train ``model``; the peaks are predicted from its own measured bytes."""
-    work = workload(P, VOCAB)
+    work = workload(P, VOCAB, precision)
     candidates, _ = candidates_for(counts, ("1F1B",), (1,), P, work.layers, BATCH)
     with Ranks(P, "cpu", WrongRank(model)) as ranks:
         profile = measured_profile(ranks, work, 1)
@@ -29,9 +29,9 @@ def run(model, counts=COUNTS):
     return checked(rows, profile, work.precision)
 
 
-def told(model):
+def told(model, precision="fp32"):
     """The doubts of each candidate by m, and the findings."""
-    rows, soundness = run(model)
+    rows, soundness = run(model, precision)
     return {row.micro_batches: row.doubts for row in rows}, soundness
 
 
@@ -79,3 +79,11 @@ def test_a_tensor_kept_until_the_step_ends_is_caught_by_the_slope():
     assert found.growth_bytes < GROWTH_BYTES
     slope, (words,) = found.peak_slope, found.findings
     assert f"under 1F1B the peak of rank {slope.rank} grows with m" in words
+
+
+def test_of_the_right_model_in_bf16_nothing_is_said():
+    doubts, found = told("right", "bf16")
+    assert not any(doubts.values())
+    assert (found.findings, found.compared) == ((), 3)
+    assert 0 < max(found.loss_difference, found.gradient_difference) < 0.1 * TOLERANCE["bf16"]
+    assert found.growth_bytes < GROWTH_BYTES
