@@ -112,8 +112,10 @@ def reason(rows: Rows, pick: int, objective: Objective, tolerance: float) -> str
     """Return which rule decided, as a sentence that follows "because"; true of the rates in ``rows``."""
     others = [index for index in contenders(rows) if index != pick]
     if not others:
-        is_alone = sum(row.measurement is not None for row in rows) == 1
-        return f"it is the only candidate that was measured{'' if is_alone else ' and may be used'}"
+        ran = [row for row in rows if row.measurement is not None]
+        is_limited = any(row.over_limit_bytes is not None for row in ran)
+        rest = "" if len(ran) == 1 else " and fits in the memory limit" if is_limited else " and may be used"
+        return f"it is the only candidate that was measured{rest}"
     top = max((pick, *others), key=lambda index: rows[index].rate)
     if rows[pick].rate < rows[top].rate * (1 - tolerance):
         return behind(rows[pick], rows[top])

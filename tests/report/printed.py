@@ -34,6 +34,7 @@ class Row:
     schedule: str
     predicted: str
     estimate: str
+    error: str
     peak: tuple[float, float] | None
     status: str
 
@@ -107,15 +108,16 @@ def taken_apart(text):
     for line in lines[begin + 1 :]:
         if not line.strip():
             break
-        m, b, schedule, predicted, estimate, _, _, peak, status = re.split(r"\s{2,}", line.strip())
+        m, b, schedule, predicted, estimate, error, _, peak, status = re.split(r"\s{2,}", line.strip())
         size = size_of(peak) if peak != "-" else None
-        rows.append(Row(int(m), b, schedule, predicted, estimate, size, status))
+        rows.append(Row(int(m), b, schedule, predicted, estimate, error, size, status))
     return Printed(text, rows)
 
 
 def contradictions(report):
     """Everything stated by ``autotune show``, with ``--explain`` of every m, that does not follow from its table."""
     found = taken_apart(printed(report))
+    check_errors(found)
     if report.sweet_spot is None:
         return found.wrong
     answer = ANSWER.fullmatch(found.line("Sweet spot: "))
@@ -132,6 +134,16 @@ def contradictions(report):
     for m in sorted({row.m for row in found.rows}):
         check_explanation(found, explain(report, m), pick)
     return found.wrong
+
+
+def check_errors(found):
+    """The predicted step time against the median of the raw steps, which is the inverse of that of the rates."""
+    for row in found.rows:
+        said = RAN.search(row.status)
+        found.expect((row.error != "-") == (said is not None), f"error of {row.name}: {row.error}")
+        if said:
+            share = float(said["median"]) / float(row.predicted) - 1
+            found.expect(is_share(row.error.removesuffix("%"), share), f"error of {row.name}: {row.error}")
 
 
 def check_marks(found, report, answer, pick):

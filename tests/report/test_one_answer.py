@@ -14,6 +14,7 @@ from autotune.report.export.export import export
 from autotune.report.load import read_report
 from autotune.report.page.page import page
 from autotune.report.recommend import is_undecided, pareto_front, recommend
+from autotune.report.record import RelativeError
 from autotune.search.goal import Goal
 from autotune.search.shared import SharedStudy
 from autotune.verdict import Stop, StopReason, Verdict
@@ -231,7 +232,9 @@ def test_random_rows_are_recommended_without_contradiction():
             rate = draw.choice((100.0, 101.0, 99.2, 95.0, draw.uniform(20, 200)))
             measurement = row.measurement.model_copy(update={"throughput_seq_s": rate})
             over = draw.choice((None, None, None, 2**20))
-            rows.append(row.model_copy(update={"measurement": measurement, "over_limit_bytes": over, "loses_to": None}))
+            error = RelativeError(step_time=rate / row.prediction.throughput_seq_s - 1)
+            update = {"measurement": measurement, "relative_error": error, "over_limit_bytes": over, "loses_to": None}
+            rows.append(row.model_copy(update=update))
         able = [index for index, row in enumerate(rows) if row.over_limit_bytes is None]
         if not able:
             continue

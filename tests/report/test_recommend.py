@@ -128,7 +128,10 @@ def test_a_candidate_over_the_limit_in_force_is_out_of_everything():
 def test_the_only_candidate_says_so():
     assert reason_of({4: 100.0}, 4) == "it is the only candidate that was measured"
     rows = [under_limit(row, 90 * MIB) for row in rows_of({4: 100.0, 8: 80.0}, {4: 100, 8: 80})]
-    assert reason(rows, at(8), "throughput", 0.01) == "it is the only candidate that was measured and may be used"
+    assert (
+        reason(rows, at(8), "throughput", 0.01)
+        == "it is the only candidate that was measured and fits in the memory limit"
+    )
 
 
 def test_a_pick_that_is_less_sure_than_80_percent_is_undecided():
