@@ -285,9 +285,8 @@ def certainty_words(report: Report) -> list[str]:
     spot, tolerance = report.sweet_spot, report.search.tolerance
     if spot is None or spot.certainty is None or tolerance is None:
         return []
-    claim = (
-        f"he pick is within {show_share(tolerance, 0)} of the best with a probability of"
-        f" {show_certainty(spot.certainty)}."
-    )
+    is_lean = report.search.objective == "memory"
+    place = f"{'the leanest of those ' if is_lean else ''}within {show_share(tolerance, 0)} of the best"
+    claim = f"he pick is {place} with a probability of {show_certainty(spot.certainty)}."
     has_estimates = any(row.estimate for row in report.candidates)
     return [f"T{claim}" if has_estimates else f"As that run stated it, t{claim}"]
