@@ -63,13 +63,14 @@ class Situation:
 def decide(belief: Belief, goal: Goal, situation: Situation) -> Action:
     """Return the best next action."""
     may_win, may_visit = (mask(belief, group) for group in (situation.may_win, situation.may_visit))
-    steps_s = np.exp(belief.expected_log_step() if len(belief.visits) else belief.prior.log_step)
-    cost_s = np.array([situation.ready_s(candidate) for candidate in belief.candidates]) + 2 * steps_s
-    lead = leader(belief, may_win)
+    log_step = belief.expected_log_step()
+    ready_s = np.array([situation.ready_s(candidate) for candidate in belief.candidates])
+    steps_s, cost_s = np.exp(log_step), ready_s + 2 * np.exp(log_step)
+    lead = leader(belief, belief.log_work - log_step, may_win)
     if lead is None:
-        return first(belief, may_visit)
+        return first(belief, belief.log_work - log_step, may_visit)
     outlook = Outlook(belief, lead, may_win, may_visit, cost_s, situation.now_s)
-    at_least = price_per_s(belief, goal, cost_s)
+    at_least = price_per_s(belief, goal, ready_s)
     if goal.objective == "memory":
         return weigh_memory(outlook, goal, situation, at_least)
     return weigh(outlook, steps_s, at_least, situation.is_there)
@@ -77,32 +78,28 @@ def decide(belief: Belief, goal: Goal, situation: Situation) -> Action:
 
 def mask(belief: Belief, group: Collection[Candidate]) -> Mask:
     """Return True for each candidate of ``group``, [n]."""
-    return np.array([candidate in group for candidate in belief.candidates])
+    members = frozenset(group)
+    return np.array([candidate in members for candidate in belief.candidates])
 
 
-def leader(belief: Belief, may_win: Mask) -> int | None:
-    """Return the row of the candidate with the highest expected throughput of those that ran and may be picked."""
+def leader(belief: Belief, rate: Array, may_win: Mask) -> int | None:
+    """Return the row of the candidate with the highest ``rate`` of those that ran and may be picked."""
     rows = [row for row in np.unique(belief.visits.row) if may_win[row]]
-    rate = belief.log_work - belief.expected_log_step() if rows else belief.log_work
     return int(max(rows, key=lambda row: rate[row])) if rows else None
 
 
-def first(belief: Belief, may_visit: Mask) -> Action:
-    """Return a visit to the best prediction, while nothing has run."""
+def first(belief: Belief, rate: Array, may_visit: Mask) -> Action:
+    """Return a visit to the candidate with the highest ``rate``, while nothing has run that may be picked."""
     if not may_visit.any():
         return Action(Kind.STOP)
-    rate = belief.log_work - (belief.expected_log_step() if len(belief.visits) else belief.prior.log_step)
     return Action(Kind.VISIT, belief.candidates[int(np.argmax(np.where(may_visit, rate, -np.inf)))], np.inf)
 
 
-def price_per_s(belief: Belief, goal: Goal, cost_s: Array) -> float:
+def price_per_s(belief: Belief, goal: Goal, ready_s: Array) -> float:
     """Return the gain per second below which nothing is worth its time: the price by half a visit to the candidate that
     was predicted to be the best."""
     best = int(np.argmax(belief.log_work - belief.prior.log_step))
-    predicted_s = (
-        float(cost_s[best]) - 2 * np.exp(belief.expected_log_step()[best]) + 2 * np.exp(belief.prior.log_step[best])
-    )
-    return float(2 * PRICE * goal.gain / predicted_s)
+    return float(2 * PRICE * goal.gain / (ready_s[best] + 2 * np.exp(belief.prior.log_step[best])))
 
 
 def weigh(outlook: Outlook, steps_s: Array, at_least: float, is_there: bool) -> Action:

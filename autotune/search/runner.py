@@ -281,7 +281,7 @@ class Runner:
             )
             self.on_warning(f"{show(candidate)} ran out of memory ({failure.message}); {rest}")
         elif failure.kind in ACCIDENTS and not was_accident:
-            self.on_warning(f"{show(candidate)} failed and may be tried once more: {failure.message}")
+            self.on_warning(f"{show(candidate)} may be tried once more: {failure.message}")
 
     def tell_drift(self) -> None:
         """Tell where the machine's speed is noticeably another one than it was last told to be."""

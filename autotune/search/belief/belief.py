@@ -169,11 +169,9 @@ class Belief:
     def means(self, h: Hypotheses) -> Array:
         """Return the expected log step of every candidate under each hypothesis, [P, n]."""
         alpha = h.alpha
-        found = self.prior.log_step + self.grid.scale[h.at][:, None] ** 2 * (
-            alpha @ self.prior.covariance[self.visits.row]
-        )
-        np.add.at(found.T, self.visits.row, (MISSED_SD**2 * alpha * h.missed).T)
-        return np.asarray(found)
+        shared = self.grid.scale[h.at][:, None] ** 2 * (alpha @ self.prior.covariance[self.visits.row])
+        of_candidate = (self.visits.row[:, None] == np.arange(len(self.candidates))).astype(float)
+        return np.asarray(self.prior.log_step + shared + MISSED_SD**2 * ((alpha * h.missed) @ of_candidate))
 
     def missed_variance(self, h: Hypotheses) -> Array:
         """Return what an error that the model misses adds to each candidate's prior variance, [P, n]."""
@@ -183,7 +181,8 @@ class Belief:
 
     def expected_log_step(self) -> Array:
         """Return the expected log step of every candidate, [n]."""
-        return np.asarray(self.now.weight @ self.means(self.now))
+        h = self.now.likeliest(DRAWN_FROM)
+        return np.asarray(h.weight @ self.means(h)) if len(self.visits) else self.prior.log_step
 
     def usual(self) -> Array:
         """Return the weight of each visit in the machine's usual speed, [K]; adds up to 1, or to 0 before any of ours.
