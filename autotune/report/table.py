@@ -26,6 +26,7 @@ from autotune.report.units import (
 )
 
 NARROW = 100  # columns of a terminal
+NOTICEABLE = 0.03  # relative; a machine whose speed differed by less is not worth a word
 COLUMNS = ("m", "b", "schedule", "predicted", "estimate", "error", "bubble", "peak memory", "status")
 
 
@@ -133,7 +134,7 @@ def status(row: CandidateReport, mark: Mark) -> str:
     words = f"{mark}{'stopped early' if row.measurement.pruned else 'confirmed'}, {raw_text(row.measurement)}"
     words += " (earlier run)" if row.measurement.from_earlier_run else ""
     words += " (another controller)" if row.measurement.from_other_controller else ""
-    words += f", machine {show_speed(row.pace)} then" if row.pace and abs(row.pace - 1) > 0.005 else ""
+    words += f", machine {show_speed(row.pace)} then" if row.pace and abs(row.pace - 1) > NOTICEABLE else ""
     if row.over_limit_bytes is not None:
         words += f"; over the memory limit by {show_bytes(row.over_limit_bytes)}"
     elif row.excluded:
