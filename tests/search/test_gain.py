@@ -73,7 +73,7 @@ def test_a_pair_gains_less_per_second_the_better_the_two_are_known():
 
 def test_another_step_gains_less_after_many():
     once, often = (outlook(3, 4, steps=count, are_alike=True).of_staying() for count in (1, 5))
-    assert 0 < once and often < once / 2
+    assert once > 0 and often < once / 2
 
 
 def test_what_may_not_be_visited_is_in_no_pair():
