@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 
 import jsonschema
 import pytest
@@ -235,7 +236,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    next(line for line in process.stderr if "timing stages" in line)
+    said = list(takewhile(lambda line: "timing stages" not in line, process.stderr))
+    assert process.poll() is None, said
     process.send_signal(signal.SIGINT)
     time.sleep(0.01)
     process.send_signal(signal.SIGINT)
