@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check bench fuzz pictures test-gpu test-emulated interop dist clean
+.PHONY: help setup run test test-all check bench fuzz guide pictures test-gpu test-emulated interop dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -52,6 +52,9 @@ bench: $(DEV)  ## model and search against published figures, waiting ranks, rea
 
 fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, network, profile, report, schedule
 	$(BIN)/python -m tests.fuzz
+
+guide: $(DEV)  ## make the guide's pages on options, schemas and exit codes again, from the code
+	$(BIN)/python -m tests.guide.reference
 
 pictures: $(DEV)  ## make the pictures in the README again, from a real run
 	$(BIN)/python -m tests.pictures

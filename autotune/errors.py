@@ -54,6 +54,6 @@ class Regression(AutotuneError):
 
 
 class Interrupted(AutotuneError):
-    """The user pressed Ctrl-C."""
+    """Interrupted by Ctrl-C or SIGTERM; what was measured is on disk."""
 
     exit_code = 130

@@ -137,7 +137,7 @@ class TwoHosts:
         inherited = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
         held = {"AUTOTUNE_SECRET": SECRET, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        held["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see the README
+        held["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see the guide: hosts
         with out.open("w") as stdout, err.open("w") as stderr:
             process = subprocess.Popen(
                 [*self.inside(side), "taskset", "-c", ",".join(map(str, cores)), *map(str, words)],

@@ -36,6 +36,7 @@ def lines(text):
         ["scale"],
         ["worker"],
         ["timeline"],
+        ["guide"],
         ["schema"],
         ["doctor"],
     ],
@@ -190,6 +191,7 @@ def test_help_costs_no_more_than_twice_an_empty_typer_app(tmp_path):
         (["run", "--layers"], ["--layers", "requires an argument", "autotune --help"]),
         (["show"], ["missing argument", "REPORT", "autotune show --help"]),
         (["nonsense"], ["no such command 'nonsense'", "autotune --help"]),
+        (["guide", "nonsense"], ["'nonsense'", "glossary"]),
         (["schema", "nonsense"], ["'nonsense'", "config, profile, report or scale"]),
     ],
 )

@@ -103,6 +103,9 @@ def test_an_installed_wheel_runs_by_its_script_and_knows_its_scenarios(wheel, tm
     asked = "import autotune, importlib.metadata as m; print(autotune.__file__, m.version(autotune.DISTRIBUTION))"
     done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == [str(tmp_path / "site" / "autotune" / "__init__.py"), autotune.__version__]
+    script[2:] = ["guide", "memory"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == (ROOT / "autotune" / "guide" / "memory.md").read_text(), done.stderr
 
 
 def stranger(folder):

@@ -1,4 +1,4 @@
-"""The README's examples for launchers, run as they are but for their sizes: in a real Slurm, and as a JobSet's pods."""
+"""The guide's examples for launchers, run as they are but for their sizes: in a real Slurm, and as a JobSet's pods."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, HOSTS, SECRET, TwoHosts, why_not
 from tests.killing import wait_until
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).parents[1] / "autotune" / "guide" / "hosts.md").read_text()
 SMALL = (
     "--layers 8 --stages 4 --hidden 32 --heads 2 --seq-len 16 --vocab 64 --batch 32 --micro-batches 1,4 --device cpu"
 )
@@ -27,8 +27,8 @@ pytestmark = [
 
 
 def example(language, sign):
-    """The README's block of that language with that sign in it, cut down to two ranks on each of two hosts."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """The guide's block of that language with that sign in it, cut down to two ranks on each of two hosts."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     (found,) = [block for block in blocks if sign in block]
     assert "--layers 48 --stages 8" in found
     assert "--nproc-per-node 4" in found

@@ -32,6 +32,7 @@ LAYERS = [
     "tune",
     "forecast",
     "checkup",
+    "guide",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}

@@ -147,7 +147,7 @@ def test_tokens_are_counted_where_the_profile_knows_the_sequence(plain):
 
 
 def test_the_recorded_profile_is_left_as_it_was(tmp_path):
-    """As the README has it: the profile is called profile.json and lies where the report goes."""
+    """As the guide has it: the profile is called profile.json and lies where the report goes."""
     recorded = tmp_path / "profile.json"
     recorded.write_text(json.dumps(ONE_STAGE_EACH))
     flags = ["--device", "replay", "--profile", "profile.json", "--micro-batches", "2", "--trials", "1"]

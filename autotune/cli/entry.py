@@ -12,7 +12,7 @@ import typer
 from autotune import __version__
 from autotune.cli.measure import profile, run, worker
 from autotune.cli.paper import predict, ramp, scale, timeline
-from autotune.cli.reference import doctor, schema
+from autotune.cli.reference import doctor, guide, schema
 from autotune.cli.reports import check, export, show
 from autotune.cli.signature import add_command
 
@@ -89,6 +89,7 @@ add_command(
     app, "check", check, REPORTS, "Example: autotune check report.json --baseline baseline.json --max-regression 3%"
 )
 add_command(app, "doctor", doctor, REFERENCE, "Example: autotune doctor")
+add_command(app, "guide", guide, REFERENCE, "Examples: autotune guide; autotune guide start")
 add_command(app, "schema", schema, REFERENCE, "Example: autotune schema report > report.schema.json")
 
 

@@ -230,6 +230,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         JSON,
     ),
     "doctor": (JSON,),
+    "guide": (argument("topic", "[TOPIC]", "The page to print; without one, the list of pages.", str, None),),
     "schema": (argument("record", "{config,profile,report,scale}", "The file whose schema is printed.", str),),
 }
 """Every command's arguments and flags, in the order of its help."""

@@ -1,4 +1,4 @@
-"""The commands that tell about autotune and the machine: doctor and schema."""
+"""The commands that tell about autotune and the machine: doctor, guide and schema."""
 
 from typing import Any
 
@@ -12,6 +12,13 @@ def doctor(json_output: bool) -> None:
 
     checkup = examine()
     print_json(checkup.model_dump(mode="json")) if json_output else print_checkup(checkup, console())
+
+
+def guide(topic: str | None) -> None:
+    """Print a page of the manual, or the list of its pages."""
+    from autotune.guide import print_page
+
+    print_page(topic, console())
 
 
 def schema(record: str) -> None:

@@ -197,8 +197,8 @@ class Soundness(Record):
 class RecordedStep(Record):
     """A real step of ``candidate``, action by action; of a few that were recorded the one of median length.
 
-    ``starts_s[rank]``, ``ends_s[rank]``: in the order of the rank's actions, as ``autotune timeline --format json``
-    lists them, from the moment at which the first rank began the step.
+    ``starts_s[rank]``, ``ends_s[rank]``: in the order of the rank's actions, as ``autotune timeline
+    REPORT --format json`` lists them, from the moment at which the first rank began the step.
     """
 
     candidate: NonNegativeInt
