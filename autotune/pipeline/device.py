@@ -46,6 +46,8 @@ class Device(Protocol):
     kind: str
     backend: str
     torch_device: torch.device
+    runs_behind: bool
+    """Whether it may still be at work when the CPU has gone on."""
     warm_up_s: float
     """How long it must work before it is timed: until it has come to the clock that it keeps under load."""
 
@@ -72,9 +74,6 @@ class Device(Protocol):
 
     def seconds_between(self, one: Any, other: Any) -> float:
         """From one stamp to a later one, once the device has come past both."""
-
-    runs_behind: bool
-    """Whether it may still be at work when the CPU has gone on."""
 
     def mark(self) -> Any:
         """This point in the device's work, for ``has_passed``."""
@@ -328,7 +327,10 @@ class CudaDevice:
         """The first of these makes the group's communicator, before messages of both directions are mixed. Told the
         device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
         """
-        dist.barrier(device_ids=[self.torch_device.index])
+        try:
+            dist.barrier(device_ids=[self.torch_device.index])
+        except dist.DistBackendError as error:  # NCCL's own words, such as "Duplicate GPU detected", come last
+            raise RuntimeError(f"NCCL on {self.torch_device}: {str(error).strip().splitlines()[-1]}") from error
 
 
 def least_tensor(segment_bytes: int) -> int:

@@ -341,5 +341,6 @@ def serve(seat: Seat, folder: str, connection: Connection, model: Model = GPT) -
             message = connection.recv_bytes()
         except EOFError:
             break
+        os.ftruncate(sys.stderr.fileno(), 0)  # last words are about what a rank was doing last, not old warnings
         connection.send_bytes(JSON.dump_json(answer(me, message)))
     leave(folder)

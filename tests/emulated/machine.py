@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,11 +58,16 @@ class Machine:
         """Runs the program."""
         return self.run("-m", "autotune", *arguments, **more)
 
-    def hold(self, device: int, bytes_: int) -> subprocess.Popen[str]:
-        """Starts a process that holds so much of a device, and its context; returns once it does."""
+    @contextmanager
+    def hold(self, device: int, bytes_: int) -> Iterator[None]:
+        """Meanwhile another process holds so much of a device, and its context."""
         process = self.start("-c", HOLD, device, bytes_)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        return process
+        try:
+            yield
+        finally:
+            process.kill()
+            process.communicate()
 
     def lines(self, kind: str) -> list[str]:
         """Of the log, each without the process's number and the time; ``kind``: "note" or "misuse"."""
