@@ -142,11 +142,13 @@ COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 class StageFacts(Record):
-    """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers."""
+    """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers. ``output_bytes``:
+    what it sends to the next stage for one sequence, 0 of the last."""
 
     layers: NonNegativeInt
     parameters: NonNegativeInt
     static_bytes: NonNegativeInt
+    output_bytes: NonNegativeInt = 0
     batch_statistics: bool
 
 

@@ -19,12 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autotune.config import Workload
 from autotune.pipeline.commands import StageMemory
 from autotune.pipeline.device import CpuDevice, MemoryUse
 from autotune.pipeline.probe import StageProbe
-from autotune.workload.gpt import build_stage
 from autotune.workload.optimizer import hold_gradients
+from autotune.workload.protocol import Workload
 
 CUDA_BLOCK = 512  # kMinBlockSize of torch's caching allocator
 CUDA_ROWS = 128  # to whose multiple flash attention rounds a sequence up
@@ -94,11 +93,11 @@ class PaperDevice(CpuDevice):
 
 
 def stage_memory(
-    workload: Workload, index: int, stages: int, micro_batch_sizes: tuple[int, ...], split: bool, cuda: bool
+    workload: Workload, layers: range, micro_batch_sizes: tuple[int, ...], split: bool, cuda: bool
 ) -> list[StageMemory]:
-    """Return what one micro-batch of each size, ascending, takes on stage ``index`` of ``stages``; ``split``: also of
-    the two halves of a backward. Static bytes: ``workload.optimizer.static_bytes`` of a stage built on "meta"."""
+    """Return what one micro-batch of each size, ascending, takes on the stage of ``layers``; ``split``: also of the two
+    halves of a backward. Static bytes: ``workload.optimizer.static_bytes`` of a stage built on "meta"."""
     with PaperDevice(cuda) as device:
-        stage = build_stage(workload, index, stages, device.torch_device)
+        stage = workload.build_stage(layers, device.torch_device)
         hold_gradients(stage)
-        return StageProbe(stage, workload, index, stages, device).memory(micro_batch_sizes, split)
+        return StageProbe(stage, workload, layers, device).memory(micro_batch_sizes, split)

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
-from autotune.config import Workload
 from autotune.pipeline.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, StageMemory, StageTime, TimeStages
 from autotune.pipeline.device import Device
-from autotune.workload.gpt import SequenceLoss, boundary_type, has_batch_statistics, random_batch
+from autotune.pipeline.facts import has_batch_statistics
 from autotune.workload.optimizer import MasterWeights
+from autotune.workload.protocol import Workload
 
 MOST_SAMPLES = 12
 NARROW = 0.02  # stop repeating when the median is known to 2 %
@@ -26,38 +26,42 @@ the sum of two embeddings; of the gradient of the mean loss, times the square ro
 
 
 class StageProbe:
-    """Stage ``index`` of ``stages``, driven one micro-batch at a time outside any pipeline."""
+    """The stage of ``layers``, driven one micro-batch at a time outside any pipeline."""
 
-    def __init__(self, stage: nn.Module, workload: Workload, index: int, stages: int, device: Device) -> None:
-        self.stage, self.workload, self.device = stage, workload, device
-        self.is_first, self.is_last = index == 0, index == stages - 1
+    def __init__(self, stage: nn.Module, workload: Workload, layers: range, device: Device) -> None:
+        self.stage, self.workload, self.layers, self.device = stage, workload, layers, device
+        self.is_first, self.is_last = layers.start == 0, layers.stop == workload.facts.layers
         self.primed: set[int] = set()  # sizes that have run since the allocator last gave back its memory
 
     def passes(self, micro_batch_size: int) -> "Passes":
         """A forward and a backward of one micro-batch, to be called in turn; forward includes the loss."""
-        ids, targets = random_batch(self.workload, micro_batch_size, 0, self.device.torch_device)
-        loss = SequenceLoss(self.workload, micro_batch_size)
-        received = self._boundary(micro_batch_size, ACTIVATION).requires_grad_()
-        tokens = micro_batch_size * self.workload.seq_len
-        gradient = self._boundary(micro_batch_size, GRADIENT * loss.scale / (sqrt(self.workload.hidden) * tokens))
+        batch = self.workload.batch(micro_batch_size, 0, self.device.torch_device)
+        loss = self.workload.loss(micro_batch_size)
+        received = batch.args if self.is_first else self._received(micro_batch_size)
+        gradients = None if self.is_last else self._gradients(micro_batch_size, loss.scale)
         outputs: list[Tensor] = []
         groups: list[dict[str, Any]] = []
 
         def forward() -> None:
-            output = self.stage(ids if self.is_first else received)
-            outputs[:] = [loss(output, targets), output] if self.is_last else [output]
+            output = self.stage(*received)
+            sent = output if isinstance(output, tuple) else (output,)
+            outputs[:] = [loss(output, batch.targets), *sent] if self.is_last else sent
 
         def backward() -> None:
-            torch.autograd.backward(outputs[0], None if self.is_last else gradient)
+            torch.autograd.backward(outputs[: 1 if self.is_last else None], gradients)
+            let_go()
+
+        def let_go() -> None:
             outputs.clear()
-            received.grad = None
+            for tensor in received:
+                tensor.grad = None
 
         def backward_input() -> None:
             if self.is_first:
                 return  # torch leaves the whole backward of the first stage to the weights
-            gradients = None if self.is_last else [gradient]
-            _, groups[:] = stage_backward_input(outputs[:1], gradients, [received], self.stage.parameters())
-            del outputs[1:]  # PipelineStage lets go of the logits here; the weights need only the loss's graph
+            ends = outputs[: 1 if self.is_last else None]
+            _, groups[:] = stage_backward_input(ends, gradients, list(received), self.stage.parameters())
+            outputs[:] = ends  # PipelineStage lets go of the logits here; the weights need only the loss's graph
 
         def backward_weight() -> None:
             if self.is_first:
@@ -65,18 +69,26 @@ class StageProbe:
                 return
             stage_backward_weight(self.stage.parameters(), groups)
             groups.clear()
-            outputs.clear()
-            received.grad = None
+            let_go()
 
         return Passes(forward, backward, backward_input, backward_weight)
 
-    def _boundary(self, micro_batch_size: int, deviation: float) -> Tensor:
-        """What a neighbour sends: random numbers, the same each time. A GPU that computes with zeros draws less power,
-        and then reaches a higher clock than it does in training."""
-        shape = (micro_batch_size, self.workload.seq_len, self.workload.hidden)
-        device, kind = self.device.torch_device, boundary_type(self.workload)
-        generator = torch.Generator(device).manual_seed(self.workload.seed)
-        return torch.randn(shape, generator=generator, device=device, dtype=kind).mul_(deviation)
+    def _received(self, micro_batch_size: int) -> tuple[Tensor, ...]:
+        """Return what the stage before would send."""
+        sent = self.workload.boundary(self.layers.start, micro_batch_size)
+        return tuple(self._random(one, ACTIVATION).requires_grad_(one.requires_grad) for one in sent)
+
+    def _gradients(self, micro_batch_size: int, scale: float) -> list[Tensor]:
+        """Return what the stage behind would send back, of a loss that is multiplied by ``scale``."""
+        sent = self.workload.boundary(self.layers.stop, micro_batch_size)
+        return [self._random(one, GRADIENT * scale * sqrt(one.shape[-1]) / one.numel()) for one in sent]
+
+    def _random(self, like: Tensor, deviation: float) -> Tensor:
+        """Return random numbers, the same each time. A GPU that computes with zeros draws less power, and then reaches
+        a higher clock than it does in training."""
+        device = self.device.torch_device
+        generator = torch.Generator(device).manual_seed(self.workload.facts.seed or 0)
+        return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).mul_(deviation)
 
     def times(self, plan: TimeStages) -> list[StageTime]:
         """Times every size, the largest first, until its median is narrow, but no longer than a tenth of a pass of the

@@ -21,23 +21,28 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch import nn
 
-from autotune.config import Workload
+from autotune import config
 from autotune.outcome import Failure, FailureKind
 from autotune.pipeline import commands
 from autotune.pipeline.deaths import doing_file, log_file, place
 from autotune.pipeline.device import Device, open_device
+from autotune.pipeline.facts import stage_facts
 from autotune.pipeline.meeting import meeting_point, use_interface
 from autotune.pipeline.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.recording import Recording
 from autotune.pipeline.trail import Trail
-from autotune.pipeline.trial import Held, LossItself, Trial, WaitingStage
+from autotune.pipeline.trial import Held, Optimizer, Trial
+from autotune.pipeline.waiting import Waiting
 from autotune.pipeline.watch import Watch
 from autotune.pipeline.wire import MET, Seat
-from autotune.workload.gpt import GPT, Loss, Model, has_batch_statistics
+from autotune.workload.gpt import Gpt
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
-from autotune.workload.partition import layers_per_stage, stage_ranks
+from autotune.workload.partition import layers_of_stage, stage_ranks
+from autotune.workload.protocol import Workload
 
 JSON = TypeAdapter(object)
+Open = Callable[[config.Workload], Workload]
+Ready = tuple[Workload, Held, Optimizer | None]
 LOST_PEER = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -56,8 +61,8 @@ WORDS = 300  # characters of an exception that a failure repeats
 class Rank:
     """What one rank holds between commands: its device, its stages and optimizer, the candidate under trial."""
 
-    def __init__(self, rank: int, ranks: int, device: Device, watch: Watch, model: Model = GPT) -> None:
-        self.rank, self.ranks, self.device, self.watch, self.model = rank, ranks, device, watch, model
+    def __init__(self, rank: int, ranks: int, device: Device, watch: Watch, open_workload: Open = Gpt) -> None:
+        self.rank, self.ranks, self.device, self.watch, self.open_workload = rank, ranks, device, watch, open_workload
         self.held: Held = {}
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: MasterWeights | None = None
@@ -82,39 +87,42 @@ class Rank:
         placed = stage_ranks(self.ranks, cut.virtual_stages, cut.folded)
         return [index for index, rank in enumerate(placed) if rank == self.rank]
 
+    def layers(self, workload: Workload, cut: commands.Cut) -> dict[int, range]:
+        """The layers of each stage that lies on this rank, by the stage's index."""
+        count, stages = workload.facts.layers or 0, self.ranks * cut.virtual_stages
+        return {index: layers_of_stage(count, stages, index) for index in self.indices(cut)}
+
     def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
-        workload, stages = command.workload, self.ranks * command.cut.virtual_stages
+        workload = self.open_workload(command.workload)
         found = []
-        for index in self.indices(command.cut):
-            stage = self.model.build(workload, index, stages, torch.device("meta"))
-            found.append(stage_facts(stage, workload, index, stages, static_bytes(stage, workload.optimizer)))
+        for layers in self.layers(workload, command.cut).values():
+            stage = workload.build_stage(layers, torch.device("meta"))
+            found.append(stage_facts(stage, workload, layers, static_bytes(stage, command.workload.optimizer)))
         return found
 
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
         self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
-        self.workload, self.cut = command.workload, command.cut
+        self.workload, self.cut = self.open_workload(command.workload), command.cut
         own_bytes = max(0, self.device.memory(self._build).end)
         self.library_bytes += max(0, self.device.memory(self._first_pass).end)
         self.static_bytes = own_bytes + self.library_bytes
-        stages = self.ranks * command.cut.virtual_stages
         weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
         shares = {index: count / sum(weights.values()) for index, count in weights.items()}
         # What libraries keep is the same on every rank, so that stages which lie otherwise add up to it as well.
         library = self.library_bytes / len(self.held)
         return [
-            stage_facts(stage, command.workload, index, stages, round(own_bytes * shares[index] + library))
+            stage_facts(stage, self.workload, self.probes[index].layers, round(own_bytes * shares[index] + library))
             for index, stage in self.held.items()
         ]
 
     def _build(self) -> None:
-        workload, stages = self._settled()
-        assert self.cut is not None
-        for index in self.indices(self.cut):
-            stage = self.held[index] = self.model.build(workload, index, stages, self.device.torch_device)
-            self.probes[index] = StageProbe(stage, workload, index, stages, self.device)
+        workload, cut = self._settled()
+        for index, layers in self.layers(workload, cut).items():
+            stage = self.held[index] = workload.build_stage(layers, self.device.torch_device)
+            self.probes[index] = StageProbe(stage, workload, layers, self.device)
         hold_gradients(self._stages())
-        self.optimizer = build_optimizer(self._stages(), workload.optimizer)
+        self.optimizer = build_optimizer(self._stages(), workload.facts.optimizer or "none")
         if self.optimizer is not None:
             self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
 
@@ -122,10 +130,10 @@ class Rank:
         for probe in self.probes.values():
             probe.first_pass()
 
-    def _settled(self) -> tuple[Workload, int]:
-        """The workload and its number of stages, of the last build."""
+    def _settled(self) -> tuple[Workload, commands.Cut]:
+        """The workload of the last build, and how it was cut."""
         assert self.workload is not None and self.cut is not None, "build comes first"
-        return self.workload, self.ranks * self.cut.virtual_stages
+        return self.workload, self.cut
 
     def _stages(self) -> nn.ModuleList:
         return nn.ModuleList(self.held.values())
@@ -147,47 +155,46 @@ class Rank:
 
     def prepare(self, command: commands.Prepare) -> commands.Primed:
         self.trial = None  # frees the last candidate's buffers before this one's are counted
-        held, optimizer = self.held, self.optimizer
-        if command.waits:
-            held, optimizer = self._waiting(command), None
-        else:
-            assert self.cut == command.cut, "build comes first"
-            self._reseed()
-            self.device.release()  # so that what is reserved is for this candidate
-        workload, _ = self._settled()
+        workload, held, optimizer = self._waiting(command) if command.waits else self._training(command)
         loss: float | None = None
 
         def prime() -> None:
             nonlocal loss
-            self.trial = Trial(held, optimizer, self._loss(command), workload, command, self.device, self.watch)
+            stages = self.ranks * command.virtual_stages
+            self.trial = Trial(held, optimizer, workload, stages, command, self.device, self.watch)
             loss = self.trial.step()
 
         peak = self.static_bytes + self.device.memory(prime).peak
         seen = self.device.footprint()
-        return commands.Primed(
+        primed = commands.Primed(
             peak_memory_bytes=peak,
-            loss=None if command.waits or loss is None else finite(loss, "loss of the first step"),
-            gradient_square_sum=None
-            if command.waits
-            else finite(gradient_square_sum(self._stages()), "gradient of the first step"),
             reserved_bytes=seen.reserved if seen else None,
             outside_bytes=seen.outside if seen else None,
             held_bytes=self.device.held(),
         )
+        if command.waits:
+            return primed
+        first = {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
+        if loss is not None:
+            first["loss"] = finite(loss, "loss of the first step")
+        return primed.model_copy(update=first)
 
-    def _reseed(self) -> None:
-        """Takes the weights back to where they began: the steps of earlier candidates have changed them."""
-        workload, stages = self._settled()
+    def _training(self, plan: commands.Prepare) -> Ready:
+        """The model's own stages as they were built: the steps of earlier candidates have changed the weights."""
+        workload, cut = self._settled()
+        assert cut == plan.cut, "build comes first"
         for index, stage in self.held.items():
-            self.model.reseed(stage, workload, index, stages)
+            workload.reset_stage(stage, self.probes[index].layers)
         if self.optimizer is not None:
             self.optimizer.restart()
+        self.device.release()  # so that what is reserved is for this candidate
+        return workload, self.held, self.optimizer
 
-    def _loss(self, plan: commands.Prepare) -> Loss:
-        return LossItself() if plan.waits else self.model.loss(self._settled()[0], plan.sequences)
-
-    def _waiting(self, plan: commands.Prepare) -> Held:
-        return {index: WaitingStage(plan, index, self.device) for index in self.indices(plan.cut)}
+    def _waiting(self, plan: commands.Prepare) -> Ready:
+        """Stages that wait in their place."""
+        workload, device = Waiting(plan.waits, self.device), self.device.torch_device
+        held = {i: workload.build_stage(layers, device) for i, layers in self.layers(workload, plan.cut).items()}
+        return workload, dict(held), workload.optimizer(held)
 
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
@@ -209,18 +216,6 @@ class Rank:
             alloc_retries=self.device.retries() - retries,
             actions=actions,
         )
-
-
-def stage_facts(
-    stage: nn.Module, workload: Workload, index: int, stages: int, static_bytes: int
-) -> commands.StageFacts:
-    """What the controller wants to know of one stage."""
-    return commands.StageFacts(
-        layers=layers_per_stage(workload.layers, stages)[index],
-        parameters=sum(p.numel() for p in stage.parameters()),
-        static_bytes=static_bytes,
-        batch_statistics=has_batch_statistics(stage),
-    )
 
 
 def gradient_square_sum(stages: nn.Module) -> float:
@@ -317,7 +312,7 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(seat: Seat, folder: str, connection: Connection, model: Model = GPT) -> None:
+def serve(seat: Seat, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
     """The life of a rank: meets the others, then obeys until the pipe closes."""
     quieten(log_file(Path(folder), seat.rank))
     exit_with_controller(folder)
@@ -335,7 +330,7 @@ def serve(seat: Seat, folder: str, connection: Connection, model: Model = GPT) -
     if device.runs_behind:
         watch.trail = Trail(device)
     watch.end()
-    me = Rank(seat.rank, seat.ranks, device, watch, model)
+    me = Rank(seat.rank, seat.ranks, device, watch, open_workload)
     while True:
         try:
             message = connection.recv_bytes()

@@ -44,7 +44,6 @@ LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
 IDLE_S = 10.0  # that ranks may spend on nothing
 PATIENCE = 20  # times as long as one pass of every size took
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Notify = Callable[[str, float], None]
 """Called with what is measured now and the fraction already done."""
@@ -64,10 +63,13 @@ class Measurer:
         sizes: tuple[int, ...],
         split: bool,
         warn: Warn,
+        *,
+        output_bytes: int,
         is_shared: bool = False,
     ) -> None:
         self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
         self.warn, self.is_shared = warn, is_shared  # whether ranks share cores
+        self.output_bytes = output_bytes  # that cross a boundary for one sequence
         self.everyone = tuple(range(workload.stages))
         self.timeout_s = COMMAND_TIMEOUT_S
         self.primed: list[Primed] = []  # of the calibration run
@@ -149,7 +151,7 @@ class Measurer:
 
     def message_bytes(self, size: int) -> int:
         """Bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
-        return size * self.workload.seq_len * self.workload.hidden * ELEMENT_BYTES[self.workload.precision]
+        return size * self.output_bytes
 
     def links(self, largest: int) -> list[Link]:
         """Both directions between every two ranks whose stages are neighbours, up to messages of ``largest`` bytes."""
@@ -289,7 +291,16 @@ def measure_profile(
     where a rank fails again, MemoryLimitError where the smallest micro-batch does not fit.
     """
     cores = (environment.cores or 1) if environment.device == "cpu" else None
-    measurer = Measurer(ranks, workload, cut, tuple(sorted(sizes)), split, warn, is_shared=cores is not None)
+    measurer = Measurer(
+        ranks,
+        workload,
+        cut,
+        tuple(sorted(sizes)),
+        split,
+        warn,
+        is_shared=cores is not None,
+        output_bytes=max(fact.output_bytes for fact in facts),
+    )
     surely, largest = measurer.surely, measurer.message_bytes(measurer.sizes[-1])
     links = surely(lambda: measurer.links(largest))  # first: NCCL takes what torch has not yet taken
     notify("measuring memory and links", 0.0)

@@ -41,7 +41,7 @@ def replayed_profile(
 ) -> Profile:
     """The recorded stage times, with the links and the runtime's cost as they are here, where the ranks really run."""
     cut = Cut(virtual_stages=recorded.virtual_stages)
-    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn)
+    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn, output_bytes=0)
     messages = [recorded.message_size(size) for size in sizes]
     links = measurer.surely(lambda: measurer.links(max(1, messages[-1])))
     wait = waiting(messages[0])

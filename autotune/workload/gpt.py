@@ -3,15 +3,15 @@
 Each layer's weights depend only on the seed and the layer's index, so the same model comes out however it is cut.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autotune.config import Workload
-from autotune.workload.partition import layers_per_stage
+from autotune import config
+from autotune.workload.partition import layers_of_stage
+from autotune.workload.protocol import Batch, Loss
 
 IGNORED = -100  # the target of padding rows: cross_entropy's own default for "not counted"
 ELEMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +24,7 @@ class FeatureBatchNorm(nn.BatchNorm1d):
         return super().forward(hidden.flatten(0, 1)).view_as(hidden)
 
 
-def norm_layer(workload: Workload) -> nn.Module:
+def norm_layer(workload: config.Workload) -> nn.Module:
     """The block's normalisation over ``hidden`` features."""
     return nn.LayerNorm(workload.hidden) if workload.norm == "layer" else FeatureBatchNorm(workload.hidden)
 
@@ -32,7 +32,7 @@ def norm_layer(workload: Workload) -> nn.Module:
 class Embedding(nn.Module):
     """(batch, tokens) ids -> (batch, tokens, hidden)."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: config.Workload) -> None:
         super().__init__()
         self.token = nn.Embedding(workload.vocab, workload.hidden)
         self.position = nn.Embedding(workload.seq_len, workload.hidden)
@@ -45,7 +45,7 @@ class Embedding(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: config.Workload) -> None:
         super().__init__()
         hidden = workload.hidden
         self.heads = workload.heads
@@ -68,21 +68,11 @@ class Block(nn.Module):
 class Head(nn.Sequential):
     """(batch, tokens, hidden) -> (batch, tokens, vocab) logits."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: config.Workload) -> None:
         super().__init__(norm_layer(workload), nn.Linear(workload.hidden, workload.vocab, bias=False))
 
 
-def build_stage(workload: Workload, index: int, stages: int, device: torch.device) -> nn.Sequential:
-    """Build stage ``index`` of ``stages`` on ``device`` ("meta" allocates nothing), in the workload's precision.
-
-    Every part has its own random numbers, in fp32, and is cast before the next one is made.
-    """
-    with torch.random.fork_rng(devices=[]), device:
-        parts = parts_of_stage(workload, index, stages)
-        return nn.Sequential(*(cast(seeded(kind, workload, number), workload) for number, kind in parts))
-
-
-def cast(part: nn.Module, workload: Workload) -> nn.Module:
+def cast(part: nn.Module, workload: config.Workload) -> nn.Module:
     """Give the weights of ``part`` the type that the model computes in; gradients are summed in fp32 all the same.
 
     Batch normalisation keeps fp32, as launchers leave it: its running statistics are sums of many small changes, and
@@ -96,39 +86,13 @@ def cast(part: nn.Module, workload: Workload) -> nn.Module:
     return part
 
 
-def reseed_stage(stage: nn.Module, workload: Workload, index: int, stages: int) -> None:
-    """Gives a stage the weights back that ``build_stage`` gave it; a second copy is held of one part at a time."""
-    device = next(stage.parameters()).device
-    with torch.random.fork_rng(devices=[]), device:
-        for part, (number, kind) in zip(stage.children(), parts_of_stage(workload, index, stages), strict=True):
-            part.load_state_dict(seeded(kind, workload, number).state_dict())
-
-
-def parts_of_stage(workload: Workload, index: int, stages: int) -> list[tuple[int, type[nn.Module]]]:
-    """Number in the model and kind of each part of stage ``index`` of ``stages``."""
-    counts = layers_per_stage(workload.layers, stages)
-    first = sum(counts[:index])
-    numbers = [number + 1 for number in range(first, first + counts[index])]
-    kinds: list[tuple[int, type[nn.Module]]] = [(number, Block) for number in numbers]
-    if index == 0:
-        kinds.insert(0, (0, Embedding))
-    if index == stages - 1:
-        kinds.append((workload.layers + 1, Head))
-    return kinds
-
-
-def seeded(kind: type[nn.Module], workload: Workload, number: int) -> nn.Module:
+def seeded(kind: type[nn.Module], workload: config.Workload, number: int) -> nn.Module:
     """Builds part ``number`` of the model with weights that depend on the seed and the number alone."""
     torch.manual_seed(workload.seed * 1_000_003 + number)
     return kind(workload)
 
 
-def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether any layer normalises over the batch, so that the micro-batch size changes what is learned."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
-
-
-def boundary_type(workload: Workload) -> torch.dtype:
+def boundary_type(workload: config.Workload) -> torch.dtype:
     """Return the element type of what crosses a stage boundary, and of all that lies between."""
     return ELEMENT_TYPES[workload.precision]
 
@@ -140,7 +104,7 @@ class SequenceLoss:
     gradients, whatever the padding. ``scale`` keeps fp16 gradients from vanishing; it is 1 otherwise.
     """
 
-    def __init__(self, workload: Workload, sequences: int) -> None:
+    def __init__(self, workload: config.Workload, sequences: int) -> None:
         self.scale = 1024.0 if workload.precision == "fp16" else 1.0
         self.tokens = sequences * workload.seq_len
 
@@ -151,8 +115,11 @@ class SequenceLoss:
         return summed * (self.scale / self.tokens)
 
 
-def random_batch(workload: Workload, sequences: int, padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random token ids and their next-token targets, each (sequences + padding, seq_len); padding targets IGNORED."""
+def random_batch(
+    workload: config.Workload, sequences: int, padding: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return random token ids and their next-token targets, each (sequences + padding, seq_len); padding targets
+    IGNORED."""
     generator = torch.Generator().manual_seed(workload.seed)
     text = torch.randint(workload.vocab, (sequences, workload.seq_len + 1), generator=generator)
     ids = functional.pad(text[:, :-1], (0, 0, 0, padding))
@@ -160,20 +127,59 @@ def random_batch(workload: Workload, sequences: int, padding: int, device: torch
     return ids.contiguous().to(device), targets.contiguous().to(device)
 
 
-class Loss(Protocol):
-    """What the last stage computes of its logits and targets; the losses of a step's micro-batches are added up."""
+@dataclass(frozen=True)
+class Gpt:
+    """The built-in GPT as a Workload: layer ``n`` is block ``n``, part ``n + 1`` of the model."""
 
-    scale: float
+    sizes: config.Workload
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+    @property
+    def facts(self) -> config.WorkloadFacts:
+        """What reports say of it."""
+        return self.sizes
+
+    def build_stage(self, layers: range, device: torch.device) -> nn.Sequential:
+        """Build the stage of ``layers`` in the workload's precision.
+
+        Every part has its own random numbers, in fp32, and is cast before the next one is made.
+        """
+        with torch.random.fork_rng(devices=[]), device:
+            return nn.Sequential(*(cast(seeded(kind, self.sizes, n), self.sizes) for n, kind in self._parts(layers)))
+
+    def reset_stage(self, stage: nn.Module, layers: range) -> None:
+        """Give a stage its first weights back; a second copy is held of one part at a time."""
+        device = next(stage.parameters()).device
+        with torch.random.fork_rng(devices=[]), device:
+            for part, (number, kind) in zip(stage.children(), self._parts(layers), strict=True):
+                part.load_state_dict(seeded(kind, self.sizes, number).state_dict())
+
+    def _parts(self, layers: range) -> list[tuple[int, type[nn.Module]]]:
+        """Number in the model and kind of each part of the stage of ``layers``."""
+        kinds: list[tuple[int, type[nn.Module]]] = [(layer + 1, Block) for layer in layers]
+        if layers.start == 0:
+            kinds.insert(0, (0, Embedding))
+        if layers.stop == self.sizes.layers:
+            kinds.append((self.sizes.layers + 1, Head))
+        return kinds
+
+    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+        """Return random token ids and their next-token targets."""
+        ids, targets = random_batch(self.sizes, sequences, padding, device)
+        return Batch((ids,), targets)
+
+    def boundary(self, layer: int, micro_batch_size: int) -> tuple[Tensor, ...]:
+        """Return token ids (b, tokens), hidden states (b, tokens, hidden) or logits (b, tokens, vocab)."""
+        shape = (micro_batch_size, self.sizes.seq_len)
+        if layer == 0:
+            return (torch.empty(shape, dtype=torch.int64, device="meta"),)
+        width = self.sizes.vocab if layer == self.sizes.layers else self.sizes.hidden
+        return (torch.empty(*shape, width, dtype=boundary_type(self.sizes), device="meta", requires_grad=True),)
+
+    def loss(self, sequences: int) -> Loss:
+        """Return the mean cross-entropy of a token."""
+        return SequenceLoss(self.sizes, sequences)
 
 
-class Model(NamedTuple):
-    """What a rank asks of that which is trained. ``reseed`` takes a stage back to what ``build`` made of it."""
-
-    build: Callable[[Workload, int, int, torch.device], nn.Module]
-    reseed: Callable[[nn.Module, Workload, int, int], None]
-    loss: Callable[[Workload, int], Loss]
-
-
-GPT = Model(build_stage, reseed_stage, SequenceLoss)
+def build_stage(workload: config.Workload, index: int, stages: int, device: torch.device) -> nn.Sequential:
+    """Build stage ``index`` of ``stages``, cut as evenly as possible."""
+    return Gpt(workload).build_stage(layers_of_stage(workload.layers, stages, index), device)

@@ -16,6 +16,13 @@ def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
     return tuple(even + (stage in extra) for stage in range(stages))
 
 
+def layers_of_stage(layers: int, stages: int, index: int) -> range:
+    """Return the layers of stage ``index`` where the model is cut as ``layers_per_stage`` says."""
+    counts = layers_per_stage(layers, stages)
+    first = sum(counts[:index])
+    return range(first, first + counts[index])
+
+
 def stage_ranks(ranks: int, virtual_stages: int, folded: bool) -> tuple[int, ...]:
     """The rank of every stage: round and round in a loop, or ``folded``, down the ranks and back up, as torch has it.
 

@@ -19,9 +19,9 @@ from autotune.predict.record import Candidate, Prediction
 from autotune.profile.assumed import forward_operations
 from autotune.profile.fragmentation import ASSUMED
 from autotune.profile.record import Link, MessageSize, Profile, StageProfile
-from autotune.workload.gpt import boundary_type, build_stage
+from autotune.workload.gpt import Gpt, boundary_type, build_stage
 from autotune.workload.optimizer import static_bytes
-from autotune.workload.partition import layers_per_stage
+from autotune.workload.partition import layers_of_stage, layers_per_stage
 from tests import published
 
 GB = 10**9
@@ -85,7 +85,9 @@ def memory_on_paper(devices: int, sizes: tuple[int, ...]) -> tuple[tuple[StageMe
     kinds = [(index == 0, index == devices - 1, count) for index, count in enumerate(counts)]
     for index, kind in enumerate(kinds):
         if kind not in found:
-            found[kind] = tuple(stage_memory(work, index, devices, sizes, split=False, cuda=True))
+            found[kind] = tuple(
+                stage_memory(Gpt(work), layers_of_stage(work.layers, devices, index), sizes, split=False, cuda=True)
+            )
     return tuple(found[kind] for kind in kinds)
 
 

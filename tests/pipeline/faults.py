@@ -6,6 +6,8 @@ And ranks that die, hang or fail at a given place.
 import ctypes
 import os
 import signal
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from autotune.workload.gpt import GPT, IGNORED, SequenceLoss, build_stage
+from autotune.workload.gpt import IGNORED, Gpt, SequenceLoss
 
 
 class SummedMeans(SequenceLoss):
@@ -61,23 +63,27 @@ class LateHoarder(Hoarder):
         super().zero_grad(set_to_none)
 
 
-def built_as(kind):
-    """Builds stages of another class."""
+@dataclass(frozen=True)
+class WrongGpt(Gpt):
+    """The built-in GPT with another loss, or with stages of another class."""
 
-    def build(workload, index, stages, device):
-        stage = build_stage(workload, index, stages, device)
-        return kind(*stage.children())
+    loss_class: type[SequenceLoss] = SequenceLoss
+    stage_class: type[nn.Sequential] = nn.Sequential
 
-    return build
+    def build_stage(self, layers, device):
+        return self.stage_class(*super().build_stage(layers, device).children())
+
+    def loss(self, sequences):
+        return self.loss_class(self.sizes, sequences)
 
 
 MODELS = {
-    "right": GPT,
-    "summed": GPT._replace(loss=SummedMeans),
-    "unmasked": GPT._replace(loss=PaddingCounts),
-    "full weights": GPT._replace(loss=FullWeights),
-    "hoarder": GPT._replace(build=built_as(Hoarder)),
-    "late hoarder": GPT._replace(build=built_as(LateHoarder)),
+    "right": Gpt,
+    "summed": partial(WrongGpt, loss_class=SummedMeans),
+    "unmasked": partial(WrongGpt, loss_class=PaddingCounts),
+    "full weights": partial(WrongGpt, loss_class=FullWeights),
+    "hoarder": partial(WrongGpt, stage_class=Hoarder),
+    "late hoarder": partial(WrongGpt, stage_class=LateHoarder),
 }
 
 
@@ -154,6 +160,20 @@ class FaultyStage(nn.Sequential):
         return AFTER_FORWARD.get(self.fault, lambda out: out)(super().forward(x))
 
 
+@dataclass(frozen=True)
+class FaultyGpt(Gpt):
+    """The built-in GPT in even stages, of which one has the ``planted`` fault."""
+
+    planted: tuple = ()
+    stage: int = 0
+
+    def build_stage(self, layers, device):
+        stage = super().build_stage(layers, device)
+        if layers.start // len(layers) != self.stage:
+            return stage
+        return FaultyStage(*stage.children()).plant(*self.planted)
+
+
 class FaultyRank:
     """Runs in the process of a rank; ``stage`` has the fault."""
 
@@ -163,10 +183,4 @@ class FaultyRank:
     def __call__(self, *arguments):
         from autotune.pipeline.worker import serve
 
-        def build(workload, index, stages, device):
-            stage = build_stage(workload, index, stages, device)
-            if index != self.stage:
-                return stage
-            return FaultyStage(*stage.children()).plant(*self.planted)
-
-        serve(*arguments, GPT._replace(build=build))
+        serve(*arguments, partial(FaultyGpt, planted=self.planted, stage=self.stage))

@@ -7,8 +7,9 @@ from autotune.config import Workload
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.paper import Ledger, PaperDevice, flash_backward_bytes, stage_memory
 from autotune.pipeline.probe import StageProbe
-from autotune.workload.gpt import build_stage
+from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
+from autotune.workload.partition import layers_of_stage
 
 SIZES = (2, 32)
 STAGES = 3
@@ -24,7 +25,7 @@ def measured(work, index, split):
     device = CpuDevice(1)
     stage = build_stage(work, index, STAGES, device.torch_device)
     hold_gradients(stage)
-    return StageProbe(stage, work, index, STAGES, device).memory(SIZES, split)
+    return StageProbe(stage, Gpt(work), layers_of_stage(work.layers, STAGES, index), device).memory(SIZES, split)
 
 
 def peak(row):
@@ -38,7 +39,10 @@ def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
     """All that is held, within a thousandth, and the peak within 3 %: in lower precision the CPU's own products take
     workspace, which is no tensor."""
     work = workload(precision)
-    paper, real = stage_memory(work, index, STAGES, SIZES, split=False, cuda=False), measured(work, index, False)
+    paper, real = (
+        stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, index), SIZES, split=False, cuda=False),
+        measured(work, index, False),
+    )
     for mine, theirs in zip(paper, real, strict=True):
         assert mine.activation_bytes == pytest.approx(theirs.activation_bytes, rel=1e-3)
     assert peak(paper[-1]) == pytest.approx(peak(real[-1]), rel=0.03)
@@ -47,7 +51,10 @@ def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
 @pytest.mark.parametrize("index", range(STAGES))
 def test_halves_of_a_backward_on_paper_are_those_of_the_cpu(index):
     work = workload("fp32")
-    paper, real = stage_memory(work, index, STAGES, SIZES, split=True, cuda=False), measured(work, index, True)
+    paper, real = (
+        stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, index), SIZES, split=True, cuda=False),
+        measured(work, index, True),
+    )
     for mine, theirs in zip(paper, real, strict=True):
         assert mine.split_held_bytes == pytest.approx(theirs.split_held_bytes, rel=0.03)
         held = max(theirs.activation_bytes, theirs.split_held_bytes)
@@ -57,7 +64,10 @@ def test_halves_of_a_backward_on_paper_are_those_of_the_cpu(index):
 
 def test_batch_normalisation_is_on_paper_too():
     work = workload("bf16", norm="batch")
-    paper, real = stage_memory(work, 1, STAGES, SIZES, split=False, cuda=False), measured(work, 1, False)
+    paper, real = (
+        stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, 1), SIZES, split=False, cuda=False),
+        measured(work, 1, False),
+    )
     assert peak(paper[-1]) == pytest.approx(peak(real[-1]), rel=0.03)
 
 
@@ -66,7 +76,7 @@ def test_a_layer_keeps_what_korthikanti_et_al_count_but_for_dropout_and_scores(h
     """34 s b h bytes (arXiv 2205.05198, equation 2), of which two are masks of dropout; flash attention keeps one sum
     per row and head in the place of scores, and each norm two numbers per token."""
     work = workload("bf16", hidden=hidden, heads=hidden // 128, seq_len=256)
-    (row,) = stage_memory(work, 1, STAGES, (4,), split=False, cuda=True)
+    (row,) = stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, 1), (4,), split=False, cuda=True)
     tokens, layers = 4 * work.seq_len, work.layers // STAGES
     sums = tokens * (4 * work.heads + 16)
     assert layers * 32 * hidden * tokens < row.activation_bytes <= layers * (32 * hidden * tokens + sums)
@@ -74,7 +84,10 @@ def test_a_layer_keeps_what_korthikanti_et_al_count_but_for_dropout_and_scores(h
 
 def test_a_gpu_takes_whole_blocks_and_flash_attention_sums_in_fp32():
     work = workload("bf16")
-    (cpu,), (gpu,) = (stage_memory(work, 1, STAGES, (4,), split=False, cuda=cuda) for cuda in (False, True))
+    (cpu,), (gpu,) = (
+        stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, 1), (4,), split=False, cuda=cuda)
+        for cuda in (False, True)
+    )
     assert cpu.activation_bytes <= gpu.activation_bytes < 1.05 * cpu.activation_bytes
     assert gpu.transient_bytes > cpu.transient_bytes
     queries = torch.empty(4, 4, 32, 16, device="meta")
@@ -108,7 +121,11 @@ def test_nothing_is_allocated_on_paper():
     """The largest stage of a model of a hundred gigabytes."""
     work = workload("bf16", layers=STAGES, hidden=16384, heads=128, seq_len=4096, vocab=100_000)
     rows = []
-    used = CpuDevice(1).memory(lambda: rows.extend(stage_memory(work, 2, STAGES, (64,), split=False, cuda=True)))
+    used = CpuDevice(1).memory(
+        lambda: rows.extend(
+            stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, 2), (64,), split=False, cuda=True)
+        )
+    )
     assert rows[0].activation_bytes > 10**11
     assert used.peak < 10**6
 

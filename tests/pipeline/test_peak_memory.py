@@ -32,7 +32,8 @@ def measured_profile(ranks, work, virtual_stages):
     """Only the bytes of each stage are measured; its times are made up."""
     cut, sizes = Cut(virtual_stages=virtual_stages), tuple(sorted({-(-BATCH // m) for m in COUNTS}))
     facts = build(ranks, work, cut)
-    measurer = Measurer(ranks, work, cut, sizes, True, warn=print)
+    output_bytes = max(fact.output_bytes for fact in facts)
+    measurer = Measurer(ranks, work, cut, sizes, True, warn=print, output_bytes=output_bytes)
     times = [[StageTime(micro_batch_size=size, t_f=1.0, t_bw=2.0) for size in sizes]] * len(facts)
     stages = stage_profiles(measurer.stage_ranks, facts, times, measurer.stage_memory(), measurer.optimizers())
     return Profile(

@@ -11,7 +11,7 @@ from autotune.config import Workload
 from autotune.pipeline.commands import TimeStages
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
-from autotune.workload.gpt import SequenceLoss, boundary_type, build_stage, random_batch
+from autotune.workload.gpt import Gpt, SequenceLoss, boundary_type, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 
 WORK = Workload(
@@ -42,7 +42,7 @@ def plan(*sizes, fewest=3, split=False):
 
 
 def probe(device):
-    return StageProbe(build_stage(WORK, 0, 1, device.torch_device), WORK, 0, 1, device)
+    return StageProbe(build_stage(WORK, 0, 1, device.torch_device), Gpt(WORK), range(WORK.layers), device)
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -129,7 +129,7 @@ class SlowDevice(CpuDevice):
 
 def middle_probe(device, stage):
     """Of the second of three stages: random activations and gradients are what it takes."""
-    return StageProbe(stage, WORK, 1, 3, device)
+    return StageProbe(stage, Gpt(WORK.model_copy(update={"layers": 3})), range(1, 2), device)
 
 
 def test_each_size_has_an_untimed_pass_and_three_timed_ones_however_slow_they_are():
@@ -186,14 +186,14 @@ def test_what_a_stage_is_given_is_as_large_as_in_the_model():
             out.register_hook(lambda gradient: setattr(seen, "gradient", gradient))
             return out
 
-    run = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(4)
+    run = StageProbe(Looking(), Gpt(work), range(1, 2), CpuDevice(1)).passes(4)
     run.forward()
     run.backward()
     assert 0.5 < (seen.x.std() / first.std()).item() < 2
     assert 0.5 < (seen.gradient.std() / second.grad.std()).item() < 2
     assert seen.x.unique().numel() > 0.9 * seen.x.numel()
     before = seen.x.detach().clone(), seen.gradient.clone()
-    again = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(4)
+    again = StageProbe(Looking(), Gpt(work), range(1, 2), CpuDevice(1)).passes(4)
     again.forward()
     again.backward()
     assert torch.equal(before[0], seen.x)
@@ -202,7 +202,7 @@ def test_what_a_stage_is_given_is_as_large_as_in_the_model():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_small_gradients_do_not_vanish_in_half_precision(precision):
-    work = WORK.model_copy(update={"precision": precision, "seq_len": 512, "hidden": 64})
+    work = WORK.model_copy(update={"layers": 3, "precision": precision, "seq_len": 512, "hidden": 64})
     seen = []
 
     class Looking(torch.nn.Module):
@@ -211,7 +211,7 @@ def test_small_gradients_do_not_vanish_in_half_precision(precision):
             out.register_hook(seen.append)
             return out
 
-    run = StageProbe(Looking(), work, 1, 3, CpuDevice(1)).passes(8)
+    run = StageProbe(Looking(), Gpt(work), range(1, 2), CpuDevice(1)).passes(8)
     run.forward()
     run.backward()
     assert (seen[0] != 0).float().mean().item() > 0.9
@@ -242,7 +242,7 @@ def test_weights_are_cast_in_the_optimizer_step_and_in_no_pass(precision):
     device = CpuDevice(1)
     stage = build_stage(work, 1, 3, device.torch_device)
     hold_gradients(stage)
-    optimizer, run = build_optimizer(stage, "adamw"), StageProbe(stage, work, 1, 3, device).passes(2)
+    optimizer, run = build_optimizer(stage, "adamw"), StageProbe(stage, Gpt(work), range(1, 2), device).passes(2)
     optimizer.step()  # takes the memory of its state
     with Conversions() as passes:
         run.forward()

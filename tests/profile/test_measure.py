@@ -34,7 +34,7 @@ class WrittenRanks:
 
 def measurer(ranks):
     """Two stages on each of two ranks: 400 + 500 static bytes on the first, 100 + 300 on the second."""
-    return Measurer(ranks, WORK, Cut(virtual_stages=2), (1, 2, 4), False, warn=print)
+    return Measurer(ranks, WORK, Cut(virtual_stages=2), (1, 2, 4), False, warn=print, output_bytes=0)
 
 
 def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():

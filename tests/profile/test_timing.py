@@ -52,7 +52,7 @@ class ScriptedRanks:
 def measurer(p, v=1, **more):
     cut = Cut(virtual_stages=v)
     ranks = ScriptedRanks([stage % p for stage in range(p * v)])
-    return Measurer(ranks, workload(p), cut, SIZES, False, print, **more), ranks
+    return Measurer(ranks, workload(p), cut, SIZES, False, print, output_bytes=8 * 16 * 4, **more), ranks
 
 
 @pytest.mark.parametrize("v", [1, 2])

@@ -5,15 +5,16 @@ import torch
 
 from autotune.config import Workload
 from autotune.pipeline.device import CpuDevice
+from autotune.pipeline.facts import has_batch_statistics
 from autotune.workload.gpt import (
     IGNORED,
+    Gpt,
     SequenceLoss,
     boundary_type,
     build_stage,
-    has_batch_statistics,
     random_batch,
-    reseed_stage,
 )
+from autotune.workload.partition import layers_of_stage
 
 CPU = torch.device("cpu")
 SIZES = {"layers": 5, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 4}
@@ -52,7 +53,7 @@ def test_reseeding_takes_a_stage_back_in_place(norm, index):
     for tensor in stage.state_dict().values():
         tensor.add_(1)
     before = torch.get_rng_state()
-    reseed_stage(stage, work, index, 2)
+    Gpt(work).reset_stage(stage, layers_of_stage(work.layers, 2, index))
     assert torch.equal(torch.get_rng_state(), before)
     for mine, theirs in zip(stage.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
@@ -63,7 +64,7 @@ def test_reseeding_holds_one_part_at_a_time():
     work = workload(layers=12, hidden=64)
     stage = build_stage(work, 0, 1, CPU)
     part = max(sum(p.nbytes for p in part.parameters()) for part in stage)
-    used = CpuDevice(1).memory(lambda: reseed_stage(stage, work, 0, 1))
+    used = CpuDevice(1).memory(lambda: Gpt(work).reset_stage(stage, range(work.layers)))
     assert used.end == 0
     assert used.peak < 2 * part + 16 * 2**10  # a part's place is taken by the next one's before its own is given back
 

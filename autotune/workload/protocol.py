@@ -1,0 +1,67 @@
+"""What is trained, as ranks, probes and the memory model see it: nothing outside ``workload`` knows the model.
+
+A model is a row of layers, numbered from 0. A stage is a contiguous range of them, and what must come before the first
+layer or after the last (an embedding, a head) belongs to the stage that holds that layer.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autotune.config import WorkloadFacts
+
+
+class Batch(NamedTuple):
+    """What one step trains on, each tensor of (sequences + padding, ...).
+
+    ``args``: what the first stage takes. ``targets``: what the loss compares the last stage's output with.
+    """
+
+    args: tuple[Tensor, ...]
+    targets: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(tensor.nbytes for tensor in (*self.args, self.targets))
+
+
+class Loss(Protocol):
+    """What the last stage computes of its output and the targets; the losses of a step's micro-batches are added up.
+
+    Gradients come out multiplied by ``scale``, which keeps those of fp16 from vanishing; it is 1 otherwise.
+    """
+
+    scale: float
+
+    def __call__(self, output: Tensor, targets: Tensor, /) -> Tensor: ...
+
+
+class Workload(Protocol):
+    """A model, its data and its loss."""
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """What reports say of it: layers, sizes, tokens per sequence."""
+
+    def build_stage(self, layers: range, device: torch.device) -> nn.Module:
+        """Build the stage of ``layers`` on ``device`` ("meta" allocates nothing), always with the same weights."""
+
+    def reset_stage(self, stage: nn.Module, layers: range) -> None:
+        """Give a stage the weights back that ``build_stage`` gave it."""
+
+    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+        """Return the same ``sequences`` each time, and ``padding`` rows more that the loss leaves out."""
+
+    def boundary(self, layer: int, micro_batch_size: int) -> tuple[Tensor, ...]:
+        """Return what enters ``layer``, on "meta"; of the number of layers, what the last stage gives to the loss."""
+
+    def loss(self, sequences: int) -> Loss:
+        """Return the loss whose sum over the micro-batches is the mean over so many real ``sequences``."""
+
+
+def stage_outputs(workload: Workload, layers: range, micro_batch_size: int) -> tuple[Tensor, ...]:
+    """Return what the stage of ``layers`` gives to the next one, on "meta"; nothing where it is the last."""
+    is_last = layers.stop == workload.facts.layers
+    return () if is_last else workload.boundary(layers.stop, micro_batch_size)
