@@ -80,16 +80,27 @@ class WorkloadFacts(Record):
     """What is known of the training job behind a profile; a hand-written profile may leave anything out."""
 
     layers: PositiveInt | None = None
+    """Transformer blocks."""
     stages: PositiveInt | None = None
+    """Pipeline stages, one device each."""
     hidden: PositiveInt | None = None
+    """Width of the model."""
     heads: PositiveInt | None = None
+    """Attention heads."""
     seq_len: PositiveInt | None = None
+    """Tokens per sequence."""
     vocab: PositiveInt | None = None
+    """Tokens in the vocabulary."""
     batch: PositiveInt | None = None
+    """Sequences per step of one pipeline (B)."""
     precision: Precision | None = None
+    """Number format that the model computes in."""
     optimizer: Optimizer | None = None
+    """Optimizer that steps after each batch."""
     norm: Norm | None = None
+    """Normalisation: layer (LayerNorm) or batch (BatchNorm)."""
     seed: int | None = None
+    """Seed of weights and data."""
 
 
 class Workload(WorkloadFacts):

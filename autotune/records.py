@@ -23,7 +23,7 @@ GIVEN = 200  # characters of a value, or of its path, that a message repeats
 class Record(BaseModel):
     """An immutable value that survives a round trip through JSON; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 R = TypeVar("R", bound=Record)

@@ -11,15 +11,16 @@ Objective = Literal["throughput", "memory"]
 
 
 class Estimate(Record):
-    """What is believed of a candidate's step now, from its prediction and every measurement.
-
-    ``step_time_low_s`` to ``step_time_high_s`` is the 90 % interval.
-    """
+    """What is believed of a candidate's step now, from its prediction and every measurement."""
 
     step_time_s: PositiveFloat
+    """Estimated seconds of a step."""
     step_time_low_s: PositiveFloat
+    """Lower end of the 90 % interval, seconds."""
     step_time_high_s: PositiveFloat
+    """Upper end of the 90 % interval, seconds."""
     throughput_seq_s: PositiveFloat
+    """Throughput, sequences per second."""
 
 
 class StopReason(StrEnum):
@@ -39,12 +40,14 @@ class StopReason(StrEnum):
 
 
 class Stop(Record):
-    """Why a search ended; ``limit``: the budget in seconds or the number of trials; ``message``: the words for it,
-    where the reason alone does not say enough."""
+    """Why a search ended."""
 
     reason: StopReason
+    """The reason."""
     limit: NonNegativeFloat | None = None
+    """The budget in seconds, or the number of trials, where that was the reason."""
     message: str | None = None
+    """Words for it, where the reason alone does not say enough."""
 
 
 class Verdict(Record):

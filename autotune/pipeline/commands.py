@@ -160,14 +160,23 @@ class StageTime(Record):
     """
 
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch that the times are of."""
     t_f: NonNegativeFloat
+    """Seconds of a forward."""
     t_b: NonNegativeFloat | None = None
+    """Seconds of a backward for the input gradient alone."""
     t_w: NonNegativeFloat | None = None
+    """Seconds of a backward for the weight gradient alone."""
     t_bw: NonNegativeFloat | None = None
+    """Seconds of a fused backward."""
     samples_f: tuple[NonNegativeFloat, ...] = ()
+    """Seconds of each timed forward."""
     samples_bw: tuple[NonNegativeFloat, ...] = ()
+    """Seconds of each timed fused backward."""
     samples_b: tuple[NonNegativeFloat, ...] = ()
+    """Seconds of each timed input-gradient backward."""
     samples_w: tuple[NonNegativeFloat, ...] = ()
+    """Seconds of each timed weight-gradient backward."""
 
     @staticmethod
     def of(
@@ -216,20 +225,20 @@ class StageTime(Record):
 
 
 class StageMemory(Record):
-    """Bytes of one micro-batch on one stage.
-
-    ``activation_bytes``: held from its forward to its backward, without the received input (a communication buffer).
-    ``transient_bytes``: the most that a forward or fused backward holds above that while it runs.
-    Of a split backward, None where not measured: ``split_held_bytes`` between the backward for the input and that for
-    the weights; ``input_transient_bytes``, ``weight_transient_bytes`` above what is held when either begins.
-    """
+    """Bytes of one micro-batch on one stage."""
 
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch that the bytes are of."""
     activation_bytes: NonNegativeInt
+    """Held from the forward to the backward, without the received input, which is a communication buffer."""
     transient_bytes: NonNegativeInt = 0
+    """The most that a forward or fused backward holds above that while it runs."""
     split_held_bytes: NonNegativeInt | None = None
+    """Held between the two halves of a split backward; null where not measured."""
     input_transient_bytes: NonNegativeInt | None = None
+    """The most that the input gradient holds above what is held when it begins; null where not measured."""
     weight_transient_bytes: NonNegativeInt | None = None
+    """The most that the weight gradient holds above what is held when it begins; null where not measured."""
 
 
 class OptimizerCost(Record):

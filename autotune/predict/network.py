@@ -40,26 +40,31 @@ MESSAGES_OUT = 2  # of a host and pipeline at once: activations to the next host
 
 
 class Wire(Record):
-    """One direction. ``bandwidth_bytes_s``: None is without limit, as in the links of a profile."""
+    """One direction."""
 
     latency_s: NonNegativeFloat
+    """Seconds of an empty message."""
     bandwidth_bytes_s: PositiveFloat | None
+    """Bytes per second; null is without limit, as in the links of a profile."""
 
 
 class Network(Record):
-    """Hosts of ``ranks_per_host`` ranks with ``rails`` NICs each, ``hosts_per_leaf`` of them under one leaf switch.
-
-    ``hosts_per_leaf``: None is all. ``pipelines``: how many go through every host side by side. ``inside``: None is the
-    profile's own links, which were measured. ``between``: of one rail.
-    """
+    """Hosts and links, as a user describes them."""
 
     ranks_per_host: PositiveInt
+    """Ranks of one pipeline on each host."""
     rails: PositiveInt
+    """NICs of a host."""
     pipelines: PositiveInt = 1
+    """Pipelines that go through every host side by side and share the rails."""
     hosts_per_leaf: PositiveInt | None = None
+    """Hosts under one leaf switch; null is all."""
     oversubscription: Annotated[float, Field(ge=1.0)] = 1.0
+    """How many times less bandwidth a message has above the leaves."""
     inside: Wire | None = None
+    """Links inside a host; null is the profile's own, which were measured."""
     between: Wire
+    """Links between hosts, of one rail."""
 
     @model_validator(mode="after")
     def _leaves_are_known(self) -> Self:

@@ -58,45 +58,66 @@ class Evaluated(Record):
     """One m that was run on paper."""
 
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     throughput_seq_s: PositiveFloat
+    """Throughput, sequences per second."""
 
 
 class ScalePoint(Record):
-    """The best m of ``ranks`` ranks under one schedule, all on paper; seconds are of one step.
-
-    ``low_s`` to ``high_s``: the 90 % interval that follows from the profile. ``stragglers_s``: longer because of the
-    slowest rank; None where the profile shows no difference between ranks or moments. ``slower_links_s``: longer where
-    messages between hosts take twice as long. ``efficiency``: layers x sequences per second and rank, against the best
-    at the profile's own number of ranks. ``between``, ``above``: boundaries that cross hosts under a leaf, and leaves.
-    ``not_simulated``: m that would have had too many actions. ``beyond_sizes``: b lies outside of what was measured.
-    """
+    """The best m of some number of ranks under one schedule, all on paper; seconds are of one step."""
 
     ranks: PositiveInt
+    """Ranks (p)."""
     layers: PositiveInt
+    """Layers of the model."""
     batch: PositiveInt
+    """Sequences per step (B)."""
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     virtual_stages: PositiveInt
+    """Stages per rank (v)."""
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
     step_time_s: PositiveFloat
+    """Predicted seconds of a step."""
     low_s: PositiveFloat
+    """Lower end of the 90 % interval that follows from the profile, seconds."""
     high_s: PositiveFloat
+    """Upper end of that interval, seconds."""
     stragglers_s: NonNegativeFloat | None
+    """Seconds more because of the slowest rank; null where the profile shows no difference between ranks or moments."""
     slower_links_s: NonNegativeFloat
+    """Seconds more where messages between hosts take twice as long."""
     throughput_seq_s: PositiveFloat
+    """Throughput, sequences per second."""
     throughput_tokens_s: PositiveFloat | None
+    """Throughput, tokens per second; null where the tokens per sequence are not known."""
     efficiency: PositiveFloat
+    """Layers x sequences per second and rank, against the best at the profile's own number of ranks."""
     bubble_fraction: NonNegativeFloat
+    """Share of p x step time in which devices are idle."""
     time_split_s: TimeSplit
+    """What the step's time goes to."""
     peak_memory_bytes: NonNegativeInt | None
+    """Bytes of the fullest rank; null where the profile does not tell."""
     fits: bool | None
+    """Whether that is within the memory limit; null where either is not known."""
     inside: NonNegativeInt
+    """Stage boundaries within a host."""
     between: NonNegativeInt
+    """Stage boundaries between hosts under one leaf."""
     above: NonNegativeInt
+    """Stage boundaries between leaves."""
     evaluated: tuple[Evaluated, ...]
+    """Every m that was predicted."""
     not_simulated: tuple[PositiveInt, ...] = ()
+    """The m that would have had too many actions."""
     beyond_sizes: bool = False
+    """Whether the micro-batch size lies outside of what was measured."""
 
     @property
     def schedule_words(self) -> str:
@@ -110,24 +131,32 @@ class ScalePoint(Record):
 
 
 class ScalePlan(Record):
-    """Every number of ranks, the profile's own first; from which profile, on which network.
-
-    ``inside_measured``: what ``network`` says of the inside of hosts are the profile's own links. ``assumptions``: what
-    the figures rest on, in words.
-    """
+    """Every number of ranks, the profile's own first."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    """Form of the document."""
     kind: Literal["autotune.scale"] = "autotune.scale"
+    """Which document it is."""
     profile_ranks: PositiveInt
+    """Ranks of the profile."""
     environment: Environment
+    """Machine and software of the profile."""
     workload: WorkloadFacts
+    """What was trained for the profile."""
     network: Network
+    """The described network."""
     inside_measured: bool
+    """Whether what ``network`` says of the inside of hosts are the profile's own links."""
     ranks_shared_cores: bool
+    """Whether ranks of the profile shared cores."""
     rank_spread: NonNegativeFloat
+    """Relative standard deviation of how fast ranks are."""
     memory_limit_bytes: PositiveInt | None
+    """Bytes that each rank may hold; null is without limit."""
     points: tuple[ScalePoint, ...]
+    """The predictions."""
     assumptions: tuple[str, ...] = ()
+    """What the figures rest on, in words."""
 
 
 def scale(profile: Profile, request: Request, tell: Callable[[int, str], None] = lambda ranks, name: None) -> ScalePlan:

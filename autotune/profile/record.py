@@ -36,37 +36,53 @@ OF_EACH_GPU = (
 
 
 class Environment(Record):
-    """The machine and software behind the figures. ``memory_bytes`` is what the smallest device, or host, has.
-
-    ``hosts``: the name of each rank's host, by rank; nothing where there is but the one. ``cores``: of the smallest.
-    ``unseen_gpu``: why torch sees no GPU though the host has one. What follows it is of the GPUs in use, in the order
-    of ``devices``, as far as torch and the driver tell: clocks are the highest that a GPU reaches, ``mig``: whether it
-    is split into instances, ``gpu_links``: the way from each GPU to each other one, ``mps``: whether the Multi-Process
-    Service runs.
-    """
+    """The machine and software behind the figures. Fields on GPUs are of those in use, in the order of ``devices``, as
+    far as torch and the driver tell."""
 
     device: str | None = None
+    """cpu or cuda."""
     devices: tuple[str, ...] = ()
+    """Names of the devices."""
     cores: PositiveInt | None = None
+    """Cores of the host, of the smallest where there are several."""
     memory_bytes: PositiveInt | None = None
+    """Memory of the smallest device, or of the host."""
     torch_version: str | None = None
+    """Version of torch."""
     python_version: str | None = None
+    """Version of Python."""
     hostname: str | None = None
+    """Name of the host."""
     platform: str | None = None
+    """Operating system and architecture."""
     cuda_version: str | None = None
+    """Version of CUDA that torch is built with."""
     nccl_version: str | None = None
+    """Version of NCCL."""
     driver_version: str | None = None
+    """Version of the GPU driver."""
     hosts: tuple[str, ...] = ()
+    """By rank, the name of its host; empty where there is only one host."""
     unseen_gpu: str | None = None
+    """Why torch sees no GPU although the host has one."""
     gpu_uuids: tuple[str, ...] = ()
+    """By GPU, its identity."""
     gpu_memory_bytes: tuple[PositiveInt, ...] = ()
+    """By GPU, its memory."""
     power_limits_w: tuple[float | None, ...] = ()
+    """By GPU, the watts that it may draw."""
     sm_clocks_mhz: tuple[int | None, ...] = ()
+    """By GPU, the highest clock of its multiprocessors that it reaches, MHz."""
     memory_clocks_mhz: tuple[int | None, ...] = ()
+    """By GPU, the highest clock of its memory that it reaches, MHz."""
     mig: tuple[bool | None, ...] = ()
+    """By GPU, whether it is split into instances."""
     compute_modes: tuple[str | None, ...] = ()
+    """By GPU, the driver's compute mode: whether it admits several processes."""
     gpu_links: tuple[tuple[str | None, ...], ...] = ()
+    """By GPU, the way to each other one."""
     mps: bool | None = None
+    """Whether NVIDIA's Multi-Process Service runs."""
 
     def with_gpus(self, indices: Sequence[int]) -> "Environment":
         """Return the same host with these GPUs alone, in this order; all that is said of each goes with it."""
@@ -91,18 +107,22 @@ class Environment(Record):
 
 
 class StageProfile(Record):
-    """One stage. ``static_bytes``: weights, gradients, optimizer state and constant buffers.
-
-    ``batch_statistics``: a layer (BatchNorm) learns from the micro-batch as a whole, so its size matters.
-    """
+    """One stage."""
 
     layers: NonNegativeInt | None = None
+    """Layers of the stage."""
     static_bytes: NonNegativeInt = 0
+    """Weights, gradients, optimizer state and constant buffers."""
     batch_statistics: bool = False
+    """Whether a layer (BatchNorm) learns from the micro-batch as a whole, so that its size matters."""
     time_s: tuple[StageTime, ...] = Field(min_length=1)
+    """Times by micro-batch size, ascending."""
     memory: tuple[StageMemory, ...] = ()
+    """Memory by micro-batch size, ascending."""
     optimizer_s: NonNegativeFloat = 0.0
+    """Seconds of the optimizer's step."""
     optimizer_transient_bytes: NonNegativeInt = 0
+    """The most bytes that the optimizer holds while it runs."""
 
     def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
         """``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured ones."""
@@ -124,17 +144,19 @@ class StageProfile(Record):
 
 
 class Link(Record):
-    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back.
-
-    ``bandwidth_bytes_s``: while nothing else is under way. ``together_bytes_s``: while all links carry a message at
-    once, both ways; of links between hosts, which may share their host's way out. None where not measured.
-    """
+    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
 
     from_: NonNegativeInt = Field(alias="from")
+    """Rank that sends."""
     to: NonNegativeInt
+    """Rank that receives."""
     latency_s: NonNegativeFloat = 0.0
+    """Seconds of an empty message."""
     bandwidth_bytes_s: PositiveFloat | None = None
+    """Bytes per second while nothing else is under way; null is without limit."""
     together_bytes_s: PositiveFloat | None = None
+    """Bytes per second while all links carry a message at once, both ways; of links between hosts, which may share
+    their host's way out. Null where not measured."""
 
     model_config = Record.model_config | {"populate_by_name": True}
 
@@ -147,14 +169,18 @@ class MessageSize(Record):
     """What crosses a stage boundary for one micro-batch."""
 
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch."""
     bytes: NonNegativeInt
+    """Bytes of the message."""
 
 
 class Shared(Record):
-    """Ranks that share ``resources`` cores: with k ranks active at once each runs ``slowdown[k - 1]`` times slower."""
+    """Ranks that share the cores of a host."""
 
     resources: PositiveInt
+    """Cores that are shared."""
     slowdown: tuple[PositiveFloat, ...] = Field(min_length=1)
+    """``slowdown[k - 1]``: how many times slower each rank runs with k ranks active at once."""
 
     @staticmethod
     def of(resources: int, ranks: int, crowding: float) -> "Shared":
@@ -169,20 +195,24 @@ class Shared(Record):
 
 
 class Calibration(Record):
-    """A pipelined run made while profiling; what it took beyond the model is the runtime's cost per action.
-
-    ``wait_s``: its stages only waited, so long for a forward and so long for a backward; None: they computed. For each
-    of ``step_times_s``: ``busy_s``, the seconds that all ranks together spent inside their actions; ``gap_s``, between
-    two actions of a rank where little more than the runtime lay between them (the lower quartile).
-    """
+    """A pipelined run made while profiling; what it took beyond the model is the runtime's cost per action."""
 
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
     wait_s: NonNegativeFloat | None = None
+    """Seconds that each stage waited for a forward, and as long for a backward, instead of computing; null where it
+    computed."""
     step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
+    """Seconds of each step."""
     busy_s: tuple[PositiveFloat, ...] = ()
+    """Of each step, the seconds that all ranks together spent inside their actions."""
     gap_s: tuple[NonNegativeFloat, ...] = ()
+    """Of each step, the seconds between two actions of a rank where little more than the runtime lay between them (the
+    lower quartile)."""
 
     @property
     def apart(self) -> float:
@@ -202,39 +232,47 @@ class Calibration(Record):
 
 
 class Profile(Record):
-    """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited.
-
-    The S stages lie on S / ``virtual_stages`` ranks. Links are between ranks. ``no_room_for``: the smallest micro-batch
-    size of which some device could not hold one micro-batch while profiled. ``reserved_over_allocated``: how much
-    more the allocator takes from the device than it hands out (fragmentation), of what is not static;
-    ``segments_bytes``: what it takes beyond that whatever the candidate, in segments that it does not fill;
-    ``outside_bytes``: held on a device outside of torch's allocator, one number for all devices or a list with that of
-    each rank (another process may hold memory of one device only). ``drift``: relative standard deviation of the same
-    work between moments of profiling.
-
-    torch's runtime takes ``action_overhead_s`` for every action, ``message_overhead_s`` more at either end of a
-    message, and ``step_overhead_s`` once. ``calibrations``: the runs that showed these and ``shared``.
-    """
+    """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    """Form of the file."""
     kind: Literal["autotune.profile"] = "autotune.profile"
+    """Which file it is."""
     created: str | None = None
+    """Time at which it was measured, ISO 8601."""
     environment: Environment = Environment()
+    """Machine and software that it was measured on."""
     workload: WorkloadFacts = WorkloadFacts()
+    """What was trained."""
     virtual_stages: PositiveInt = 1
+    """Stages per rank: the S stages lie on S / v ranks."""
     stages: tuple[StageProfile, ...] = Field(min_length=1)
+    """The stages, in the order of the model."""
     links: tuple[Link, ...] = ()
+    """The links between ranks."""
     message_bytes: tuple[MessageSize, ...] = ()
+    """What crosses a stage boundary, by micro-batch size."""
     shared: Shared | None = None
+    """How ranks that share cores slow each other; null where they do not."""
     drift: NonNegativeFloat = 0.0
+    """Relative standard deviation of the same work between moments of profiling."""
     no_room_for: PositiveInt | None = None
+    """Smallest micro-batch size of which some device could not hold one micro-batch; null where all had room."""
     reserved_over_allocated: Annotated[float, Field(ge=1.0)] = 1.0
+    """How many times more the allocator takes from the device than it hands out (fragmentation), of what is not
+    static."""
     segments_bytes: NonNegativeInt = 0
+    """What it takes beyond that whatever the candidate, in segments that it does not fill."""
     outside_bytes: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    """Held on a device outside of torch's allocator: one number for all devices, or by rank."""
     step_overhead_s: NonNegativeFloat = 0.0
+    """Seconds that torch's runtime takes once per step."""
     action_overhead_s: NonNegativeFloat = 0.0
+    """Seconds that it takes for every action."""
     message_overhead_s: NonNegativeFloat = 0.0
+    """Seconds that it takes at either end of a message."""
     calibrations: tuple[Calibration, ...] = ()
+    """The runs that showed these overheads, and ``shared``."""
 
     @property
     def ranks(self) -> int:

@@ -15,51 +15,68 @@ from autotune.verdict import Estimate, Objective, Stop
 
 
 class RelativeError(Record):
-    """(prediction - measurement) / measurement; ``peak_memory`` of the rank where it is largest in size."""
+    """(prediction - measurement) / measurement."""
 
     step_time: float
+    """Of the step time; above 0 is predicted too slow."""
     peak_memory: float | None = None
+    """Of the peak memory, of the rank where it is largest in size; null where not known."""
 
 
 class Agreement(Record):
-    """How far loss and gradient norm of the first step are from those of candidate ``reference``, which began with the
-    same weights and saw the same batch: (own - reference's) / reference's, 0 but for rounding."""
+    """How far the first step is from that of another candidate which began with the same weights and saw the same
+    batch, as (own - reference's) / reference's: 0 except for rounding."""
 
     reference: NonNegativeInt
+    """Index of the candidate that it is compared with."""
     loss: float
+    """Relative difference of the loss."""
     gradient_norm: float
+    """Relative difference of the gradient norm."""
 
 
 Source = Literal["measured", "predicted"]
 
 
 class CandidateReport(Record):
-    """One candidate: what was predicted, what was measured or went wrong, or why it was not tried.
-
-    ``prediction`` was made before any trial, ``last_prediction`` with what trials before its own had taught;
-    ``estimate`` is what is believed now, and ``rate`` what every part of a report states. ``pace``: how many times
-    longer than usual steps took on this machine while it was measured. ``over_limit_bytes``: what the fullest rank
-    needs beyond the memory limit in force, measured or else predicted; None where it fits, or is not known. ``doubts``:
-    in a few words, why it should not be used although it ran.
-    """
+    """One candidate: what was predicted, what was measured or went wrong, or why it was not tried. ``rate`` is what
+    every part of a report states."""
 
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
     padding: NonNegativeInt
+    """Rows of a step that only fill up the last micro-batches."""
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     virtual_stages: PositiveInt
+    """Stages per rank (v)."""
     prediction: Prediction
+    """Prediction made before any trial."""
     last_prediction: Revision | None = None
+    """Prediction with what trials before its own had taught."""
     measurement: Measurement | None = None
+    """What real steps showed; null where none ran."""
     estimate: Estimate | None = None
+    """What is believed now; every part of a report states it."""
     pace: PositiveFloat | None = None
+    """How many times longer than usual steps took on this machine while it was measured."""
     failure: Failure | None = None
+    """What went wrong in its run; null where nothing did."""
     relative_error: RelativeError | None = None
+    """How far the first prediction is from the measurement."""
     agreement: Agreement | None = None
+    """How far loss and gradient norm are from another candidate's."""
     doubts: tuple[str, ...] = ()
+    """Why it should not be used although it ran, in a few words each."""
     excluded: str | None = None
+    """Why it was not tried; null where it may be tried."""
     over_limit_bytes: PositiveInt | None = None
+    """What the fullest rank needs beyond the memory limit, measured or else predicted; null where it fits, or is not
+    known."""
     loses_to: str | None = None
+    """What it mostly loses to the winner by."""
 
     @property
     def schedule_words(self) -> str:
@@ -101,170 +118,224 @@ class CandidateReport(Record):
 
 
 class Neighbour(Record):
-    """A candidate on the curve of throughput over m; ``loss``: share of the curve's best throughput."""
+    """A candidate on the curve of throughput over m."""
 
     candidate: NonNegativeInt
+    """Index into ``candidates``."""
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     loss: float
+    """Share of the curve's best throughput that it loses."""
     source: Source
+    """Whether real steps of it, or the prediction alone, say so."""
 
 
 class KneeReport(Record):
-    """The smallest m within 1 % of the best under the winner's schedule (``at``), and one step to either side."""
+    """The smallest m within 1 % of the best under the winner's schedule, and one step to either side."""
 
     at: Neighbour
+    """The knee."""
     fewer: Neighbour | None
+    """One step to fewer micro-batches; null where there is none."""
     more: Neighbour | None
+    """One step to more micro-batches; null where there is none."""
 
 
 class ParetoPoint(Record):
     """A candidate that no other beats both in throughput and in peak memory."""
 
     candidate: NonNegativeInt
+    """Index into ``candidates``."""
     throughput_seq_s: float
+    """Throughput, sequences per second."""
     peak_memory_bytes: NonNegativeInt
+    """Bytes of the fullest rank."""
     source: Source
+    """Whether real steps of it, or the prediction alone, say so."""
 
 
 class SweetSpot(Record):
-    """The recommendation. ``candidate``, ``undecided_with`` and ``baseline`` are indices into ``candidates``.
-
-    ``certainty``: the probability that it is the right choice; ``undecided_with``: those that might be it instead,
-    where the certainty is low. ``speedup_over_naive`` is against ``baseline``: m = 1 or, where that does not fit or did
-    not run, the smallest m that did. ``ties`` says in words who is as fast, and what the choice saves.
-    """
+    """The recommendation. Candidates are named by their index into ``candidates``."""
 
     candidate: NonNegativeInt
+    """Index of the recommended candidate."""
     certainty: NonNegativeFloat | None = None
+    """Probability that it is the right choice."""
     undecided_with: tuple[NonNegativeInt, ...] = ()
+    """Those that might be it instead, where the certainty is below 80 %."""
     baseline: NonNegativeInt | None = None
+    """The candidate that the speed-up is against: m = 1 or, where that does not fit or did not run, the smallest m that
+    did."""
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     virtual_stages: PositiveInt
+    """Stages per rank (v)."""
     throughput_seq_s: float
+    """Estimated throughput, sequences per second."""
     speedup_over_naive: float | None
+    """Throughput over that of the baseline; null where there is none."""
     memory_headroom_bytes: tuple[int, ...] | None
+    """By rank, memory limit less peak; null where either is not known."""
     reason: str
+    """Which rule decided, in words."""
     confirmed: bool = True
+    """Whether real steps confirmed it."""
     knee: KneeReport | None = None
+    """The knee of throughput over m under its schedule."""
     ties: tuple[str, ...] = ()
+    """Who is as fast, and what the choice saves, in words."""
 
 
 class Drift(Record):
-    """How steady the machine was. ``checks``: how often the reference was visited again during the trials; ``ratio``:
-    the slowest pace found over the fastest; ``profile_ratio``: real steps over predicted ones, median of all."""
+    """How steady the machine was."""
 
     checks: NonNegativeInt
+    """How often candidates that had run were timed again."""
     ratio: PositiveFloat
+    """The slowest speed found over the fastest, as a ratio of step times."""
     profile_ratio: PositiveFloat | None
+    """Real steps over predicted ones, the median of all."""
 
 
 class PeakSlope(Record):
-    """What each further micro-batch adds to the peak of ``rank`` under 1F1B beyond what the memory model knows: 0 where
-    a rank lets go of every micro-batch after its backward. Of all ranks the one where it matters most.
-
-    ``bytes_per_micro_batch``: of one of ``micro_batch_size`` sequences, the size at the last of the ``micro_batches``
-    that were compared. ``share_of_peak``: what it comes to from the first of these to the last.
-    """
+    """What each further micro-batch adds to a rank's peak under 1F1B beyond what the memory model knows: 0 where a rank
+    releases every micro-batch after its backward. Of all ranks the one where it matters most."""
 
     rank: NonNegativeInt
+    """The rank."""
     micro_batches: tuple[PositiveInt, ...] = Field(min_length=2)
+    """The m that were compared."""
     micro_batch_size: PositiveInt
+    """Sequences per micro-batch at the last of them."""
     bytes_per_micro_batch: float
+    """Bytes that each further micro-batch of that size adds."""
     share_of_peak: float
+    """What it comes to from the first m to the last, as a share of the peak."""
 
 
 class Soundness(Record):
-    """Whether real steps computed the same under every candidate, and let go of what they held.
-
-    Of ``compared`` pairs of candidates that saw the same batch, the largest relative differences of the first step's
-    loss and gradient norm; up to ``tolerance`` they are rounding. ``not_compared``: why candidates were left out.
-    ``growth_bytes``: the most that any candidate left behind on any rank in each of its timed steps. ``findings``: what
-    is wrong, in words. None where it could not be told.
-    """
+    """Whether real steps computed the same under every candidate, and released what they held. Null is what could not
+    be told."""
 
     compared: NonNegativeInt = 0
+    """Pairs of candidates that saw the same batch and were compared."""
     loss_difference: NonNegativeFloat | None = None
+    """Largest relative difference of the first step's loss."""
     gradient_difference: NonNegativeFloat | None = None
+    """Largest relative difference of the first step's gradient norm."""
     tolerance: PositiveFloat | None = None
+    """Relative difference up to which it is rounding."""
     not_compared: str | None = None
+    """Why candidates were left out, in words."""
     growth_bytes: int | None = None
+    """The most that any candidate left behind on any rank in each of its timed steps."""
     peak_slope: PeakSlope | None = None
+    """What each further micro-batch adds to the peak under 1F1B."""
     findings: tuple[str, ...] = ()
+    """What is wrong, in words."""
 
 
 class RecordedStep(Record):
-    """A real step of ``candidate``, action by action; of a few that were recorded the one of median length.
-
-    ``starts_s[rank]``, ``ends_s[rank]``: in the order of the rank's actions, as ``autotune timeline
-    REPORT --format json`` lists them, from the moment at which the first rank began the step.
-    """
+    """A real step, action by action; of a few that were recorded the one of median length. Its times count from the
+    moment at which the first rank began the step, by rank and in the order of the rank's actions, which ``autotune
+    timeline REPORT --format json`` lists."""
 
     candidate: NonNegativeInt
+    """Index into ``candidates``."""
     step_time_s: PositiveFloat
+    """Seconds of the step."""
     starts_s: tuple[tuple[float, ...], ...]
+    """By rank and action, when it began."""
     ends_s: tuple[tuple[float, ...], ...]
+    """By rank and action, when it ended."""
 
 
 class SearchReport(Record):
-    """What the search cost and how sure it is. ``trials`` and ``real_steps`` are of this run; ``earlier_trials`` were
-    taken over. Of the wall time of the run the ranks spent ``profiling_s`` measuring stages and links, and ``steps_s``
-    in real steps; ``device_s`` is both together, times the ranks, and ``exhaustive_device_s`` what it would have been
-    with every candidate confirmed.
-
-    ``stop``: why it ended, which ``stopped_because`` says in words. ``confidence`` and ``final`` are of older versions:
-    the certainty of the sweet spot, and how turns between close candidates ended. ``pareto_front``: the leanest first.
-    ``controller``: whose report this is, where several controllers share the study; ``earlier_trials`` are then those
-    of the others.
-    """
+    """What the search cost, and why it ended."""
 
     sampler: str
+    """Who proposed candidates."""
     controller: str | None = None
+    """Whose report this is, where several controllers share the study."""
     trials: NonNegativeInt
+    """Trials of this run."""
     earlier_trials: NonNegativeInt = 0
+    """Trials that were taken over from earlier runs, or from other controllers."""
     real_steps: NonNegativeInt
+    """Real steps of this run, untimed first ones included."""
     profiling_s: NonNegativeFloat = 0.0
+    """Seconds that ranks spent measuring stages and links."""
     steps_s: NonNegativeFloat = 0.0
+    """Seconds that ranks spent in real steps."""
     device_s: NonNegativeFloat | None = None
+    """Both together, times the ranks."""
     exhaustive_device_s: NonNegativeFloat | None = None
+    """What ``device_s`` would have been with every candidate confirmed."""
     wall_s: float
+    """Seconds of the search by the clock."""
     stopped_because: str
+    """Why it ended, in words."""
     stop: Stop | None = None
+    """Why it ended."""
     objective: Objective = "throughput"
+    """What was looked for."""
     tolerance: PositiveFloat | None = None
+    """Throughputs this close count as equal."""
     confidence: NonNegativeFloat | None = None
+    """Of older versions: the certainty of the sweet spot."""
     final: str | None = None
+    """Of older versions: how turns between close candidates ended."""
     drift: Drift | None = None
+    """How steady the machine was; null where nothing ran."""
     pareto_front: tuple[ParetoPoint, ...] = ()
+    """Candidates that no other beats in both throughput and memory, the leanest first."""
 
 
 class Report(Record):
-    """Everything one run found out. ``profile_from_earlier_run``: no stage was measured in this run.
-
-    ``fingerprint``: 16 hexadecimal digits, alike in reports whose figures may be compared (``report.fingerprint``).
-    ``virtual_profiles``: of further numbers of stages per rank, where candidates have several.
-    """
+    """Everything one run found out."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    """Form of the file."""
     kind: Literal["autotune.report"] = "autotune.report"
+    """Which file it is."""
     created: str
+    """Time at which it was written, ISO 8601."""
     autotune_version: str
+    """Version of autotune."""
     command: str | None = None
+    """What the user typed, without credentials."""
     status: Literal["complete", "partial", "infeasible"]
+    """complete: the search ended; partial: it was interrupted or still runs; infeasible: nothing fits in memory."""
     fingerprint: str | None = None
+    """16 hexadecimal digits, alike in reports whose figures may be compared."""
     environment: Environment
+    """Machine and software."""
     workload: WorkloadFacts
+    """What was trained."""
     memory_limit_bytes: PositiveInt | None = None
+    """Bytes that each rank may hold."""
     warnings: tuple[str, ...] = ()
+    """What the run warned of."""
     profile: Profile
+    """The profile behind the predictions."""
     virtual_profiles: tuple[Profile, ...] = ()
+    """Profiles of further numbers of stages per rank, where candidates have several."""
     profile_from_earlier_run: bool = False
+    """Whether no stage was measured in this run."""
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
+    """Every candidate."""
     sweet_spot: SweetSpot | None = None
+    """The recommendation; null where there is none."""
     soundness: Soundness | None = None
+    """Whether all candidates computed the same."""
     recorded_step: RecordedStep | None = None
+    """A real step of the pick, action by action, where it was asked for."""
     search: SearchReport
+    """Trials, steps and seconds that the search took, and why it ended."""
 
     @model_validator(mode="after")
     def _indices_are_of_candidates(self) -> Self:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.cli.options import COMMANDS
+from autotune.cli.reference import schema_of
 from autotune.config import load_config
 from autotune.guide import TOPICS, page, title
 from autotune.predict.sweep import sweep
@@ -19,6 +20,7 @@ from autotune.profile.record import Profile
 from autotune.settings import SETTINGS
 from tests.guide.manual import FOLDER, PAGES, README, ROOT, blocks, shell_lines, typed
 from tests.guide.reference import PAGES as MADE
+from tests.guide.reference import SCHEMAS
 
 SMALL = "--layers 4 --stages 4 --hidden 32 --heads 2 --seq-len 16 --vocab 64 --batch 32 --device cpu --trials 2"
 STARTS_RANKS = ("run", "profile", "worker")
@@ -159,3 +161,13 @@ def test_the_guide_is_drawn_on_a_terminal(tmp_path):
     shown = on_a_terminal(["guide", "table"], tmp_path, 100)
     assert "\x1b[" in shown
     assert "| --- |" not in shown
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_property_of_a_schema_is_described(name):
+    schema = schema_of(name)
+    records = {"": schema, **schema.get("$defs", {})}
+    properties = [
+        (record, field, about) for record in records for field, about in records[record].get("properties", {}).items()
+    ]
+    assert [(record, field) for record, field, about in properties if not about.get("description")] == []
