@@ -248,12 +248,13 @@ class Runner:
         return outcome, Timing(number, candidate, tuple(times), at_s, state.here, state.session, ready_s)
 
     def decided_to_stay(self, candidate: Candidate, steps: int) -> bool:
-        """Return whether another step of the visit that is going on is worth its time; the second step of a candidate
-        that would be recommended is."""
+        """Return whether another step of the visit that is going on is worth its time; where nothing else is, the
+        second step of the candidate that is recommended then."""
         state = self.state
         may_visit = [*state.untried, *state.contenders]
-        if decide(self.belief, state.goal, self.situation(may_visit, is_there=True)).kind is Kind.STAY:
-            return True
+        action = decide(self.belief, state.goal, self.situation(may_visit, is_there=True))
+        if action.kind is not Kind.STOP:
+            return action.kind is Kind.STAY
         steps += sum(len(one.step_times_s) for one in state.visits(candidate))
         return steps < LEAST_STEPS and self.pick(candidate) == candidate
 
