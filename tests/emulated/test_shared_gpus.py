@@ -35,3 +35,18 @@ def test_a_gpu_too_full_for_nccl_is_explained(machines):
     assert done.code == 5, done
     assert "rank 1" in done.err
     assert "Last error: Cuda failure 2 'out of memory'" in done.err
+
+
+def test_doctor_tells_how_much_of_each_gpu_is_free(machine):
+    with machine.hold(3, 2**35):
+        done = machine.autotune("doctor")
+    assert "GPU 0: NVIDIA A100-SXM4-80GB, 79.6 GiB of 80.0 GiB free" in done.out
+    assert "problem  GPU 3: NVIDIA A100-SXM4-80GB, 47.1 GiB of 80.0 GiB free" in done.out
+    assert "ok       two ranks over NCCL" in done.out
+
+
+def test_doctor_finds_a_gpu_that_is_full(machines):
+    machine = machines(**SMALL)
+    with machine.hold(2, 124 * MIB):
+        done = machine.autotune("doctor")
+    assert "problem  GPU 2: NVIDIA A100-SXM4-80GB cannot be used now" in done.out
