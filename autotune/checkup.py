@@ -48,7 +48,7 @@ def next_command(environment: Environment) -> str:
 
 
 def folders() -> Iterator[Check]:
-    """Where reports and studies go, and where ranks meet."""
+    """Return where reports and studies go, and where ranks meet."""
     for name, folder, other in (
         ("this folder", Path.cwd(), "change to another one"),
         ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR"),
@@ -69,7 +69,7 @@ def strangers() -> list[str]:
 
 
 def installation() -> Iterator[Check]:
-    """autotune on PyPI is another project, whose files would lie among ours."""
+    """Return what is wrong where another project called autotune, on PyPI, is installed over ours."""
     if others := strangers():
         yield Check.problem(
             "installation",
@@ -79,7 +79,7 @@ def installation() -> Iterator[Check]:
 
 
 def cpu(environment: Environment) -> Iterator[Check]:
-    """A host without a GPU that torch sees."""
+    """Describe a host without a GPU that torch sees."""
     if environment.unseen_gpu is not None:
         yield Check.problem("GPU", f"torch does not see the GPU of this host: {environment.unseen_gpu}")
     cores = environment.cores or 1
@@ -88,7 +88,7 @@ def cpu(environment: Environment) -> Iterator[Check]:
 
 
 def gpus(environment: Environment, state: GpuState) -> Iterator[Check]:
-    """Each GPU, and the way from each to the next."""
+    """Describe each GPU, and the way from each to the next."""
     for index, name in enumerate(environment.devices):
         yield gpu(index, name, environment, state.free_bytes[index])
     for index in range(len(environment.devices) - 1):
@@ -102,7 +102,7 @@ def gpus(environment: Environment, state: GpuState) -> Iterator[Check]:
 
 
 def gpu(index: int, name: str, environment: Environment, free: int | None) -> Check:
-    """Whether a rank can have all of it."""
+    """Return whether a rank can have all of it."""
     mode = environment.compute_modes[index] if environment.compute_modes else None
     label, whole = f"GPU {index}", environment.gpu_memory_bytes[index]
     if environment.mig and environment.mig[index]:
@@ -121,7 +121,7 @@ def gpu(index: int, name: str, environment: Environment, free: int | None) -> Ch
 
 
 def shared_memory(folder: Path = SHARED_MEMORY) -> Check:
-    """NCCL's way between GPUs without direct access."""
+    """Look at NCCL's way between GPUs without direct access."""
     free = shared_memory_bytes(folder)
     if free is None or free < LEAST_SHARED_BYTES:
         has = "not there" if free is None else f"{show_bytes(free)} free"
@@ -130,7 +130,8 @@ def shared_memory(folder: Path = SHARED_MEMORY) -> Check:
 
 
 def round_trip(environment: Environment) -> Check:
-    """Two real ranks, and messages between them: over NCCL on GPUs, over gloo on the CPU, by the code of every run."""
+    """Try two real ranks, and messages between them: over NCCL on GPUs, over gloo on the CPU, by the code of every
+    run."""
     device = environment.device or "cpu"
     label = f"two ranks over {'NCCL' if device == 'cuda' else 'gloo'}"
     if device == "cuda" and len(environment.devices) < 2:
@@ -146,5 +147,5 @@ def round_trip(environment: Environment) -> Check:
 
 
 def ping(size: int, repeats: int) -> Ping:
-    """A message of ``size`` bytes from rank 0 to 1, and one byte back."""
+    """Send a message of ``size`` bytes from rank 0 to 1, and one byte back."""
     return Ping(source=0, target=1, there_bytes=size, back_bytes=1, repeats=repeats)

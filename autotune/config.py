@@ -42,37 +42,37 @@ def parse_quantity(value: Any, units: Mapping[str, int], example: str) -> Any:
 
 
 def parse_bytes(value: Any) -> Any:
-    """Bytes from ``"8GiB"``, ``"512MiB"`` or a plain number of bytes."""
+    """Return bytes from ``"8GiB"``, ``"512MiB"`` or a plain number of bytes."""
     number = parse_quantity(value, UNITS, "8GiB")
     return int(number) if isinstance(number, float) else number
 
 
 def parse_seconds(value: Any) -> Any:
-    """Seconds from ``"120s"``, ``"2m"`` or a plain number of seconds."""
+    """Return seconds from ``"120s"``, ``"2m"`` or a plain number of seconds."""
     return parse_quantity(value, SECONDS, "120s")
 
 
 def parse_share(value: Any) -> Any:
-    """A share of one from ``"5%"`` or a plain number."""
+    """Return a share of one from ``"5%"`` or a plain number."""
     number = parse_quantity(value, {"%": 1}, "5%")
     return number / 100 if isinstance(value, str) and "%" in value else number
 
 
 def split_commas(value: Any) -> Any:
-    """``"1,2,4"`` becomes ``["1", "2", "4"]``; lists and single numbers become lists."""
+    """Return ``["1", "2", "4"]`` for ``"1,2,4"``; lists and single numbers become lists."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
 
 
 def expand_schedules(value: Any) -> Any:
-    """``"all"`` becomes every schedule."""
+    """Return every schedule for ``"all"``."""
     names = split_commas(value)
     return list(SCHEDULE_NAMES) if names == ["all"] else names
 
 
 def divisors(number: int) -> tuple[int, ...]:
-    """Every divisor of ``number``, ascending."""
+    """Return every divisor of ``number``, ascending."""
     return tuple(candidate for candidate in range(1, number + 1) if number % candidate == 0)
 
 
@@ -218,12 +218,12 @@ class Config(Record):
         return Workload(**sizes)
 
     def counts(self) -> tuple[int, ...]:
-        """The candidate numbers of micro-batches, ascending, without repeats."""
+        """Return the candidate numbers of micro-batches, ascending, without repeats."""
         return tuple(sorted(set(self.micro_batches or divisors(self.batch))))
 
 
 def shipped(kind: str = "") -> dict[str, Path]:
-    """The files that ship with autotune, by name: scenarios (``cpu``, ``a100``, ``ci``), or ``networks``."""
+    """Return the files that ship with autotune, by name: scenarios (``cpu``, ``a100``, ``ci``), or ``networks``."""
     packaged = Path(str(resources.files("autotune"))) / "configs"
     folder = packaged if packaged.is_dir() else packaged.parents[1] / "configs"
     return {path.stem: path for path in sorted((folder / kind).glob("*.toml"))}
@@ -256,7 +256,7 @@ def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
 
 
 def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> InputError | UsageError:
-    """A usage error where a flag has part in the broken rule, else an error of the file."""
+    """Return a usage error where a flag has part in the broken rule, else an error of the file."""
     first = error.errors()[0]
     message = explain(error)
     if not first["loc"]:  # a rule between fields: its message begins with the field that breaks it

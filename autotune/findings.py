@@ -23,7 +23,7 @@ LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tol
 
 
 def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction]) -> list[str | None]:
-    """Why each candidate is not tried, or None."""
+    """Return why each candidate is not tried, or None."""
     least = job.config.min_micro_batch_size
     batch_statistics = any(stage.batch_statistics for profile in profiles for stage in profile.stages)
     reasons: list[str | None] = []
@@ -53,7 +53,7 @@ class Findings:
     excluded: list[str | None]
 
     def report(self, search: Runner | None, status: str, stop: Stop | None = None) -> Report:
-        """The report as things stand. ``stop``: what ended the search, where that was not the search itself."""
+        """Return the report as things stand. ``stop``: what ended the search, where that was not the search itself."""
         found = verdict(search, stop) if search else None
         rows = self._candidates(search, found.pick if found else None)
         candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
@@ -140,6 +140,6 @@ class Findings:
 
 
 def goal_of(config: Config) -> Goal:
-    """What the search is for."""
+    """Return what the search is for."""
     usual = LEAN_TOLERANCE if config.objective == "memory" else TIE
     return Goal(config.objective, config.tolerance or usual)

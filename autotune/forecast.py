@@ -28,7 +28,7 @@ class Basics(NamedTuple):
 
 
 def forecast(config: Config, events: Events) -> Forecast:
-    """The expected cost of ``tune`` with the same config. Starts no rank and writes nothing."""
+    """Return the expected cost of ``tune`` with the same config. Starts no rank and writes nothing."""
     check_sampler(config.sampler)
     if config.rendezvous is not None:
         raise UsageError("--dry-run looks at this host alone; leave --rendezvous out")
@@ -62,7 +62,7 @@ def forecast(config: Config, events: Events) -> Forecast:
 
 
 def basics(job: Job) -> Basics:
-    """The recorded profile, or those kept from an earlier run, or ones on paper."""
+    """Return the recorded profile, or those kept from an earlier run, or ones on paper."""
     if job.recorded is not None:
         return Basics(dict.fromkeys(job.cuts, job.recorded), "recorded profile")
     kept = {}

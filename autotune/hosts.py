@@ -22,7 +22,7 @@ FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
 
 
 def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Where ``--rendezvous auto`` is; raises UsageError where nothing tells."""
+    """Return where ``--rendezvous auto`` is; raises UsageError where nothing tells."""
     found = next((environment[name] for name in FIRST_HOST if environment.get(name)), None)
     if found is None:
         raise UsageError(
@@ -32,13 +32,13 @@ def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 def address_of(rendezvous: str) -> tuple[str, int]:
-    """Of ``HOST:PORT``, or ``auto``."""
+    """Return the address that ``HOST:PORT``, or ``auto``, names."""
     return first_host(os.environ) if rendezvous == "auto" else parse_address(rendezvous)
 
 
 @contextmanager
 def rendezvous_of(config: Config, on_progress: Tell, on_warning: Tell) -> Iterator[Rendezvous | None]:
-    """The rendezvous of a run, all of whose workers have come; None where its ranks run here."""
+    """Yield the rendezvous of a run, all of whose workers have come; None where its ranks run here."""
     if config.rendezvous is None:
         yield None
         return
@@ -53,8 +53,8 @@ def rendezvous_of(config: Config, on_progress: Tell, on_warning: Tell) -> Iterat
 
 
 def common_environment(rendezvous: Rendezvous) -> Environment:
-    """What all hosts have in common, the smallest where they differ in size; raises DeviceError where they differ in
-    kind. ``devices`` has that of every rank, of CPUs every kind once."""
+    """Return what all hosts have in common, the smallest where they differ in size; raises DeviceError where they
+    differ in kind. ``devices`` has that of every rank, of CPUs every kind once."""
     seen = [Environment.model_validate(one) for one in rendezvous.environments]
     unseen = [(host, here.unseen_gpu) for here, host in zip(seen, rendezvous.hosts, strict=True) if here.unseen_gpu]
     for name in ("device", "cuda_version", "nccl_version"):
@@ -96,7 +96,7 @@ def of_each_rank(used: list[Environment], name: str) -> tuple[object, ...]:
 
 
 def work(flags: Mapping[str, Any], say: Tell) -> None:
-    """What ``autotune worker`` does: keeps one rank until the run is over."""
+    """Keep one rank until the run is over: ``autotune worker``."""
     config = load_config(None, flags)
     place = launched_as(os.environ)
     Worker(

@@ -34,7 +34,7 @@ from autotune.workload.partition import stage_ranks
 
 
 def ignore(*_: Any) -> None:
-    """The listener of those who do not listen."""
+    """Do nothing: the listener where nobody listens."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
 
     def sizes(self, virtual_stages: int) -> tuple[int, ...]:
-        """Every micro-batch size that some candidate of so many stages per rank needs, ascending."""
+        """Return every micro-batch size that some candidate of so many stages per rank needs, ascending."""
         of_cut = [candidate for candidate in self.candidates if candidate.virtual_stages == virtual_stages]
         return tuple(sorted({candidate.micro_batch_size for candidate in of_cut}))
 
@@ -96,7 +96,7 @@ def writable(path: Path) -> None:
 
 
 def choose_device(config: Config, environment: Environment, recorded: Profile | None) -> Environment:
-    """The environment with the device that will be used; raises DeviceError where it is not here."""
+    """Return the environment with the device that will be used; raises DeviceError where it is not here."""
     if recorded is not None:
         there = recorded.environment
         replayed = {"device": replayed_device(there), "memory_bytes": there.memory_bytes}
@@ -162,7 +162,7 @@ def memory_limit(config: Config, environment: Environment, sharing: int) -> tupl
 
 @contextmanager
 def prepared(config: Config, events: Events) -> Iterator[Job]:
-    """The same, with ranks where the config wants them: here, or on the hosts that have come to its rendezvous."""
+    """Yield a job with its ranks where the config wants them: here, or on the hosts that came to its rendezvous."""
     with rendezvous_of(config, lambda text: events.progress(text, None), events.warn) as rendezvous:
         yield prepare_job(config, events, rendezvous)
 
@@ -170,7 +170,7 @@ def prepared(config: Config, events: Events) -> Iterator[Job]:
 def replay_job(
     config: Config, environment: Environment, recorded: Profile, events: Events, rendezvous: Rendezvous | None
 ) -> Job:
-    """The same for ranks that replay a recorded profile: what the profile says is settled already."""
+    """Return the job of ranks that replay a recorded profile: what the profile says is settled already."""
     if "stages" in config.model_fields_set and config.stages != recorded.ranks:
         raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
     batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch
@@ -187,7 +187,7 @@ def replay_job(
 
 
 def job_counts(config: Config) -> tuple[int, ...]:
-    """The numbers of micro-batches to try; m = 1 is always one, for it shows what pipelining buys."""
+    """Return the numbers of micro-batches to try; m = 1 is always one, for it shows what pipelining buys."""
     return config.counts() if config.micro_batch_size else tuple(sorted({1, *config.counts()}))
 
 
@@ -203,7 +203,7 @@ def announce(job: Job, notes: list[str]) -> Job:
 
 
 def header(job: Job) -> list[str]:
-    """What will be tried, on what."""
+    """Return what will be tried, on what."""
     work, here = job.facts, job.environment
     devices = f"{here.cores} cores ({', '.join(here.devices)})" if here.device == "cpu" else ", ".join(here.devices)
     counts = ", ".join(str(count) for count in sorted({c.micro_batches for c in job.candidates}))
@@ -241,7 +241,7 @@ def check_weights(job: Job, static_bytes: list[int], virtual_stages: int) -> Non
 
 
 def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
-    """The profile kept from an earlier run (True), or a new one measured on live ranks (False)."""
+    """Return the profile kept from an earlier run (True), or a new one measured on live ranks (False)."""
     if job.recorded is not None:
         return replay_on_ranks(job, job.recorded), False
     path = profile_path(job.config.state_dir, job.workload, job.environment, virtual_stages)
@@ -286,7 +286,7 @@ def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
 
 
 def replay_on_ranks(job: Job, recorded: Profile) -> Profile:
-    """The recorded profile with links and overhead measured on the ranks that will replay it."""
+    """Return the recorded profile with links and overhead measured on the ranks that will replay it."""
     build_ranks(job, Cut(virtual_stages=recorded.virtual_stages))
     job.events.progress("measuring links and the runtime's own cost", None)
     sizes = job.sizes(recorded.virtual_stages)

@@ -10,7 +10,7 @@ KINDS: dict[str, Kind] = {"forward": "F", "backward": "B", "input_gradient": "I"
 
 
 def recorded_step(candidate: int, schedule: Schedule, steps: Sequence[Sequence[StepTimes]]) -> RecordedStep:
-    """Of ``steps``, by step and rank, the one of median length, its actions in the order of the schedule."""
+    """Return of ``steps``, by step and rank, the one of median length, its actions in the order of the schedule."""
     chosen = sorted(steps, key=step_seconds)[len(steps) // 2]
     begun = min(rank.start_s for rank in chosen)
     starts, ends = [], []

@@ -40,17 +40,17 @@ def explain(error: ValidationError) -> str:
 
 
 def shortened(text: str) -> str:
-    """Its beginning, where it is long."""
+    """Return the beginning of a text that is long."""
     return text if len(text) <= GIVEN else f"{text[:GIVEN]}…"
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``torch was 2.12.0, is 2.13.0`` for each value that is not as it was."""
+    """Return ``torch was 2.12.0, is 2.13.0`` for each value that is not as it was."""
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The whole file; raises OSError, and InputError where it is larger than anything that autotune reads."""
+    """Return the whole file; raises OSError, and InputError where it is larger than anything that autotune reads."""
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -126,7 +126,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is such a process."""
+    """Return whether there is such a process."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

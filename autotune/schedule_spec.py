@@ -68,7 +68,7 @@ class ScheduleSpec:
 
     @property
     def has_one_stage(self) -> bool:
-        """Whether a rank always has a single stage under it."""
+        """True where a rank always has a single stage under it."""
         return self.stages_per_rank == 1
 
 

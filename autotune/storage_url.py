@@ -13,7 +13,8 @@ FLAG = "--storage"
 
 
 def parse(text: str) -> "URL":
-    """The URL in its parts. Raises ValueError, which never repeats the text, where it is none or has no driver here."""
+    """Return the URL in its parts. Raises ValueError, which never repeats the text, where it is none or has no driver
+    here."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -37,7 +38,7 @@ def parse(text: str) -> "URL":
 
 
 def shown(text: str) -> str:
-    """The URL as it may be shown: without its password, and without its parameters, which may hold another."""
+    """Return the URL as it may be shown: without its password, and without its parameters, which may hold another."""
     try:
         url = parse(text)
     except ValueError:
@@ -46,7 +47,8 @@ def shown(text: str) -> str:
 
 
 def scrubbed(message: str, text: str) -> str:
-    """What a driver says, without anything from the URL ``text`` that may be secret, as it is or as the URL has it."""
+    """Return what a driver says, without anything from the URL ``text`` that may be secret, as it is or as the URL has
+    it."""
     url = parse(text)
     values = [value for one in url.query.values() for value in ([one] if isinstance(one, str) else one)]
     values += re.findall(r"(?<==)[^&]+", text.partition("?")[2])
@@ -58,7 +60,7 @@ def scrubbed(message: str, text: str) -> str:
 
 
 def without_credentials(words: Iterable[str]) -> list[str]:
-    """A command's words, the URL after --storage as it may be shown."""
+    """Return a command's words, the URL after --storage as it may be shown."""
     found: list[str] = []
     for word in words:
         if found and found[-1] == FLAG:

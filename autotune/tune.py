@@ -44,13 +44,13 @@ RECORDED_STEPS = 3
 
 
 def plan_of(found: Findings, candidate: Candidate) -> Prepare:
-    """What the ranks are asked to run: the model's stages, or waiting ones in a replay."""
+    """Return what the ranks are asked to run: the model's stages, or waiting ones in a replay."""
     waits = waits_for(found.profiles[0], candidate.micro_batch_size) if found.job.recorded else ()
     return Prepare(**candidate.model_dump(), waits=waits)
 
 
 def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Runner:
-    """The search over the candidates that are not excluded, on this job's ranks."""
+    """Return the search over the candidates that are not excluded, on this job's ranks."""
 
     def measure(
         candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
@@ -80,7 +80,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
 
 
 def open_study(job: Job) -> Study:
-    """The study in the state directory, or in the database that several controllers share."""
+    """Return the study in the state directory, or in the database that several controllers share."""
     config, name = job.config, study_name(job)
     if config.storage is None:
         return Study(config.state_dir, name, job.candidates, config.fresh, identity(job))
@@ -91,12 +91,13 @@ def open_study(job: Job) -> Study:
 
 
 def where_it_counts(job: Job) -> Environment:
-    """The environment as far as figures in a study depend on it: hosts of one kind may share one in a database."""
+    """Return the environment as far as figures in a study depend on it: hosts of one kind may share one in a
+    database."""
     return job.environment.nameless if job.config.storage else job.environment
 
 
 def identity(job: Job) -> dict[str, dict[str, Any]]:
-    """What figures depend on; two runs that agree in all of it share a study."""
+    """Return what figures depend on; two runs that agree in all of it share a study."""
     return {
         "workload": job.facts.model_dump(mode="json"),
         "environment": where_it_counts(job).model_dump(mode="json", exclude_defaults=True),
@@ -118,7 +119,7 @@ def study_name(job: Job) -> str:
 
 
 def say_what_is_new(job: Job, study: Study) -> None:
-    """Where earlier studies are not continued, says why: a warning if they are of the same workload."""
+    """Say why earlier studies are not continued, where they are not: a warning if they are of the same workload."""
     parts = study.differs_from_earlier
     if not parts:
         return
@@ -152,12 +153,12 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
 
 
 def lock_path(job: Job) -> Path:
-    """The file that one run at a time holds while it works on a study in the state directory."""
+    """Return the file that one run at a time holds while it works on a study in the state directory."""
     return job.config.state_dir / f"{study_name(job)[-17:-1]}.lock"
 
 
 def profile_and_search(job: Job) -> Report:
-    """``tune`` from the profile on."""
+    """Profile and search: ``tune`` from the profile on."""
     try:
         pairs = [obtain_profile(job, virtual_stages) for virtual_stages in job.cuts]
         job.profiling_s = job.ranks.busy_s
@@ -198,7 +199,8 @@ def write_profiles(job: Job, profiles: list[Profile]) -> None:
 
 
 def leanest(found: Findings) -> str:
-    """What the candidate that takes least of its fullest device takes of it, and how much of that is not torch's."""
+    """Return what the candidate that takes least of its fullest device takes of it, and how much of that is not
+    torch's."""
     needs = [prediction.device_memory_bytes or (0,) for prediction in found.predictions]
     least = min(needs, key=max)
     rank = least.index(max(least))
@@ -208,7 +210,7 @@ def leanest(found: Findings) -> str:
 
 
 def search_and_report(job: Job, found: Findings) -> Report:
-    """The second half of ``tune``: from predictions to the report on disk."""
+    """Search and report: the second half of ``tune``, from predictions to the report on disk."""
     out = job.config.out
     if all(reason == "does not fit" for reason in found.excluded):
         publish(job, found.report(None, "infeasible", Stop(reason=StopReason.INFEASIBLE)))
@@ -265,7 +267,8 @@ def run_search(found: Findings, search: Runner) -> RecordedStep | None:
 
 
 def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
-    """A few steps of the pick, action by action, where the user asks for them; a rank that fails is a warning then."""
+    """Record a few steps of the pick, action by action, where the user asks for them; a rank that fails is a warning
+    then."""
     job, pick = found.job, search.pick()
     if not job.config.record_timeline or pick is None:
         return None
@@ -281,7 +284,7 @@ def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
 
 
 def nothing_ran(search: Runner) -> DeviceError | MemoryLimitError:
-    """What ends a run of which nothing can be said but how it failed."""
+    """Return the error that ends a run of which nothing can be said but how it failed."""
     failures = [outcome for outcome in search.state.outcomes.values() if isinstance(outcome, Failure)]
     if not failures:
         return DeviceError("nothing ran")
@@ -295,7 +298,7 @@ def nothing_ran(search: Runner) -> DeviceError | MemoryLimitError:
 
 
 def page_file(out: Path) -> Path:
-    """Where the page of a report lies: report.html beside report.json."""
+    """Return where the page of a report lies: report.html beside report.json."""
     return out.with_suffix(".html") if out.suffix != ".html" else out.with_name(f"{out.name}.html")
 
 
@@ -331,7 +334,7 @@ def say_what_is_doubtful(job: Job, report: Report) -> None:
 
 
 def profile_only(config: Config, events: Events) -> Profile:
-    """Only measures the stages and links, for ``autotune profile``."""
+    """Measure the stages and links only, for ``autotune profile``."""
     writable(config.out)
     if config.device == "replay":
         raise UsageError("--device replay has a profile already; autotune run replays it")

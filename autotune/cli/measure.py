@@ -38,7 +38,7 @@ def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **se
 
 
 def profile(config: Path | None, json_output: bool, quiet: bool, **settings: Any) -> None:
-    """Only measure the stages and links; write profile.json."""
+    """Measure the stages and links only; write profile.json."""
     from autotune.config import load_config
     from autotune.job import Events
     from autotune.report.progress import Progress

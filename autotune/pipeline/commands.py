@@ -123,7 +123,7 @@ class Prepare(Record):
 
     @property
     def cut(self) -> Cut:
-        """How the stages must lie for this schedule."""
+        """The way the stages must lie on the ranks for this schedule."""
         return Cut(virtual_stages=self.virtual_stages, folded=SCHEDULES[self.schedule].placement == "v")
 
 
@@ -182,7 +182,7 @@ class StageTime(Record):
     def of(
         micro_batch_size: int, f: Sequence[float], bw: Sequence[float], b: Sequence[float], w: Sequence[float]
     ) -> "StageTime":
-        """The row of measured passes: medians, and the samples behind them. ``b`` and ``w`` may be empty."""
+        """Return the row of measured passes: medians, and the samples behind them. ``b`` and ``w`` may be empty."""
         return StageTime(
             micro_batch_size=micro_batch_size,
             t_f=median(f),
@@ -197,7 +197,7 @@ class StageTime(Record):
 
     @staticmethod
     def merged(rows: Sequence["StageTime"]) -> "StageTime":
-        """One row of the samples of several rows of the same micro-batch size."""
+        """Return one row of the samples of several rows of the same micro-batch size."""
         names = ("samples_f", "samples_bw", "samples_b", "samples_w")
         series = ([sample for row in rows for sample in getattr(row, name)] for name in names)
         return StageTime.of(rows[0].micro_batch_size, *series)
@@ -297,7 +297,7 @@ class StepTimes(Record):
     actions: tuple[RecordedAction, ...] = ()
 
     def shifted(self, by_s: float) -> "StepTimes":
-        """The same on a clock that shows ``by_s`` more."""
+        """Return the times on a clock that shows ``by_s`` more."""
 
         def later(record: Record) -> dict[str, float]:
             return {name: getattr(record, name) + by_s for name in ("start_s", "end_s")}
@@ -307,7 +307,7 @@ class StepTimes(Record):
 
 
 def step_seconds(step: Sequence[StepTimes]) -> float:
-    """From the first rank's start to the last one's end; ``step`` holds what every rank answered."""
+    """Return the seconds from the first rank's start to the last one's end; ``step`` holds what every rank answered."""
     return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
 
 

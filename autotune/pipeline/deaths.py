@@ -14,7 +14,8 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def oom_kills() -> int | None:
-    """Processes of this one's control group that the kernel has killed for want of memory; None where it cannot tell.
+    """Return processes of this one's control group that the kernel has killed for want of memory; None where it cannot
+    tell.
 
     Version 2 counts them in memory.events, version 1 in memory.oom_control. Of the whole host (/proc/vmstat) is no use:
     another's processes may be among them.
@@ -37,17 +38,18 @@ def oom_kills() -> int | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process, which only another one would continue."""
+    """Return whether a signal has stopped the process, which only another one would continue."""
     return stat_fields(pid)[:1] == ["T"]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU that a process has used; 0 where it has gone."""
+    """Return seconds of CPU that a process has used; 0 where it has gone."""
     return sum(map(int, stat_fields(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def stat_fields(pid: int) -> list[str]:
-    """What the kernel tells of a process, from its state on (proc(5), the third field); nothing where it has gone."""
+    """Return what the kernel tells of a process, from its state on (proc(5), the third field); nothing where it has
+    gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -55,7 +57,7 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def take_look(pid: int, folder: Path, rank: int) -> Look:
-    """What is to be seen now of the rank whose process this is."""
+    """Return what is to be seen now of the rank whose process this is."""
     doing, lines = last_doing(doing_file(folder, rank)), last_lines(folder, rank)
     return Look(
         cpu_s=cpu_seconds(pid),
@@ -102,7 +104,8 @@ def silence(looks: dict[int, Look]) -> Failure:
 
 
 def failure(kind: FailureKind, rank: int, what: str, look: Look, said: str | None = None) -> Failure:
-    """A failure of ``rank``, with what it was doing and what it ``said``: its last line where nothing is given."""
+    """Return a failure of ``rank``, with what it was doing and what it ``said``: its last line where nothing is
+    given."""
     action, words = look.action, look.words
     said = said or (words[-1] if words else None)
     return Failure(
@@ -117,21 +120,21 @@ def failure(kind: FailureKind, rank: int, what: str, look: Look, said: str | Non
 
 
 def place(rank: int, action: Action | None, ahead: Action | None = None) -> str:
-    """``rank 1, the forward of micro-batch 3 on stage 1``; ``ahead``: to which its CPU has gone on meanwhile."""
+    """Return ``rank 1, the forward of micro-batch 3 on stage 1``; ``ahead``: to which its CPU has gone on meanwhile."""
     if action is None:
         return f"rank {rank}"
     return f"rank {rank}, {action}" + (f" (its CPU had come to {ahead.words})" if ahead else "")
 
 
 def last_exception(lines: list[str]) -> str | None:
-    """The first line of the exception in the last traceback: what CUDA and NCCL write below it is advice."""
+    """Return the first line of the exception in the last traceback: what CUDA and NCCL write below it is advice."""
     begun = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     after = lines[begun[-1] + 1 :] if begun else []
     return next((line[:WORDS_CHARACTERS] for line in after if not line.startswith(" ")), None)
 
 
 def last_lines(folder: Path, rank: int) -> list[str]:
-    """The end of what a rank wrote to its stderr, without empty lines."""
+    """Return the end of what a rank wrote to its stderr, without empty lines."""
     try:
         with log_file(folder, rank).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - WORDS_BYTES))
@@ -142,10 +145,10 @@ def last_lines(folder: Path, rank: int) -> list[str]:
 
 
 def log_file(folder: Path, rank: int) -> Path:
-    """Where a rank's stderr goes."""
+    """Return where a rank's stderr goes."""
     return folder / f"rank{rank}.log"
 
 
 def doing_file(folder: Path, rank: int) -> Path:
-    """Where a rank says what it is doing."""
+    """Return where a rank says what it is doing."""
     return folder / f"rank{rank}.doing"

@@ -61,25 +61,27 @@ class Device(Protocol):
         """Runs ``work`` to completion and returns what it took from the device's allocator."""
 
     def footprint(self) -> Footprint | None:
-        """What the device has given away by the highest level of the last ``memory``; None where it cannot tell."""
+        """Return what the device has given away by the highest level of the last ``memory``; None where it
+        cannot tell."""
 
     def held(self) -> int | None:
-        """Bytes held now, by a count that begins anywhere and costs next to nothing; None where it cannot tell."""
+        """Return bytes held now, by a count that begins anywhere and costs next to nothing; None where it
+        cannot tell."""
 
     def synchronize(self) -> None:
         """Returns when the device has done everything asked of it so far."""
 
     def stamp(self) -> Any:
-        """This point in the device's work."""
+        """Return this point in the device's work."""
 
     def seconds_between(self, one: Any, other: Any) -> float:
-        """From one stamp to a later one, once the device has come past both."""
+        """Return the seconds from one stamp to a later one, once the device has come past both."""
 
     def mark(self) -> Any:
-        """This point in the device's work, for ``has_passed``."""
+        """Return this point in the device's work, for ``has_passed``."""
 
     def has_passed(self, mark: Any) -> bool:
-        """Whether the device has come past a mark; raises RuntimeError where it has failed."""
+        """Return whether the device has come past a mark; raises RuntimeError where it has failed."""
 
     def use(self) -> None:
         """Makes it the device of the calling thread."""
@@ -88,14 +90,14 @@ class Device(Protocol):
         """Gives back what the allocator keeps for later."""
 
     def retries(self) -> int:
-        """How often so far the allocator had to give back what it keeps before it could go on."""
+        """Return how often so far the allocator had to give back what it keeps before it could go on."""
 
     def limit(self, memory_bytes: int) -> None:
-        """From now on no more than so many bytes, beyond what is held now, can be taken by this process."""
+        """Let this process take no more than so many bytes from now on, beyond what is held now."""
 
     def shortage(self, words: str) -> int | None:
-        """Bytes beyond the limit, or beyond what the device has, that the allocator was asked for when it gave up in
-        these ``words``; None where it cannot tell."""
+        """Return bytes beyond the limit, or beyond what the device has, that the allocator was asked for when it gave
+        up in these ``words``; None where it cannot tell."""
 
     def meet(self) -> None:
         """Returns when every rank has come here."""
@@ -115,16 +117,16 @@ class CpuDevice:
         self.counts = counts_tensors()
 
     def synchronize(self) -> None:
-        """The CPU is never behind."""
+        """Do nothing: the CPU is never behind."""
 
     def mark(self) -> None:
-        """Nor has it anything to come past."""
+        """Return nothing: the CPU has no queue of work to come past."""
 
     def has_passed(self, mark: None) -> bool:
         return True
 
     def use(self) -> None:
-        """Every thread does."""
+        """Do nothing: every thread uses the CPU."""
 
     def stamp(self) -> float:
         return time.perf_counter()
@@ -138,7 +140,7 @@ class CpuDevice:
         return time.perf_counter() - start
 
     def wait(self, seconds: float) -> None:
-        """The process sleeps, so that its neighbours have the cores."""
+        """Sleep, so that the neighbours of the process have the cores."""
         if seconds > 0:
             time.sleep(seconds)
 
@@ -162,7 +164,8 @@ class CpuDevice:
         return MemoryUse(peak, held)
 
     def limit(self, memory_bytes: int) -> None:
-        """RLIMIT_DATA counts what is private and writable, and not the libraries, which RLIMIT_AS counts as well."""
+        """Set RLIMIT_DATA, which counts what is private and writable, and not the libraries, which RLIMIT_AS counts as
+        well."""
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         wanted = data_bytes() + memory_bytes + round(max(SLACK[0], SLACK[1] * memory_bytes))
         resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
@@ -173,14 +176,14 @@ class CpuDevice:
         return max(0, int(asked[1]) + data_bytes() - limit) if asked and limit >= 0 else None
 
     def footprint(self) -> None:
-        """The CPU's allocator keeps nothing back."""
+        """Return None: the CPU's allocator keeps nothing back."""
 
     def held(self) -> int | None:
-        """What malloc has handed out to the whole process: torch keeps no count of its own on the CPU."""
+        """Return what malloc has handed out to the whole process: torch keeps no count of its own on the CPU."""
         return heap_bytes() if self.counts else None
 
     def release(self) -> None:
-        """Nor has it anything to give."""
+        """Do nothing: the CPU has no caching allocator."""
 
     def retries(self) -> int:
         return 0
@@ -237,7 +240,7 @@ class CudaDevice:
         return torch.cuda.memory_allocated(self.torch_device)
 
     def stamp(self) -> torch.cuda.Event:
-        """On the current stream, behind what waits there for a received message."""
+        """Record an event on the current stream, behind what waits there for a received message."""
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
@@ -263,7 +266,7 @@ class CudaDevice:
         return cycles / self.seconds(lambda: torch.cuda._sleep(cycles))  # type: ignore[no-untyped-call]
 
     def wait(self, seconds: float) -> None:
-        """A kernel that spins; like every kernel it runs behind the CPU's back."""
+        """Start a kernel that spins; like every kernel it runs asynchronously to the CPU."""
         if seconds > 0:
             torch.cuda._sleep(int(seconds * self.cycles_per_s))  # type: ignore[no-untyped-call]
 
@@ -277,7 +280,7 @@ class CudaDevice:
         return MemoryUse(peak - before, self._allocated() - before)
 
     def footprint(self) -> Footprint:
-        """``reset_peak_memory_stats`` in ``memory`` resets the peak of reserved bytes as well."""
+        """Return the peak of reserved bytes, which ``reset_peak_memory_stats`` in ``memory`` resets as well."""
         free, total = torch.cuda.mem_get_info(self.torch_device)
         outside = total - free - torch.cuda.memory_reserved(self.torch_device)
         return Footprint(torch.cuda.max_memory_reserved(self.torch_device), max(0, outside))
@@ -291,8 +294,8 @@ class CudaDevice:
         self._build_wall()  # more may lie outside by now: NCCL takes its buffers when they are first used
 
     def limit(self, memory_bytes: int) -> None:
-        """The caching allocator gives out of memory when it would reserve more than the rest of ``memory_bytes`` beside
-        what lies outside of it: a prediction holds the sum of both against the limit."""
+        """Let the caching allocator run out of memory when it would reserve more than the rest of ``memory_bytes``
+        beside what lies outside of it: a prediction holds the sum of both against the limit."""
         self.limit_bytes = memory_bytes
         self._build_wall()
 
@@ -308,7 +311,7 @@ class CudaDevice:
         torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, fraction)), self.torch_device)
 
     def shortage(self, words: str) -> int | None:
-        """From the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction.
+        """Read the allocator's own words, "Tried to allocate 2.00 GiB", and what is free within the fraction.
 
         These are the bytes of the segment that it asked the device for; the tensor may have been smaller.
         """
@@ -324,8 +327,9 @@ class CudaDevice:
         return max(0, least_tensor(round(float(asked[1]) * unit)) - room)
 
     def meet(self) -> None:
-        """The first of these makes the group's communicator, before messages of both directions are mixed. Told the
-        device here and not to ``init_process_group``: that makes NCCL run all messages of a rank one after the other.
+        """Wait for all ranks; the first time this makes the group's communicator, before messages of both directions
+        are mixed. The device is told here and not to ``init_process_group``: that makes NCCL run all messages of a rank
+        one after the other.
         """
         try:
             dist.barrier(device_ids=[self.torch_device.index])
@@ -334,7 +338,7 @@ class CudaDevice:
 
 
 def least_tensor(segment_bytes: int) -> int:
-    """Bytes that a tensor has at least for which torch's caching allocator takes such a segment from the device.
+    """Return bytes that a tensor has at least for which torch's caching allocator takes such a segment from the device.
 
     Segments are of 2 MiB for up to 1 MiB, of 20 MiB for less than 10 MiB, else multiples of 2 MiB (c10's
     AllocatorConfig.h).
@@ -346,7 +350,7 @@ def least_tensor(segment_bytes: int) -> int:
 
 
 def data_bytes() -> int:
-    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    """Return private writable memory of this process, as RLIMIT_DATA counts it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
@@ -354,12 +358,12 @@ def data_bytes() -> int:
 
 
 def counts_tensors() -> bool:
-    """Whether the heap's count grows with a tensor; not where another malloc than glibc's is at work."""
+    """Return whether the heap's count grows with a tensor; it does not where another malloc than glibc's is at work."""
     before = heap_bytes()
     tensor = torch.empty(2**20, dtype=torch.uint8)
     return before is not None and (heap_bytes() or 0) - before >= tensor.nbytes
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:
-    """The device of the ``rank``-th of ``ranks`` on this host; ``kind`` is "cpu" or "cuda"."""
+    """Return the device of the ``rank``-th of ``ranks`` on this host; ``kind`` is "cpu" or "cuda"."""
     return CudaDevice(rank) if kind == "cuda" else CpuDevice(ranks)

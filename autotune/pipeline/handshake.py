@@ -38,8 +38,8 @@ class WrongSecret(Exception):
 
 
 def read_secret(file: Path | None) -> bytes:
-    """The secret that controller and workers share, from ``file`` or the environment, which then holds it no more: no
-    process that we start needs it. Never from a command line, which every user of the host can read."""
+    """Return the secret that controller and workers share, from ``file`` or the environment, which then holds it no
+    more: no process that we start needs it. Never from a command line, which every user of the host can read."""
     words, source = os.environ.pop(SECRET_NAME, "").encode(errors="surrogateescape"), SECRET_NAME
     if file is not None:
         try:
@@ -58,7 +58,7 @@ def read_secret(file: Path | None) -> bytes:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, or HOST alone; raises UsageError."""
+    """Return ``HOST:PORT``, or HOST alone; raises UsageError."""
     host, _, port = text.rpartition(":") if ":" in text else (text, "", str(PORT))
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UsageError(f"--rendezvous: give HOST:PORT, such as 10.0.0.1:{PORT} (given: {text!r})")
@@ -66,8 +66,8 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def as_connection(plain: socket.socket) -> Connection:
-    """Frames of bytes over a TCP socket. It fails where the other side's host takes no data for SILENCE_S, or says
-    nothing for as long when it is listened to: who has more patience must look first whether there is anything."""
+    """Return frames of bytes over a TCP socket. It fails where the other side's host takes no data for SILENCE_S, or
+    says nothing for as long when it is listened to: who has more patience must look first whether there is anything."""
     plain.settimeout(None)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_S))
@@ -99,8 +99,8 @@ def proof(secret: bytes, role: bytes, *numbers: bytes) -> bytes:
 
 
 def receive_hello(connection: Connection, secret: bytes) -> Hello:
-    """The controller's side up to Hello; raises WrongSecret, or OSError, EOFError or ValueError where the other side is
-    no worker."""
+    """Go through the controller's side up to Hello; raise WrongSecret, or OSError, EOFError or ValueError where the
+    other side is no worker."""
     with in_time(connection):
         mine = token_bytes(BYTES)
         connection.send_bytes(mine)
@@ -116,7 +116,7 @@ def receive_hello(connection: Connection, secret: bytes) -> Hello:
 
 
 def say_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
-    """The worker's side; raises likewise."""
+    """Go through the worker's side of the handshake; raise likewise."""
     with in_time(connection):
         theirs, mine = connection.recv_bytes(BYTES), token_bytes(BYTES)
         if len(theirs) != BYTES:

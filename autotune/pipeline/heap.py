@@ -15,7 +15,7 @@ class HeapInfo(ctypes.Structure):
 
 @cache
 def mallinfo2() -> Any | None:
-    """glibc's function, 2.33 and newer; None in a process without it."""
+    """Return glibc's function, 2.33 and newer; None in a process without it."""
     found = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if found is not None:
         found.restype = HeapInfo
@@ -23,7 +23,7 @@ def mallinfo2() -> Any | None:
 
 
 def heap_bytes() -> int | None:
-    """Bytes that malloc has handed out and not got back; None without glibc.
+    """Return bytes that malloc has handed out and not got back; None without glibc.
 
     Python's small objects are not among them, for these lie in arenas of its own.
     """

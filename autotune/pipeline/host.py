@@ -50,7 +50,8 @@ class Launched(NamedTuple):
 
 
 def launched_as(environment: Mapping[str, str]) -> Launched:
-    """From torchrun's variables, or Slurm's where there is no torchrun; raises UsageError where there is neither."""
+    """Read the place from torchrun's variables, or Slurm's where there is no torchrun; raise UsageError where there is
+    neither."""
     for number, count, run_id in (
         ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
         ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_ID"),
@@ -102,7 +103,7 @@ class Worker:
                 connection.close()
 
     def reach(self) -> Connection:
-        """A connection over which the controller has welcomed us."""
+        """Return a connection over which the controller has welcomed us."""
         deadline, why = time.monotonic() + self.host_timeout_s, ""
         while time.monotonic() < deadline:
             connection = None
@@ -133,7 +134,7 @@ class Worker:
         )
 
     def hello(self, address: str) -> Hello:
-        """Who we are."""
+        """Return what this worker says of itself to the controller."""
         return Hello(
             version=__version__,
             torch_version=version("torch"),

@@ -34,7 +34,7 @@ KeepGoing = Callable[[int, float], bool]
 
 
 def by_stage(answers: list[Any], cut: Cut) -> list[Any]:
-    """What each rank answered of each of its stages, in the order of the stages."""
+    """Return what each rank answered of each of its stages, in the order of the stages."""
     left = [iter(answer) for answer in answers]
     return [next(left[rank]) for rank in stage_ranks(len(answers), cut.virtual_stages, cut.folded)]
 
@@ -125,13 +125,13 @@ def measure_candidate(
 
 
 def run_step(ranks: Ranks, command: Step, timeout_s: float, idle_s: float = inf) -> list[StepTimes]:
-    """One step of the prepared candidate, by rank, on one clock."""
+    """Run one step of the prepared candidate, by rank, on one clock."""
     answers = [StepTimes.model_validate(answer) for answer in ranks.ask(command, timeout_s, idle_s)]
     return on_one_clock(answers, ranks.hosts or ("",) * len(answers))
 
 
 def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]:
-    """The step with the clock of every host set so that its first rank begins at 0.
+    """Return the step with the clock of every host set so that its first rank begins at 0.
 
     Clocks of different hosts have nothing in common, but all ranks begin together: they have just left a barrier, which
     ends on all hosts within about the latency of a message.
@@ -143,7 +143,7 @@ def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]
 
 
 def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
-    """Seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
+    """Return seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
     first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
     return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
 
@@ -151,7 +151,8 @@ def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, fl
 def record_steps(
     ranks: Ranks, workload: Workload, plan: Prepare, expected_step_s: float, steps: int
 ) -> list[list[StepTimes]]:
-    """Some steps of a candidate with all their actions, by step and rank, after an untimed one; raises RankFailure."""
+    """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raises
+    RankFailure."""
     first_s, later_s, idle_s = time_limits(plan, expected_step_s)
     if not ranks.alive or ranks.cut != plan.cut:
         build(ranks, workload, plan.cut)
@@ -160,13 +161,14 @@ def record_steps(
 
 
 def gradient_norm(primed: list[Primed]) -> float | None:
-    """2-norm over the gradients of all ranks, each of which holds other parameters; None where stages only wait."""
+    """Return 2-norm over the gradients of all ranks, each of which holds other parameters; None where stages
+    only wait."""
     known = [answer.gradient_square_sum for answer in primed if answer.gradient_square_sum is not None]
     return sqrt(sum(known)) if len(known) == len(primed) else None
 
 
 def growth(held: list[list[int | None]]) -> tuple[int, ...] | None:
-    """What each step left behind on each rank, from what was ``held`` after every step, by rank.
+    """Return what each step left behind on each rank, from what was ``held`` after every step, by rank.
 
     The least of all steps, of two at least: a leak makes every step leave something; what only one leaves is chance.
     """
@@ -180,7 +182,7 @@ def growth(held: list[list[int | None]]) -> tuple[int, ...] | None:
 
 
 def device_memory(primed: list[Primed]) -> tuple[int, ...] | None:
-    """Bytes of each device that were not free, or None where the devices do not tell."""
+    """Return bytes of each device that were not free, or None where the devices do not tell."""
     pairs = [(answer.reserved_bytes, answer.outside_bytes) for answer in primed]
     known = [reserved + outside for reserved, outside in pairs if reserved is not None and outside is not None]
     return tuple(known) if len(known) == len(pairs) else None

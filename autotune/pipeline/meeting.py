@@ -28,7 +28,7 @@ def use_interface(address: str | None) -> None:
 
 
 def interface_of(address: str) -> str:
-    """The name of the interface that has the IPv4 ``address``."""
+    """Return the name of the interface that has the IPv4 ``address``."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             try:
@@ -41,7 +41,7 @@ def interface_of(address: str) -> str:
 
 
 def meeting_point(seat: Seat, folder: str, connection: Connection) -> Store:
-    """The store in which the ranks of a process group find each other.
+    """Return the store in which the ranks of a process group find each other.
 
     On one host it is a file. On several it is rank 0's, on its host's own address and on no other: rank 0 tells the
     controller the port, which tells the others.

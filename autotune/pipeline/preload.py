@@ -22,7 +22,7 @@ def load() -> None:
 
 
 def clean_up() -> None:
-    """When the last process that used this server has ended: a controller that was killed could not remove its folder.
+    """Remove the folder when the last process that used this server has ended: a killed controller could not.
 
     Ranks, which are forks of this process, end without coming here. Nothing else is left to do, and taking all modules
     down would keep whoever waits for the end of our output.

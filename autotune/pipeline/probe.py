@@ -34,7 +34,7 @@ class StageProbe:
         self.primed: set[int] = set()  # sizes that have run since the allocator last gave back its memory
 
     def passes(self, micro_batch_size: int) -> "Passes":
-        """A forward and a backward of one micro-batch, to be called in turn; forward includes the loss."""
+        """Return a forward and a backward of one micro-batch, to be called in turn; forward includes the loss."""
         batch = self.workload.batch(micro_batch_size, 0, self.device.torch_device)
         loss = self.workload.loss(micro_batch_size)
         received = batch.args if self.is_first else self._received(micro_batch_size)
@@ -132,7 +132,8 @@ class StageProbe:
             self.device.synchronize()
 
     def first_pass(self) -> None:
-        """A forward and backward of as few sequences as the stage can take; nothing where there is no room for it."""
+        """Run a forward and backward of as few sequences as the stage can take; nothing where there is no room
+        for it."""
         try:
             self._prime(2 if has_batch_statistics(self.stage) else 1)
         except RuntimeError as error:
@@ -197,7 +198,7 @@ class StageProbe:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, its libraries or the driver had no room: CUDA, cuBLAS, NCCL and the CPU's allocator."""
+    """Return whether torch, its libraries or the driver had no room: CUDA, cuBLAS, NCCL and the CPU's allocator."""
     words = str(error).lower()
     known = ("out of memory", "alloc_failed", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in words for word in known)
@@ -213,7 +214,7 @@ class Passes(NamedTuple):
 
 
 def is_narrow(*series: list[float]) -> bool:
-    """Whether each median's standard error, 1.25 sigma / sqrt(n) for a normal spread, is below NARROW of it."""
+    """Return whether each median's standard error, 1.25 sigma / sqrt(n) for a normal spread, is below NARROW of it."""
     for samples in series:
         middle = median(samples)
         # sigma from the median absolute deviation, so that one disturbed pass does not ask for many more
@@ -237,13 +238,14 @@ def optimizer_cost(stages: nn.Module, optimizer: MasterWeights | None, device: D
 
 
 def random_bytes(count: int, device: Device) -> Tensor:
-    """A message. Zeros that nobody has written are one page of memory on the CPU, and are read faster than others."""
+    """Return a random message. Zeros that nobody has written are one page of memory on the CPU, and are read faster
+    than others."""
     generator = torch.Generator(device.torch_device).manual_seed(0)
     return torch.randint(256, (count,), generator=generator, dtype=torch.uint8, device=device.torch_device)
 
 
 def round_trips(ping: Ping, rank: int, device: Device) -> list[float]:
-    """Seconds of each round trip, measured at the source; an empty list elsewhere.
+    """Return seconds of each round trip, measured at the source; an empty list elsewhere.
 
     Not in batches: neither are a pipeline's messages, but for those that go while another comes. Over NCCL the former
     have a communicator of the two ranks to themselves, the latter that of all ranks.
@@ -272,7 +274,7 @@ def round_trips(ping: Ping, rank: int, device: Device) -> list[float]:
 
 
 def exchanges(exchange: Exchange, rank: int, device: Device) -> list[float]:
-    """Seconds in which a rank's messages of each round have gone and come, all ranks having begun together."""
+    """Return seconds in which a rank's messages of each round have gone and come, all ranks having begun together."""
 
     def message() -> Tensor:
         return random_bytes(exchange.message_bytes, device)

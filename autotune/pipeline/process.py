@@ -47,7 +47,7 @@ class LocalRank:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is ready for a command."""
+        """True while it is ready for a command."""
         return self.process.is_alive()
 
     def send(self, message: bytes) -> None:
@@ -55,18 +55,18 @@ class LocalRank:
         self.connection.send_bytes(message)
 
     def hear(self) -> bytes | Failure:
-        """What it says, once ``connection`` is ready; or how it died."""
+        """Return what it says, once ``connection`` is ready; or how it died."""
         try:
             return self.connection.recv_bytes()
         except (EOFError, OSError):
             return self.death()
 
     def look(self) -> Look:
-        """What is to be seen of it from outside."""
+        """Return what is to be seen of it from outside."""
         return take_look(int(self.process.pid or 0), self.folder, self.rank)
 
     def give_up(self, after_s: float) -> None:
-        """A process of this host is never out of sight."""
+        """Do nothing: a process of this host is never out of sight."""
 
     def death(self) -> Failure:
         """Describes how it died."""
@@ -74,11 +74,11 @@ class LocalRank:
         return death(self.rank, self.process.exitcode, self.look(), oom_kills() != self._oom_kills)
 
     def end(self) -> None:
-        """Ranks hold nothing worth saving, so they are killed."""
+        """Kill the process: ranks hold nothing worth saving."""
         self.process.kill()
 
     def close(self) -> None:
-        """After ``end``: returns when it has gone, or hangs in the kernel, where no signal reaches it."""
+        """Wait after ``end`` until it has gone, or hangs in the kernel, where no signal reaches it."""
         self.process.join(GONE_S)
         if self.process.is_alive():
             forget(self.process)
@@ -91,12 +91,12 @@ def forget(process: BaseProcess) -> None:
 
 
 def make_folder() -> Path:
-    """A folder for the files of ranks, mode 0700: their rendezvous is the user's alone."""
+    """Make a folder for the files of ranks, mode 0700: their rendezvous is the user's alone."""
     return Path(tempfile.mkdtemp(prefix="ranks-", dir=util.get_temp_dir()))
 
 
 def remove_folder(folder: Path) -> None:
-    """Once the ranks have gone."""
+    """Remove the folder once the ranks have gone."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -119,18 +119,19 @@ def load_torch() -> None:
 
 
 def survey() -> dict[str, Any]:
-    """What torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    """Return what torch sees on this host, asked in a process of its own so that the controller needs no torch."""
     answer: dict[str, Any] = in_torch(run_survey)
     return answer
 
 
 def matrix_rate(device: str, ranks: int, precision: str) -> float:
-    """Floating-point operations per second that one of ``ranks`` reaches in a large matrix product, timed here."""
+    """Return floating-point operations per second that one of ``ranks`` reaches in a large matrix product,
+    timed here."""
     return float(in_torch(run_matrix_rate, device, ranks, precision))
 
 
 def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
-    """What ``work(*arguments)`` returns in a process that has torch loaded: a JSON value."""
+    """Return what ``work(*arguments)`` returns in a process that has torch loaded: a JSON value."""
     load_torch()
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=send_answer, args=(theirs, work, *arguments), daemon=True)
@@ -159,7 +160,7 @@ class GpuState(Record):
 
 
 def gpu_state() -> GpuState:
-    """The GPUs of this host now, asked in a process of its own."""
+    """Return the GPUs of this host now, asked in a process of its own."""
     return GpuState.model_validate(in_torch(run_gpu_state))
 
 

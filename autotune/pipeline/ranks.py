@@ -43,11 +43,11 @@ class Patience:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look at them again."""
+        """True when it is time to look at them again."""
         return time.monotonic() - self.looked >= LOOK_S
 
     def ends(self, looks: Sequence[Look]) -> bool:
-        """To be called every LOOK_S."""
+        """Return True when patience has ended; to be called every LOOK_S."""
         self.stopped = self.stopped + 1 if any(look.is_stopped for look in looks) else 0
         used_s, now = sum(look.cpu_s for look in looks), time.monotonic()
         self.looked = now
@@ -74,16 +74,16 @@ class Rank(Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is ready for a command."""
+        """True while it is ready for a command."""
 
     def send(self, message: bytes) -> None:
         """Hands it a command; raises OSError where it has gone."""
 
     def hear(self) -> bytes | Failure | None:
-        """What it says, or how it died, once ``connection`` is ready; None: nothing that is for the asker."""
+        """Return what it says, or how it died, once ``connection`` is ready; None: nothing that is for the asker."""
 
     def look(self) -> Look:
-        """What is to be seen of it from outside, as far as is known."""
+        """Return what is to be seen of it from outside, as far as is known."""
 
     def give_up(self, after_s: float) -> Failure | None:
         """Gives it up where nothing has been heard of its host for so long, and says so."""
@@ -95,7 +95,7 @@ class Rank(Protocol):
         """Ends it, without waiting."""
 
     def close(self) -> None:
-        """After ``end``: lets go of it."""
+        """Let go of it after ``end``."""
 
 
 class Ranks:
@@ -161,7 +161,7 @@ class Ranks:
 
     @property
     def alive(self) -> bool:
-        """Whether every rank is ready for a command."""
+        """True while every rank is ready for a command."""
         return bool(self._live) and all(rank.is_alive for rank in self._live)
 
     @property
@@ -199,7 +199,8 @@ class Ranks:
         return [replies[rank] for rank in range(self.ranks)]
 
     def outlasting(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; once more where a host was lost meanwhile, as often as it comes back in time."""
+        """Return what ``work`` returns; once more where a host was lost meanwhile, as often as it comes back in
+        time."""
         while True:
             try:
                 return work()
@@ -208,7 +209,7 @@ class Ranks:
                     raise
 
     def look_after(self) -> None:
-        """To be called now and then while nothing is asked of the ranks: workers of other hosts want to be heard."""
+        """Hear workers of other hosts; to be called now and then while nothing is asked of the ranks."""
         if self.rendezvous is not None:
             self.rendezvous.accept()
 
@@ -275,7 +276,7 @@ class Ranks:
 
 
 def root_cause(failures: list[Failure]) -> Failure:
-    """The failure that explains the others: running out of memory before an error before a death or a lost connection;
-    of equals the first."""
+    """Return the failure that explains the others: running out of memory before an error before a death or a lost
+    connection; of equals the first."""
     order = {"out_of_memory": 0, "model_error": 1, "crash": 2, "hang": 3}
     return min(failures, key=lambda failure: order[failure.kind])

@@ -37,17 +37,17 @@ class Recording:
         self.first_s = time.monotonic()
 
     def begin(self, name: str, stage: int, micro_batch: int) -> None:
-        """The rank turns to this; what is no action of a schedule is not recorded."""
+        """Note that the rank begins this; what is no action of a schedule is not recorded."""
         self.open = (name, stage, micro_batch, self.device.stamp()) if name in RECORDED else None
 
     def end(self) -> None:
-        """It has done what it began last."""
+        """Note that what was begun last has ended."""
         if self.open is not None:
             self.actions.append(Stamped(*self.open, self.device.stamp()))
             self.open = None
 
     def read(self) -> tuple[RecordedAction, ...]:
-        """The actions with their times on the host's monotonic clock, which all ranks of a host share."""
+        """Return the actions with their times on the host's monotonic clock, which all ranks of a host share."""
         self.device.synchronize()
 
         def moment(stamp: Any) -> float:

@@ -42,7 +42,7 @@ class RemoteRank:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the rank is ready for a command."""
+        """True while the rank is ready for a command."""
         self.drain()
         self.give_up(LOST_S)
         return self.is_connected and self.gone is None
@@ -97,7 +97,7 @@ class RemoteRank:
         return self.part(f"is lost: nothing was heard of it for {silent_s:.0f} s")
 
     def part(self, what: str) -> Failure:
-        """The worker is with us no more, in whatever way."""
+        """Part with the worker, which is with us no more, in whatever way."""
         self.connection.close()
         self.is_connected = False
         self.gone = Failure(kind="crash", rank=self.rank, message=f"rank {self.rank}: its host {what}")
@@ -112,7 +112,7 @@ class RemoteRank:
             self.order(Stop(generation=self.generation))
 
     def close(self) -> None:
-        """The worker stays, for the next rank."""
+        """Do nothing: the worker stays, for the next rank."""
 
 
 def meet(workers: Sequence[RemoteRank]) -> Failure | None:
@@ -154,12 +154,12 @@ Host = tuple[str, str]
 
 
 def host_of(worker: RemoteRank) -> Host:
-    """Where a worker is."""
+    """Return where a worker is."""
     return str(worker.hello.environment["hostname"]), worker.hello.address
 
 
 def by_host(workers: Iterable[RemoteRank], before: Sequence[RemoteRank] = ()) -> list[RemoteRank]:
-    """In the order of their numbers, but those of one host together; names each host.
+    """Return workers in the order of their numbers, but those of one host together, and the name of each one's host.
 
     Hosts that had ranks ``before`` keep their place, for a launcher may count anew after a restart; and one that is new
     takes the place of one that is here no more.

@@ -45,7 +45,7 @@ class Identity(NamedTuple):
     ranks: int
 
     def objection(self, hello: Hello) -> str | None:
-        """Why a worker does not belong here."""
+        """Return why a worker does not belong here."""
         if hello.version != self.version:
             return f"it is autotune {hello.version}, the controller {self.version}; install the same on every host"
         if hello.torch_version != self.torch_version:
@@ -174,12 +174,13 @@ class Rendezvous:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all workers that had ranks are still here."""
+        """True while all workers that had ranks are still here."""
         self.accept()
         return all(worker.is_connected for worker in self._order)
 
     def gather(self, deadline: float | None = None) -> list[RemoteRank]:
-        """Every worker, by rank; waits for those who are not here. Raises DeviceError where they do not come in time.
+        """Return every worker, by rank; waits for those who are not here. Raises DeviceError where they do not come in
+        time.
 
         Ranks follow the hosts, in the order of their first worker, so that neighbours share a host where they can.
         """
@@ -225,8 +226,8 @@ class Rendezvous:
         return f"{number} ({host})" if host else str(number)
 
     def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
-        """Fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError where a
-        host does not come in time, or ranks do not start twice although all hosts are there."""
+        """Return fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError
+        where a host does not come in time, or ranks do not start twice although all hosts are there."""
         deadline, accidents = time.monotonic() + self.host_timeout_s, 0
         while True:
             workers = self.gather(deadline)
@@ -265,7 +266,7 @@ class Rendezvous:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
-        """What each rank's worker sees on its host, by rank."""
+        """The environment that each rank's worker sees on its host, by rank."""
         return [worker.hello.environment for worker in self._order]
 
 

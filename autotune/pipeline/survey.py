@@ -15,8 +15,8 @@ from autotune.pipeline.gpus import ROOT, gpus, unseen_gpu
 
 
 def environment(root: Path = ROOT) -> dict[str, Any]:
-    """The fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's. ``root``:
-    where /dev and /proc are looked for."""
+    """Return the fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's.
+    ``root``: where /dev and /proc are looked for."""
     here: dict[str, Any] = {
         "cores": len(os.sched_getaffinity(0)),
         "torch_version": torch.__version__,
@@ -28,13 +28,13 @@ def environment(root: Path = ROOT) -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """The host as the one device that all ranks share."""
+    """Return the host as the one device that all ranks share."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"device": "cpu", "devices": [cpu_name()], "memory_bytes": memory}
 
 
 def cpu_name() -> str:
-    """The processor's own name, from the kernel."""
+    """Return the processor's own name, from the kernel."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -44,7 +44,7 @@ def cpu_name() -> str:
 
 
 def matrix_rate(kind: str, ranks: int, precision: str) -> float:
-    """Floating-point operations per second of a square matrix product on the device of one of ``ranks``.
+    """Return floating-point operations per second of a square matrix product on the device of one of ``ranks``.
 
     2 n^3 operations; the median of a few products after an untimed one.
     """

@@ -84,8 +84,8 @@ class Trial:
         )
 
     def step(self) -> float | None:
-        """One training step: forward and backward of every micro-batch, then the optimizer. Returns the last stage's
-        loss, averaged over real tokens; gradients stay in place until the next step zeroes them."""
+        """Run one training step: forward and backward of every micro-batch, then the optimizer. Returns the last
+        stage's loss, averaged over real tokens; gradients stay in place until the next step zeroes them."""
         for stage in self.held.values():
             stage.zero_grad(set_to_none=False)
         losses: list[Tensor] = []

@@ -112,7 +112,7 @@ class Waiting:
 
     @property
     def facts(self) -> WorkloadFacts:
-        """Its number of stages; nothing else of it is known."""
+        """The number of stages; nothing else is known."""
         return WorkloadFacts(layers=len(self.waits))
 
     def build_stage(self, layers: range, device: torch.device) -> WaitingStage:

@@ -59,7 +59,7 @@ class Action(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Whether or not it has ended."""
+        """The action in words, whether or not it has ended."""
         words = WORK[self.name]
         return words if self.micro_batch is None else f"{words} of micro-batch {self.micro_batch} on stage {self.stage}"
 
@@ -89,19 +89,19 @@ class Watch:
         self.begin("start")
 
     def begin(self, name: str, stage: int = -1, micro_batch: int = -1) -> None:
-        """The rank turns to this."""
+        """Note that the rank begins this."""
         self._turn_to(Action(name, known(stage), known(micro_batch), False))
         if self.recording is not None:
             self.recording.begin(name, stage, micro_batch)
 
     def end(self) -> None:
-        """It has done what it began last."""
+        """Note that what was begun last has ended."""
         self._turn_to(self.action._replace(has_ended=True))
         if self.recording is not None:
             self.recording.end()
 
     def doing(self, is_late: bool) -> Doing:
-        """What it is doing, for the rank itself; ``is_late``: where its device is, and not its CPU."""
+        """Return what it is doing, for the rank itself; ``is_late``: where its device is, and not its CPU."""
         if not is_late:
             return Doing(self.action)
         if self.trail is not None:
@@ -120,24 +120,24 @@ class Watch:
 
 
 def unpacked(page: bytes) -> Action | None:
-    """The action that is written there."""
+    """Return the action that is written there."""
     number, stage, micro_batch, has_ended = FORM.unpack(page)
     return None if number < 0 else Action(NAMES[number], known(stage), known(micro_batch), has_ended)
 
 
 def known(number: int) -> int | None:
-    """A number as it is written: negative where there is none."""
+    """Return a number as it is written: negative where there is none."""
     return None if number < 0 else number
 
 
 def read(page: bytes) -> Doing:
-    """What is written there of a rank: where its device is, if that runs behind, else where its CPU is."""
+    """Return what is written there of a rank: where its device is, if that runs behind, else where its CPU is."""
     cpu, device = unpacked(page[: FORM.size]), unpacked(page[FORM.size :])
     assert cpu is not None
     return Doing(cpu) if device in (None, cpu) else Doing(device or cpu, cpu)
 
 
 def last_doing(path: Path) -> Doing | None:
-    """What a rank was doing when it died, or does now; None where it never began."""
+    """Return what a rank was doing when it died, or does now; None where it never began."""
     page = path.read_bytes() if path.exists() else b""
     return read(page) if len(page) == PAGE and unpacked(page[: FORM.size]) is not None else None

@@ -83,12 +83,12 @@ class Rank:
         return found
 
     def indices(self, cut: commands.Cut) -> list[int]:
-        """The stages that lie on this rank, ascending."""
+        """Return the stages that lie on this rank, ascending."""
         placed = stage_ranks(self.ranks, cut.virtual_stages, cut.folded)
         return [index for index, rank in enumerate(placed) if rank == self.rank]
 
     def layers(self, workload: Workload, cut: commands.Cut) -> dict[int, range]:
-        """The layers of each stage that lies on this rank, by the stage's index."""
+        """Return the layers of each stage that lies on this rank, by the stage's index."""
         count, stages = workload.facts.layers or 0, self.ranks * cut.virtual_stages
         return {index: layers_of_stage(count, stages, index) for index in self.indices(cut)}
 
@@ -219,7 +219,8 @@ class Rank:
 
 
 def gradient_square_sum(stages: nn.Module) -> float:
-    """Over all parameters; what stages of one rank share counts once. Optimizers leave gradients as they are.
+    """Sum the squares of gradients over all parameters; what stages of one rank share counts once. Optimizers leave
+    gradients as they are.
 
     Row by row and then in double precision: a norm in fp32 over 16 million elements is off by 7e-4 on the CPU.
     """
@@ -228,14 +229,15 @@ def gradient_square_sum(stages: nn.Module) -> float:
 
 
 def finite(value: float, what: str) -> float:
-    """``value``; raises where it is no number, for then nothing else that the candidate shows means anything."""
+    """Return ``value``; raise where it is no number, because then nothing else that the candidate shows means
+    anything."""
     if not math.isfinite(value):
         raise FloatingPointError(f"the {what} is {value}")
     return value
 
 
 def classify(error: Exception) -> FailureKind:
-    """Which kind of failure an exception of the model, the allocator or a neighbour is."""
+    """Return which kind of failure an exception of the model, the allocator or a neighbour is."""
     chain: BaseException | None = error
     while chain is not None:
         if is_out_of_memory(chain):
@@ -257,7 +259,7 @@ def answer(rank: Rank, message: bytes) -> commands.Reply:
 
 
 def failure_of(error: Exception, rank: Rank) -> Failure:
-    """What went wrong, on which stage, in which action; for want of memory also by how much."""
+    """Return what went wrong, on which stage, in which action; for want of memory also by how much."""
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
@@ -275,7 +277,7 @@ def failure_of(error: Exception, rank: Rank) -> Failure:
 
 
 def shortened(words: str) -> str:
-    """The first sentences, on one line: what comes last in torch's words is advice. The first is kept whole."""
+    """Return the first sentences, on one line: what comes last in torch's words is advice. The first is kept whole."""
     sentences = re.split(r"(?<=[.;!?])\s+", " ".join(words.split()))
     kept = sentences[0]
     for sentence in sentences[1:]:
@@ -304,7 +306,7 @@ def exit_with_controller(folder: str) -> None:
 
 
 def quieten(log: Path) -> None:
-    """Ctrl-C is the controller's business; stderr, torch's own chatter included, goes to ``log``."""
+    """Ignore Ctrl-C, which is the controller's business; write stderr, torch's own messages included, to ``log``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
@@ -313,7 +315,7 @@ def quieten(log: Path) -> None:
 
 
 def serve(seat: Seat, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
-    """The life of a rank: meets the others, then obeys until the pipe closes."""
+    """Live as a rank: meet the others, then obey until the pipe closes."""
     quieten(log_file(Path(folder), seat.rank))
     exit_with_controller(folder)
     watch = Watch(doing_file(Path(folder), seat.rank))

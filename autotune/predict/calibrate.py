@@ -23,7 +23,7 @@ TURNS = 5
 
 
 def calibrated(profile: Profile) -> Profile:
-    """The profile with the overheads and the crowding that explain its calibration runs.
+    """Return the profile with the overheads and the crowding that explain its calibration runs.
 
     ``action_overhead_s`` is what lies at least between two actions. Crowding shows in the seconds that ranks spent
     inside actions, where these were recorded, and ``message_overhead_s`` is what the steps take beyond that. Without a
@@ -44,8 +44,8 @@ def calibrated(profile: Profile) -> Profile:
 
 
 def fitted(profile: Profile, runs: Sequence[Calibration], names: list[str]) -> Profile:
-    """Gauss and Newton's method: the named figures of the profile that explain the runs best, by least squares; they
-    are almost linear in them. Crowding has a weak prior."""
+    """Return the named figures of the profile, by Gauss and Newton's method, that explain the runs best,
+    by least squares; they are almost linear in them. Crowding has a weak prior."""
     wanted = np.array([median(times) for run in runs for times in (run.step_times_s, run.busy_s) if times])
     for _ in range(TURNS):
         now = explained(profile, runs)
@@ -62,7 +62,7 @@ def fitted(profile: Profile, runs: Sequence[Calibration], names: list[str]) -> P
 
 
 def nudged(profile: Profile, name: str, change: float) -> Profile:
-    """The profile with one figure changed, within what makes sense."""
+    """Return the profile with one figure changed, within what makes sense."""
     if name == "message_overhead_s":
         return profile.model_copy(update={name: max(LEAST[name], profile.message_overhead_s + change)})
     assert profile.shared is not None
@@ -72,7 +72,8 @@ def nudged(profile: Profile, name: str, change: float) -> Profile:
 
 
 def explained(profile: Profile, runs: Sequence[Calibration]) -> Seconds:
-    """What the profile's figures make of each run: its step, and where it was recorded the time inside actions."""
+    """Return what the profile's figures make of each run: its step, and where it was recorded the time inside
+    actions."""
     found: list[float] = []
     for run in runs:
         step_s, busy_s = run_seconds(profile, run)
@@ -81,7 +82,8 @@ def explained(profile: Profile, runs: Sequence[Calibration]) -> Seconds:
 
 
 def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
-    """By the profile's figures: seconds of a step of the run, and what all ranks together spend inside actions."""
+    """Return by the profile's figures the seconds of a step of the run, and what all ranks together spend inside
+    actions."""
     model = profile if run.wait_s is None else waiting_profile(profile, run.wait_s)
     schedule = build_schedule(run.schedule, profile.ranks, run.micro_batches, profile.virtual_stages)
     costs = stage_costs(model, run.micro_batch_size, schedule)
@@ -95,7 +97,7 @@ def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
 
 
 def waiting_profile(profile: Profile, wait_s: float) -> Profile:
-    """The same links between stages that only wait, whatever the micro-batch size."""
+    """Return the same links between stages that only wait, whatever the micro-batch size."""
     row = StageTime(micro_batch_size=1, t_f=wait_s, t_bw=wait_s)
     rows = (row, row.model_copy(update={"micro_batch_size": 2}))
     return profile.model_copy(update={"stages": (StageProfile(time_s=rows),) * len(profile.stages), "shared": None})

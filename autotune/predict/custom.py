@@ -60,11 +60,11 @@ class Table:
     gaps: bool
 
     def name(self, action: Action) -> str:
-        """In the words of the file: ``F2``, or ``3F2`` in torch's form."""
+        """Return a cell in the words of the file: ``F2``, or ``3F2`` in torch's form."""
         return f"{action.stage if self.staged else ''}{action.kind}{action.micro_batch + self.first}"
 
     def at(self, index: int) -> str:
-        """``B1 at t=6``."""
+        """Return ``B1 at t=6``."""
         return f"{self.name(self.cells[index].action)} at t={self.cells[index].column}"
 
 
@@ -100,7 +100,7 @@ def read_schedule(path: Path) -> OwnSchedule:
 
 
 def listed(headline: str, faults: list[str]) -> str:
-    """``headline: 2 violations``, then a line for each of the first ones."""
+    """Return ``headline: 2 violations``, then a line for each of the first ones."""
     lines = [f"{headline}: {len(faults)} violation{'s' if len(faults) > 1 else ''}", *faults[:MOST_LINES]]
     if len(faults) > MOST_LINES:
         lines.append(f"... and {len(faults) - MOST_LINES} more")
@@ -108,7 +108,7 @@ def listed(headline: str, faults: list[str]) -> str:
 
 
 def remarks(path: Path, table: Table, early: list[str]) -> Iterator[str]:
-    """What was left out of torch's form, and where its columns are no times."""
+    """Return what was left out of torch's form, and where its columns are no times."""
     if table.skipped:
         yield f"{path}: {table.skipped} messages and sharding actions skipped; messages follow from the computations"
     elif table.gaps and table.staged and early:
@@ -120,7 +120,7 @@ def remarks(path: Path, table: Table, early: list[str]) -> Iterator[str]:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """The cells as text; raises InputError for what is no CSV file of UTF-8 text, or too large."""
+    """Return the cells as text; raises InputError for what is no CSV file of UTF-8 text, or too large."""
     try:
         rows = list(csv.reader(io.StringIO(read_bytes(path, MOST_BYTES).decode("utf-8-sig"), newline="")))
     except OSError as error:
@@ -135,7 +135,7 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def computations(text: str) -> list[tuple[str, str, str]] | None:
-    """Stage, letter and micro-batch of what a cell computes: two for an overlapped pair, none for a message.
+    """Return stage, letter and micro-batch of what a cell computes: two for an overlapped pair, none for a message.
 
     None if the cell is no action at all.
     """
@@ -177,7 +177,7 @@ MIXED = "is of the other form than the actions before it: name the stage in all 
 
 
 def cell_name(gpu: int, column: int) -> str:
-    """``row 2, column 6 (GPU1, t=5)``."""
+    """Return ``row 2, column 6 (GPU1, t=5)``."""
     return f"row {gpu + 1}, column {column + 1} (GPU{gpu}, t={column})"
 
 
@@ -206,7 +206,7 @@ Places = dict[Action, int]
 
 
 def place(table: Table) -> tuple[Places, list[str]]:
-    """Where each action is done; and the faults: actions done twice, stages on two GPUs."""
+    """Return where each action is done; and the faults: actions done twice, stages on two GPUs."""
     places: Places = {}
     gpu_of: dict[int, int] = {}
     faults = []
@@ -237,7 +237,7 @@ def absent(table: Table, places: Places) -> Iterator[str]:
 
 
 def gaps_in(table: Table, places: Places, stage: int, micro_batch: int, done: str) -> Iterator[str]:
-    """What lacks where of F, B, I and W only ``done`` are done; right are ``FB`` and ``FIW``."""
+    """Return what lacks where of F, B, I and W only ``done`` are done; right are ``FB`` and ``FIW``."""
 
     def name(kind: str) -> str:
         return table.name(Action(cast(Kind, kind), stage, micro_batch))
@@ -257,7 +257,7 @@ def gaps_in(table: Table, places: Places, stage: int, micro_batch: int, done: st
 
 
 def needs(action: Action) -> Iterable[Action]:
-    """What must be done before the action; of B and I of the next stage it is the one that exists."""
+    """Return what must be done before the action; of B and I of the next stage it is the one that exists."""
     kind, stage, micro_batch = action
     if kind == "F":
         return (Action("F", stage - 1, micro_batch),)
@@ -268,7 +268,7 @@ def needs(action: Action) -> Iterable[Action]:
 
 
 def unmet(table: Table, places: Places) -> Iterator[tuple[int, int]]:
-    """Every (cell, cell that it needs), as indices, of which the second comes too late.
+    """Return every (cell, cell that it needs), as indices, of which the second comes too late.
 
     On one GPU the order of the row counts, between two the columns.
     """
@@ -283,7 +283,7 @@ def unmet(table: Table, places: Places) -> Iterator[tuple[int, int]]:
 
 
 def told(table: Table, index: int, made: int) -> str:
-    """Which action comes before what it needs; or, of another GPU, no later than that."""
+    """Return which action comes before what it needs; or, of another GPU, no later than that."""
     gpu, maker = table.cells[index].gpu, table.cells[made].gpu
     if gpu == maker:
         return f"GPU{gpu}: {table.at(index)} comes before {table.at(made)}, which it needs"

@@ -35,7 +35,7 @@ class Held(NamedTuple):
 
 
 def held_bytes(profile: Profile, candidate: Candidate, schedule: Schedule) -> Held:
-    """What every action of a micro-batch takes and gives back."""
+    """Return what every action of a micro-batch takes and gives back."""
     size = candidate.micro_batch_size
 
     def rows(part: Callable[[StageMemory], int]) -> Bytes:
@@ -57,7 +57,7 @@ def held_bytes(profile: Profile, candidate: Candidate, schedule: Schedule) -> He
 
 
 def kept_messages(schedule: Schedule, message: int) -> Bytes:
-    """float64[4, S]: bytes that an action leaves behind because torch's runtime holds on to a message.
+    """Return float64[4, S]: bytes that an action leaves behind because torch's runtime holds on to a message.
 
     GPipe waits for the sends of its backwards when all are done, the multi-stage runtime for all sends: until then
     the sent tensors live. Between two stages of one rank nothing is sent; there the output, and the gradient that comes
@@ -84,7 +84,7 @@ def kept_messages(schedule: Schedule, message: int) -> Bytes:
 
 
 def kept_by_1f1b(schedule: Schedule, rank: int) -> int:
-    """Messages that torch's 1F1B holds on to at its fullest moment; 0 under other schedules.
+    """Return messages that torch's 1F1B holds on to at its fullest moment; 0 under other schedules.
 
     The gradient sent last, and the last output sent while warming up: F1 here, from its backward to the cool-down ::
 
@@ -99,7 +99,7 @@ def kept_by_1f1b(schedule: Schedule, rank: int) -> int:
 
 
 def left_gradients(schedule: Schedule, rank: int) -> int:
-    """Messages that a rank still holds in the optimizer step, when all sends are done: the gradients that split
+    """Return messages that a rank still holds in the optimizer step, when all sends are done: the gradients that split
     backwards leave at their receive buffers until the next step."""
     kind, stage, _ = schedule.order(rank)
     placed = schedule.stage_ranks
@@ -116,13 +116,13 @@ def buffers(schedule: Schedule, rank: int, message: int) -> int:
 
 
 def batch_bytes(profile: Profile, candidate: Candidate) -> int:
-    """Token ids and targets, eight bytes each, that every rank holds for the batch."""
+    """Return token ids and targets, eight bytes each, that every rank holds for the batch."""
     tokens = profile.workload.seq_len or 0
     return 2 * 8 * candidate.micro_batches * candidate.micro_batch_size * tokens
 
 
 def peak_memory(profile: Profile, candidate: Candidate, schedule: Schedule) -> tuple[MemorySplit, ...] | None:
-    """What each rank holds at its fullest moment; None where the profile holds no memory rows."""
+    """Return what each rank holds at its fullest moment; None where the profile holds no memory rows."""
     if not all(stage.memory for stage in profile.stages):
         return None
     held = held_bytes(profile, candidate, schedule)
@@ -156,7 +156,7 @@ def _rank_peak(
 
 
 def before(changes: Bytes) -> Bytes:
-    """What is held when each action begins, from what each changes."""
+    """Return what is held when each action begins, from what each changes."""
     level: Bytes = np.concatenate(([0.0], changes.cumsum()[:-1]))
     return level
 

@@ -76,7 +76,7 @@ class Network(Record):
         return self
 
     def crossing(self, here: int, there: int) -> Crossing:
-        """What a message between two ranks passes."""
+        """Return what a message between two ranks passes."""
         hosts = here // self.ranks_per_host, there // self.ranks_per_host
         if hosts[0] == hosts[1]:
             return "inside"
@@ -84,7 +84,7 @@ class Network(Record):
         return "above" if width and hosts[0] // width != hosts[1] // width else "between"
 
     def wire(self, crossing: Crossing) -> Wire:
-        """What a message finds there, with its share of what it shares."""
+        """Return what a message finds there, with its share of what it shares."""
         if crossing == "inside":
             assert self.inside is not None, "settled"
             return self.inside
@@ -95,26 +95,26 @@ class Network(Record):
         return Wire(latency_s=self.between.latency_s, bandwidth_bytes_s=full and full * share)
 
     def slower(self, times: float) -> "Network":
-        """The same where messages between hosts take so many times as long."""
+        """Return the network where messages between hosts take so many times as long."""
         full = self.between.bandwidth_bytes_s
         wire = Wire(latency_s=times * self.between.latency_s, bandwidth_bytes_s=full and full / times)
         return self.model_copy(update={"between": wire})
 
 
 def boundaries(ranks: int, virtual_stages: int) -> Iterator[tuple[int, int]]:
-    """The ranks that send to each other: neighbours, and in a loop the last and the first."""
+    """Return the ranks that send to each other: neighbours, and in a loop the last and the first."""
     yield from ((rank, rank + 1) for rank in range(ranks - 1))
     if virtual_stages > 1 and ranks > 2:
         yield ranks - 1, 0
 
 
 def crossings(network: Network, ranks: int, virtual_stages: int) -> Mapping[Crossing, int]:
-    """How many boundaries pass what."""
+    """Return how many boundaries pass what."""
     return Counter(network.crossing(*pair) for pair in boundaries(ranks, virtual_stages))
 
 
 def connected(profile: Profile, network: Network) -> Profile:
-    """The profile's ranks on the network, each on a device of its own."""
+    """Return the profile's ranks on the network, each on a device of its own."""
     links = []
     for here, there in boundaries(profile.ranks, profile.virtual_stages):
         wire = network.wire(network.crossing(here, there)).model_dump()
@@ -125,7 +125,8 @@ def connected(profile: Profile, network: Network) -> Profile:
 
 
 def settled(network: Network, profile: Profile) -> Network:
-    """With the profile's own links inside a host where the file says nothing of them: the median of all."""
+    """Return the network with the profile's own links inside a host where the file says nothing of them: the median of
+    all."""
     if network.inside is not None:
         return network
     if not profile.links:
@@ -147,7 +148,7 @@ def read_network(path: Path) -> Network:
 
 
 def blame(error: ValidationError, path: Path) -> InputError:
-    """In one line: the key, the rule, and of an unknown key those that there are."""
+    """Return one line: the key, the rule, and of an unknown key those that there are."""
     first = error.errors()[0]
     if first["type"] != "extra_forbidden":
         return InputError(f"network {path}: {explain(error).removeprefix('the record: ')}")

@@ -58,7 +58,7 @@ def count_out(row: str, lanes: Iterable[tuple[str, Units, Units]]) -> Order:
 
 
 def same_stage(stage: int, micro_batches: int) -> Units:
-    """Micro-batches 0, 1, 2, ... of one stage."""
+    """Return micro-batches 0, 1, 2, ... of one stage."""
     counted = np.arange(micro_batches, dtype=np.int32)
     return np.stack((np.full_like(counted, stage), counted))
 
@@ -67,7 +67,7 @@ def same_stage(stage: int, micro_batches: int) -> Units:
 
 
 def gpipe(p: int, m: int, v: int, rank: int) -> Order:
-    """All forwards, then all backwards (Huang et al. 2019) ::
+    """Return all forwards, then all backwards (Huang et al. 2019) ::
 
     rank 0   F0 F1 F2       B0 B1 B2
     rank 1      F0 F1 F2 B0 B1 B2
@@ -77,7 +77,8 @@ def gpipe(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def one_forward_one_backward(p: int, m: int, v: int, rank: int) -> Order:
-    """As many forwards as stages lie ahead, then B and F in turn, then the backwards left (Narayanan et al. 2019) ::
+    """Return as many forwards as stages lie ahead, then B and F in turn, then the backwards left (Narayanan et al.
+    2019) ::
 
     rank 0   F0 F1 F2 .  .  B0 F3 B1 .  B2 .  B3
     rank 1   .  F0 F1 .  B0 F2 B1 F3 B2 .  B3
@@ -92,7 +93,7 @@ def one_forward_one_backward(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def looped_bfs(p: int, m: int, v: int, rank: int) -> Order:
-    """GPipe stage by stage: every micro-batch through the first stage of the rank, then through the next ::
+    """Return GPipe's order stage by stage: every micro-batch through the rank's first stage, then through the next ::
 
     rank 0 of 2   0F0 0F1 2F0 2F1 2B1 2B0 0B1 0B0
 
@@ -104,7 +105,7 @@ def looped_bfs(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def in_rounds(p: int, m: int, v: int, rank: int) -> tuple[int, Units, Units]:
-    """Micro-batches taken in rounds of about p, each round through all stages of the rank before the next one.
+    """Return micro-batches taken in rounds of about p, each round through all stages of the rank before the next one.
 
     With p = 2, v = 2, m = 4 there are two rounds of two, and rank 0 runs stages 0 and 2 ::
 
@@ -121,7 +122,8 @@ def in_rounds(p: int, m: int, v: int, rank: int) -> tuple[int, Units, Units]:
 
 
 def interleaved(p: int, m: int, v: int, rank: int) -> Order:
-    """1F1B over the rounds; a rank further from the end warms up with two more forwards (Narayanan et al. 2021) ::
+    """Return 1F1B over the rounds; a rank further from the end warms up with two more forwards (Narayanan et al. 2021)
+    ::
 
     rank 0 of 2   0F0 0F1 2F0 2F1  0F2 2B0  0F3 2B1  2F2 0B0  2F3 0B1  2B2 2B3 0B2 0B3
     """
@@ -131,7 +133,8 @@ def interleaved(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def interleaved_zero_bubble(p: int, m: int, v: int, rank: int) -> Order:
-    """Interleaved with the backward split: the n-th input gradient is followed by the (n - rank)-th weight gradient.
+    """Return 1F1B over the rounds with the backward split: the n-th input gradient is followed by the
+    (n - rank)-th weight gradient.
 
     The weight gradients left over, ``rank`` of them, end the row where 1F1B would idle; the split also lets a rank
     warm up with one more forward per hop from the end instead of two (ZB-H1 of Qi et al. 2023) ::
@@ -152,13 +155,14 @@ def interleaved_zero_bubble(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def v_lanes(p: int, m: int, rank: int) -> list[tuple[str, Units, Units]]:
-    """Capital letters: stage ``rank``, on the way down. Small letters: its twin on the way up."""
+    """Return capital letters: stage ``rank``, on the way down. Small letters: its twin on the way up."""
     down, up = same_stage(rank, m), same_stage(2 * p - 1 - rank, m)
     return [(KINDS, down, down), (KINDS.lower(), up, up)]
 
 
 def zbv(p: int, m: int, v: int, rank: int) -> Order:
-    """ZB-V: a rank fills up, then F I W of its two stages in turn without a gap; some weight gradients come last.
+    """Return ZB-V: a rank fills up, then F I W of its two stages in turn without a gap; some weight gradients come
+    last.
 
     Written for at least 2p - 1 micro-batches, the number that fills the V; with fewer the surplus ones are struck out
     (Qi et al. 2023, section 6, for t_f = t_b = t_w).
@@ -173,7 +177,8 @@ def zbv(p: int, m: int, v: int, rank: int) -> Order:
 
 
 def dual_pipe_v(p: int, m: int, v: int, rank: int) -> Order:
-    """DualPipeV: forwards of one stage run beside backwards of its twin, fused but for a few at the start and end.
+    """Return DualPipeV: forwards of one stage run beside backwards of its twin, fused but for a few at the start and
+    end.
 
     Steps as in DeepSeek's own code (after DeepSeek-AI 2024). The last input gradients are split off so that the
     weight gradients, oldest first, fill the drain. An overlapped pair is written as its forward, then its backward.

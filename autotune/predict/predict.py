@@ -66,13 +66,13 @@ def candidates_for(
 
 
 def ways(schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]) -> list[tuple[ScheduleName, int]]:
-    """Every schedule with every number of stages per rank that it may have."""
+    """Return every schedule with every number of stages per rank that it may have."""
     several = sorted(set(virtual_stages))
     return [(name, v) for name in schedules for v in ([1] if SCHEDULES[name].has_one_stage else several)]
 
 
 def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:
-    """Why a candidate cannot run, and which m its schedule would take instead; None if it can."""
+    """Return why a candidate cannot run, and which m its schedule would take instead; None if it can."""
     if ranks * virtual_stages > layers:
         return f"{name} with {virtual_stages} stages on each of {ranks} ranks needs as many layers (given: {layers})"
     reason = why_illegal(name, ranks, virtual_stages, count)
@@ -81,7 +81,7 @@ def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int)
 
 
 def link_seconds(profile: Profile, message: int) -> Mapping[tuple[int, int], float]:
-    """Seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link."""
+    """Return seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link."""
     found: defaultdict[tuple[int, int], float] = defaultdict(float)
     for link in profile.links:
         found[link.from_, link.to] += link.seconds(message)
@@ -89,8 +89,8 @@ def link_seconds(profile: Profile, message: int) -> Mapping[tuple[int, int], flo
 
 
 def action_overheads(profile: Profile, schedule: Schedule) -> Seconds:
-    """float64[4, S]: seconds of torch's runtime for an action, by kind and stage: for the action itself, and for every
-    message that it takes from another rank or gives to one. A weight gradient has none."""
+    """Return float64[4, S]: seconds of torch's runtime for an action, by kind and stage: for the action itself, and for
+    every message that it takes from another rank or gives to one. A weight gradient has none."""
     crossing = [here != there for here, there in pairwise(schedule.stage_ranks)]
     messages = np.array([0, *crossing], np.float64) + np.array([*crossing, 0])
     found: Seconds = profile.action_overhead_s + profile.message_overhead_s * np.tile(messages, (4, 1))
@@ -99,7 +99,8 @@ def action_overheads(profile: Profile, schedule: Schedule) -> Seconds:
 
 
 def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> Costs:
-    """What every action and message of this micro-batch size costs; the runtime's overhead is part of each action.
+    """Return what every action and message of this micro-batch size costs; the runtime's overhead is part of each
+    action.
 
     torch leaves the whole backward of the first stage, which has no input gradient, to its weight gradient.
     """
@@ -131,13 +132,13 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
 
 
 def pace_together(profile: Profile) -> float:
-    """How many times slower a rank runs while all of its host compute; of the fullest host."""
+    """Return how many times slower a rank runs while all of its host compute; of the fullest host."""
     together = profile.environment.most_on_a_host(profile.ranks)
     return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
 
 
 def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
-    """The optimizer step of each rank, all of them side by side."""
+    """Return the optimizer step of each rank, all of them side by side."""
     seconds = [0.0] * schedule.ranks
     for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
         seconds[rank] += stage.optimizer_s
@@ -146,7 +147,7 @@ def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
 
 
 def relative_spread(profile: Profile, micro_batch_size: int) -> float:
-    """Relative standard error of the timed medians at the nearest measured size; 0 where there are no samples.
+    """Return relative standard error of the timed medians at the nearest measured size; 0 where there are no samples.
 
     Of every stage's forward and backward, as they weigh in the sum of all (1.25 sigma / sqrt(n) for a median).
     """
@@ -161,7 +162,7 @@ def relative_spread(profile: Profile, micro_batch_size: int) -> float:
 
 
 def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_time_s: float) -> Uncertainty:
-    """How far the prediction may be off, before any candidate was measured.
+    """Return how far the prediction may be off, before any candidate was measured.
 
     ``overhead_s``: the runtime's for the mean forward or backward. Its share is that of the m·v + p-1 forwards and as
     many backwards of the longest chain. A candidate is measured at one moment of a machine that drifts, the profile was
@@ -192,7 +193,8 @@ class PaperStep(NamedTuple):
 
 
 def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
-    """How long a step takes and nothing else. The profile must be of as many stages per rank as the candidate has.
+    """Return how long a step takes and nothing else. The profile must be of as many stages per rank as the candidate
+    has.
 
     Raises InputError where it takes no time at all.
     """
@@ -245,12 +247,13 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
 
 
 def fits(profile: Profile, candidate: Candidate, taken: tuple[int, ...] | None, limit: int | None) -> bool | None:
-    """Whether every rank stays within its memory; None where nothing is known. What did not fit alone does not."""
+    """Return whether every rank stays within its memory; None where nothing is known. What did not fit alone
+    does not."""
     if profile.no_room_for is not None and candidate.micro_batch_size >= profile.no_room_for:
         return False
     return None if taken is None or limit is None else max(taken) <= limit
 
 
 def best_seconds(stage: StageProfile) -> float:
-    """Seconds of forward and backward per sequence at the stage's best measured micro-batch size."""
+    """Return seconds of forward and backward per sequence at the stage's best measured micro-batch size."""
     return min((row.t_f + row.backward) / row.micro_batch_size for row in stage.time_s)

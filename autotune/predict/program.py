@@ -46,21 +46,22 @@ class Program:
         return np.repeat(np.arange(self.schedule.ranks, dtype=np.int32), np.diff(self.first))
 
     def label(self, index: int) -> str:
-        """``B1 on stage 2``."""
+        """Return ``B1 on stage 2``."""
         return f"{KINDS[self.kind[index]]}{self.micro_batch[index]} on stage {self.stage[index]}"
 
     def waits(self, index: int) -> str:
-        """``B1 on stage 2 waits for B1 of stage 3``."""
+        """Return ``B1 on stage 2 waits for B1 of stage 3``."""
         return f"{self.label(index)} waits for {self.label(int(self.producer[index])).replace(' on ', ' of ')}"
 
     def deadlock(self, position: NDArray[np.int64]) -> ScheduleError:
-        """The error for ranks that all wait; ``position[r]`` is the action rank r cannot start, or its end."""
+        """Return the error for ranks that all wait; ``position[r]`` is the action rank r cannot start, or its end."""
         stuck = [self.waits(int(at)) for at, stop in zip(position, self.first[1:], strict=True) if at < stop]
         return ScheduleError(f"deadlock in {self.schedule.name}: " + "; ".join(stuck))
 
 
 def lay_flat(schedule: Schedule) -> Program:
-    """Lays a schedule flat, receives early; raises ScheduleError that names every action that lacks what it needs."""
+    """Lay a schedule flat, receives early; raises ScheduleError that names every action that lacks what it
+    needs."""
     orders = [schedule.order(rank) for rank in range(schedule.ranks)]
     kind, stage, micro_batch = (np.concatenate(columns) for columns in zip(*orders, strict=True))
     first = np.cumsum([0, *(len(order.kind) for order in orders)])

@@ -50,7 +50,7 @@ class PhasePlan(Record):
 
     @property
     def seconds(self) -> float:
-        """Of the whole phase."""
+        """Seconds of the whole phase."""
         return self.samples / self.global_batch * self.step_time_s
 
 
@@ -71,7 +71,7 @@ class RampPlan(Record):
 
 
 def phases(ramp: Ramp) -> list[tuple[int, float]]:
-    """The global batch of each phase and the samples that it consumes, as in Megatron's
+    """Return the global batch of each phase and the samples that it consumes, as in Megatron's
     RampupBatchsizeNumMicroBatchesCalculator: all phases before the full batch consume equally many.
 
     Raises UsageError where Megatron would refuse, or the training ends before the ramp.
@@ -120,7 +120,8 @@ def plan_size(
     schedule: ScheduleName,
     memory_limit: int | None,
 ) -> SizePlan:
-    """The whole training with micro-batches of ``size``; raises UsageError where the schedule takes some m not."""
+    """Return the whole training with micro-batches of ``size``; raises UsageError where the schedule takes some
+    m not."""
     rows = []
     for batch, samples in parts:
         count, v = batch // data_parallel // size, profile.virtual_stages

@@ -48,7 +48,8 @@ Rounds = NDArray[np.int64]
 
 @lru_cache(maxsize=1)
 def program_of(schedule: Schedule, receives: Receives) -> Program:
-    """The schedule laid flat, its receives posted; the last one is kept, as the same schedule is often run again.
+    """Return the schedule laid flat, its receives posted; the last one is kept, as the same schedule is often run
+    again.
 
     Raises ScheduleError for orders that lack an input and, with torch's receives, for those that deadlock.
     """
@@ -59,7 +60,7 @@ def program_of(schedule: Schedule, receives: Receives) -> Program:
 
 
 def fused(p: int, m: int, kind: int, stage: Ints, micro_batch: Ints) -> NDArray[np.bool_]:
-    """Whether 1F1B receives the input of these forwards (or backwards) in an exchange, beside a send; bool[n].
+    """Return whether 1F1B receives the input of these forwards (or backwards) in an exchange, beside a send; bool[n].
 
     F(s, i) is past its p - s warm-up forwards; B(s, k) stands beside the send of F(s, p-s-1 + k), if that exists.
     """
@@ -67,7 +68,7 @@ def fused(p: int, m: int, kind: int, stage: Ints, micro_batch: Ints) -> NDArray[
 
 
 def blocking(program: Program) -> Program:
-    """Each receive is posted when the previous action of its rank has ended."""
+    """Post each receive when the previous action of its rank has ended."""
     count, (p, m) = len(program.kind), (program.schedule.ranks, program.schedule.micro_batches)
     previous = np.arange(-1, count - 1, dtype=np.int32)
     previous[program.first[:-1]] = count
@@ -80,7 +81,7 @@ def blocking(program: Program) -> Program:
 
 
 def lowered(program: Program) -> Program:
-    """Each receive stands behind the actions that torch's lowering had placed when it placed the producer.
+    """Post each receive behind the actions that torch's lowering had placed when it placed the producer.
 
     Torch goes through the ranks over and over, 0 to p-1, and places the next action of each if its message has been
     sent; a send puts its receive at the end of the other rank's row as it is just then. So x stands before the
@@ -103,7 +104,7 @@ def lowered(program: Program) -> Program:
 
 
 def overlapped(program: Program) -> NDArray[np.int64]:
-    """The first actions of DualPipeV's overlapped pairs: a forward and the full backward right behind it.
+    """Return the first actions of DualPipeV's overlapped pairs: a forward and the full backward right behind it.
 
     But for the first such pair of the last rank, which torch runs as two actions "to further reduce bubble size".
     """

@@ -7,7 +7,7 @@ from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 
 def schedule_words(schedule: str, virtual_stages: int) -> str:
-    """``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
+    """Return ``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
     return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
 
 
@@ -30,7 +30,7 @@ class Candidate(Record):
 
     @property
     def placement(self) -> tuple[int, bool]:
-        """How its stages lie on the ranks: so many on each, in a loop or folded. Candidates of one placement are
+        """The way its stages lie on the ranks: so many on each, in a loop or in a V. Candidates of one placement are
         predicted from one profile in one way, and share its errors."""
         return self.virtual_stages, SCHEDULES[self.schedule].placement == "v"
 

@@ -62,7 +62,7 @@ def run_in_turn(program: Program, seconds: Seconds, delay: Seconds) -> tuple[Sec
 
 
 def run_in_lockstep(program: Program, seconds: Seconds, delay: Seconds) -> tuple[Seconds, Seconds]:
-    """The same as ``run_in_turn``, all ranks at a time: in each round every rank tries its next action.
+    """Run all ranks at a time, with the result of ``run_in_turn``: in each round every rank tries its next action.
 
     An action that is not done ends at infinity, so whoever takes its result would end there too, and that is how a
     rank sees that it must wait. The number of rounds is the length in actions of the longest chain; p wide each.

@@ -197,7 +197,7 @@ def check(profile: Profile, request: Request) -> None:
 
 
 def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleName) -> ScalePoint:
-    """The best m that fits; where none does, the quickest. Its efficiency is not yet relative to anything."""
+    """Return the best m that fits; where none does, the quickest. Its efficiency is not yet relative to anything."""
     v = 1 if SCHEDULES[name].has_one_stage else request.virtual_stages
     paper = connected(stretched(profile, ranks, v, request.layers), request.network)
     layers = sum(stage.layers or 0 for stage in paper.stages)
@@ -240,7 +240,8 @@ def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleNa
 
 
 def batch_for(profile: Profile, ranks: int) -> int:
-    """As many sequences per rank as the profile has: at a fixed batch most of a long pipeline would be bubble."""
+    """Return as many sequences per rank as the profile has: at a fixed batch most of a long pipeline would be
+    bubble."""
     own = profile.workload.batch
     return own * ranks // profile.ranks if own else PER_RANK * ranks
 
@@ -248,7 +249,7 @@ def batch_for(profile: Profile, ranks: int) -> int:
 def evaluate(
     paper: Profile, request: Request, name: ScheduleName, layers: int, batch: int
 ) -> tuple[dict[Candidate, float], tuple[int, ...]]:
-    """Seconds of a step of every candidate that was run, and the m that would have had too many actions."""
+    """Return seconds of a step of every candidate that was run, and the m that would have had too many actions."""
     ranks, v, free = (
         paper.ranks,
         paper.virtual_stages,
@@ -276,13 +277,14 @@ def evaluate(
 
 
 def first_counts(ranks: int, batch: int) -> list[int]:
-    """p/4, p/2, p, 2p, 4p ... up to the batch, and the batch."""
+    """Return p/4, p/2, p, 2p, 4p ... up to the batch, and the batch."""
     doubled = [ranks * 2**power // 4 for power in range(32)]
     return sorted({batch, *(m for m in doubled if 1 <= m <= batch)})
 
 
 def nearby(best: int, batch: int) -> list[int]:
-    """The divisors of the batch nearest to best / sqrt(2) and best · sqrt(2), between half and twice the best."""
+    """Return the divisors of the batch nearest to best / sqrt(2) and best · sqrt(2), between half and twice the
+    best."""
     between = [m for m in divisors(batch) if best < 2 * m < 4 * best and m != best]
     sides = ([m for m in between if m < best], [m for m in between if m > best])
     return [
@@ -293,19 +295,19 @@ def nearby(best: int, batch: int) -> list[int]:
 
 
 def actions_limit(name: str) -> int:
-    """How many forwards and backwards a step may have."""
+    """Return how many forwards and backwards a step may have."""
     return MOST_IN_COLUMNS if name in COLUMNS else MOST_SIMULATED
 
 
 def is_simulated(name: str, ranks: int, virtual_stages: int, micro_batches: int) -> bool:
-    """Whether it is run on paper at all."""
+    """Return whether it is run on paper at all."""
     return 2 * virtual_stages * ranks * micro_batches <= actions_limit(name)
 
 
 def quickest_that_fits(
     paper: Profile, known: dict[Candidate, float], limit: int | None
 ) -> tuple[Candidate, Prediction]:
-    """The best of those that were run; where none fits, the quickest all the same."""
+    """Return the best of those that were run; where none fits, the quickest all the same."""
     ordered = sorted(known, key=lambda one: known[one] / one.sequences)
     first = None
     for candidate in ordered:
@@ -318,13 +320,14 @@ def quickest_that_fits(
 
 
 def expected_largest(count: int) -> float:
-    """Of ``count`` standard normal variables, in the mean: Blom's approximation, within 0.03 from three on."""
+    """Return the mean of the largest of ``count`` standard normal variables: Blom's approximation, within 0.03 from
+    three on."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
 def rank_spread(profile: Profile) -> float:
-    """Relative standard deviation of the pace of ranks: what stages in the middle differ by per layer, at all sizes
-    together, and the drift between moments of profiling. 0 where the profile shows neither."""
+    """Return relative standard deviation of the pace of ranks: what stages in the middle differ by per layer, at all
+    sizes together, and the drift between moments of profiling. 0 where the profile shows neither."""
     middle = profile.stages[1:-1]
     relative = []
     for row in middle[0].time_s:
@@ -337,8 +340,8 @@ def rank_spread(profile: Profile) -> float:
 
 
 def straggler_seconds(profile: Profile, ranks: int, split: TimeSplit) -> float | None:
-    """How much longer a step is expected to be because the slowest of ``ranks`` is slower than the slowest of those
-    measured: every micro-batch waits for it."""
+    """Return how much longer a step is expected to be because the slowest of ``ranks`` is slower than the slowest of
+    those measured: every micro-batch waits for it."""
     sigma = rank_spread(profile)
     busy = split.compute + split.padding + split.granularity
     return sigma * (expected_largest(ranks) - expected_largest(profile.ranks)) * busy if sigma else None

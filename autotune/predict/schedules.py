@@ -48,7 +48,7 @@ class Schedule:
 
     @property
     def runtime(self) -> Runtime:
-        """How torch runs it; an order of a user's own is lowered as those of several stages a rank are."""
+        """The way torch runs it; an order of a user's own is lowered as those of several stages a rank are."""
         return SCHEDULES[self.name].runtime if self.name in SCHEDULES else "lowered"
 
     @property
@@ -57,25 +57,26 @@ class Schedule:
         return len(self.stage_ranks)
 
     def actions(self, rank: int) -> list[Action]:
-        """The rank's actions in order."""
+        """Return the rank's actions in order."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         kind, stage, micro_batch = (column.tolist() for column in self.order(rank))
         return [Action(kinds[k], s, i) for k, s, i in zip(kind, stage, micro_batch, strict=True)]
 
     def row(self, rank: int) -> str:
-        """The rank's order as text: ``F0 F1 B0 B1``; with several stages per rank in torch's CSV form, ``0F1``."""
+        """Return the rank's order as text: ``F0 F1 B0 B1``; with several stages per rank in torch's CSV form,
+        ``0F1``."""
         short = self.virtual_stages == 1
         return " ".join(f"{a.kind}{a.micro_batch}" if short else str(a) for a in self.actions(rank))
 
     def in_flight(self, rank: int) -> int:
-        """The most (stage, micro-batch) activations that the rank holds at once.
+        """Return the most (stage, micro-batch) activations that the rank holds at once.
 
         One is held from its F to the end of its B, or of its W where the backward is split.
         """
         return _most_held(self.order(rank).kind)
 
     def stage_in_flight(self, stage: int) -> int:
-        """The most micro-batches whose activations the stage holds at once, counted as in ``in_flight``."""
+        """Return the most micro-batches whose activations the stage holds at once, counted as in ``in_flight``."""
         order = self.order(self.stage_ranks[stage])
         return _most_held(order.kind[order.stage == stage])
 
@@ -113,7 +114,8 @@ def parse_row(text: str, stage: int) -> list[Action]:
 
 
 def custom_schedule(rows: Sequence[Sequence[Action]]) -> Schedule:
-    """A schedule from hand-made orders, one per rank; raises ScheduleError if two ranks share a stage or one is idle.
+    """Return a schedule from hand-made orders, one per rank; raises ScheduleError if two ranks share a stage or one is
+    idle.
 
     Whether it can finish is for ``simulate`` to say.
     """

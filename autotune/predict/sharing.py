@@ -18,7 +18,7 @@ ENDING = attrgetter("ending")
 
 
 def slowdown_with(active: int, slowdown: Sequence[float]) -> float:
-    """How many times slower each of ``active`` ranks runs; beyond the list in proportion to their number."""
+    """Return how many times slower each of ``active`` ranks runs; beyond the list in proportion to their number."""
     if active <= len(slowdown):
         return slowdown[active - 1]
     return slowdown[-1] * active / len(slowdown)

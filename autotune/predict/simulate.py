@@ -53,11 +53,11 @@ class Costs:
 
     @property
     def is_shared(self) -> bool:
-        """Whether ranks or messages slow each other."""
+        """True where ranks or messages slow each other."""
         return self.slowdown is not None or bool(self.crowding)
 
     def sharing(self, ranks: int) -> Sharing:
-        """Who shares what."""
+        """Return which ranks share cores and which share an uplink: a group number per rank."""
         hosts = self.hosts or (0,) * ranks
         cores = range(ranks) if self.slowdown is None else hosts
         return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,))
@@ -68,25 +68,25 @@ class Costs:
         return len(self.forward)
 
     def with_free_links(self) -> "Costs":
-        """The same where messages take no time."""
+        """Return the costs where messages take no time."""
         nothing = [0.0] * (self.stages - 1)
         return replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
 
     def with_equal_stages(self) -> "Costs":
-        """The same where every stage takes the mean of all, kind by kind."""
+        """Return the costs where every stage takes the mean of all, kind by kind."""
         f, b, i, w = ([mean] * self.stages for mean in self.work().mean(axis=1).tolist())
         return replace(self, forward=f, backward=b, input_gradient=i, weight_gradient=w)
 
     def work(self) -> Seconds:
-        """float64[4, S]: seconds of an action, by kind and stage."""
+        """Return float64[4, S]: seconds of an action, by kind and stage."""
         return np.array([self.forward, self.backward, self.input_gradient, self.weight_gradient], np.float64)
 
     def travel(self) -> Seconds:
-        """float64[4, S]: seconds that the input of an action is under way to its stage, by kind and stage."""
+        """Return float64[4, S]: seconds that the input of an action is under way to its stage, by kind and stage."""
         return self._into(self.activation_link, self.gradient_link)
 
     def exchange(self) -> Seconds:
-        """float64[4, S]: the same where a message each way is waited for: the slower of the two."""
+        """Return float64[4, S]: the seconds where a message each way is waited for, the slower of the two."""
         slower = np.maximum(self.activation_link, self.gradient_link)
         return self._into(slower, slower)
 
@@ -111,11 +111,11 @@ class Timeline:
         return self.program.schedule
 
     def start(self, rank: int) -> Seconds:
-        """When each action of the rank starts, in the order of ``schedule.actions(rank)``."""
+        """Return when each action of the rank starts, in the order of ``schedule.actions(rank)``."""
         return self.starts[self.program.first[rank] : self.program.first[rank + 1]]
 
     def end(self, rank: int) -> Seconds:
-        """When each action of the rank ends."""
+        """Return when each action of the rank ends."""
         return self.ends[self.program.first[rank] : self.program.first[rank + 1]]
 
     @cached_property
@@ -144,7 +144,8 @@ class Timeline:
         return float(self.idle.mean() / self.makespan) if self.makespan else 0.0
 
     def critical_path(self) -> list[int]:
-        """The chain of actions (indices into ``program``) that ends last; none could start before its predecessor.
+        """Return the chain of actions (indices into ``program``) that ends last; none could start before its
+        predecessor.
 
         An action follows the previous one of its rank; or, where a message came later than that, the one that made
         the message or the one after which its receive was posted, whichever ended last.
@@ -164,13 +165,13 @@ class Timeline:
 
 
 def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
-    """Seconds of the step after the last action of any rank. A rank takes its optimizer step, ``optimizer_s[r]``, as
-    soon as its own actions are done: one that is done early may have ended that too by then."""
+    """Return seconds of the step after the last action of any rank. A rank takes its optimizer step,
+    ``optimizer_s[r]``, as soon as its own actions are done: one that is done early may have ended that too by then."""
     return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
 
 
 def travel_seconds(program: Program, costs: Costs) -> Seconds:
-    """How long the input of each action is under way; float64[N], 0 where it takes none."""
+    """Return how long the input of each action is under way; float64[N], 0 where it takes none."""
     delay: Seconds = costs.travel()[program.kind, program.stage]
     both = np.flatnonzero(program.exchanged)
     delay[both] = costs.exchange()[program.kind[both], program.stage[both]]

@@ -56,11 +56,11 @@ class StepSplit:
         return step
 
     def of(self, rank: int) -> dict[str, float]:
-        """Each part of one rank's step."""
+        """Return each part of one rank's step."""
         return {part.name: float(getattr(self, part.name)[rank]) for part in fields(self)}
 
     def mean(self) -> dict[str, float]:
-        """Each part averaged over the ranks; they add up to the step."""
+        """Return each part averaged over the ranks; they add up to the step."""
         return {part.name: float(getattr(self, part.name).mean()) for part in fields(self)}
 
 
@@ -126,7 +126,7 @@ def _by_rank(schedule: Schedule, of_stage: Seconds) -> Seconds:
 
 
 def action_counts(schedule: Schedule) -> Seconds:
-    """float64[4, S]: how many actions of each kind each stage runs in a step."""
+    """Return float64[4, S]: how many actions of each kind each stage runs in a step."""
     counts = np.zeros(4 * schedule.stages)
     if schedule.runtime != "lowered":  # known, and the orders of a thousand ranks take a second to make
         counts.reshape(4, -1)[[FORWARD, BACKWARD]] = schedule.micro_batches
@@ -155,7 +155,8 @@ def _idle(
 
 
 def level(heights: Seconds, total: float) -> float:
-    """The level L at which min(height, L) of all ``heights`` add up to ``total``; infinite where even they do not.
+    """Return the level L at which min(height, L) of all ``heights`` add up to ``total``; infinite where even they do
+    not.
 
     ::
 

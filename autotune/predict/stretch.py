@@ -25,8 +25,8 @@ Grown = Callable[[float, Callable[[StageProfile], float]], float]
 
 
 def stretched(profile: Profile, ranks: int, virtual_stages: int, layers: int | None = None) -> Profile:
-    """The profile on ``ranks`` ranks of ``virtual_stages`` stages each, ``layers`` in all (None: as many on each rank
-    as measured). On as many ranks, with as many layers, it is the profile itself.
+    """Return the profile on ``ranks`` ranks of ``virtual_stages`` stages each, ``layers`` in all (None: as many on each
+    rank as measured). On as many ranks, with as many layers, it is the profile itself.
 
     Its links are gone where ranks or stages changed. Raises InputError where the profile does not tell layers from
     embedding and head, UsageError where there are fewer layers than stages.
@@ -52,7 +52,8 @@ def stretched(profile: Profile, ranks: int, virtual_stages: int, layers: int | N
 
 
 def most_outside(profile: Profile) -> int:
-    """Bytes held outside of torch on the fullest measured device: devices that are not here are taken to be like it."""
+    """Return bytes held outside of torch on the fullest measured device: devices that are not here are taken to be like
+    it."""
     return max(map(profile.outside_of, range(profile.ranks)))
 
 
@@ -73,7 +74,7 @@ def check(profile: Profile) -> None:
 
 
 def template(stage: int, stages: int, measured: int) -> int:
-    """Which of the ``measured`` stages a stage of the new pipeline is a copy of."""
+    """Return which of the ``measured`` stages a stage of the new pipeline is a copy of."""
     if stage in (0, stages - 1):
         return 0 if stage == 0 else measured - 1
     return 1 + (stage - 1) % (measured - 2)
@@ -82,8 +83,8 @@ def template(stage: int, stages: int, measured: int) -> int:
 def layer_counts(
     profile: Profile, templates: Sequence[int], ranks: int, layers: int | None, alike: bool
 ) -> tuple[int, ...]:
-    """Layers of each stage. ``alike``: there are as many stages on a rank as measured, so each has what its template
-    has where ``layers`` are not given."""
+    """Return layers of each stage. ``alike``: there are as many stages on a rank as measured, so each has what its
+    template has where ``layers`` are not given."""
     own = [stage.layers or 0 for stage in profile.stages]
     if layers is None and alike:
         return tuple(own[source] for source in templates)
@@ -97,7 +98,7 @@ def layer_counts(
 
 
 def resized(profile: Profile, source: int, layers: int) -> StageProfile:
-    """A measured stage with ``layers`` layers."""
+    """Return a measured stage with ``layers`` layers."""
     stage = profile.stages[source]
     before = stage.layers or 0
     if layers == before:
@@ -124,14 +125,14 @@ def resized(profile: Profile, source: int, layers: int) -> StageProfile:
 
 
 def mean_layer(profile: Profile, part: Callable[[StageProfile], float]) -> float:
-    """What a layer costs in the middle. No line is fitted through stages of unlike depth: those of one model differ by
-    one layer, and by less than their noise."""
+    """Return what a layer costs in the middle. No line is fitted through stages of unlike depth: those of one model
+    differ by one layer, and by less than their noise."""
     middle = profile.stages[1:-1]
     return sum(map(part, middle)) / sum(stage.layers or 0 for stage in middle)
 
 
 def grown_time(row: StageTime, grown: Grown) -> StageTime:
-    """The row's times and their samples; what it does not know stays unknown."""
+    """Return the row's times and their samples; what it does not know stays unknown."""
     size = row.micro_batch_size
     found: dict[str, float | tuple[float, ...]] = {}
     parts: dict[str, tuple[float | None, Callable[[StageTime], float]]] = {
@@ -150,7 +151,7 @@ def grown_time(row: StageTime, grown: Grown) -> StageTime:
 
 
 def grown_memory(row: StageMemory, grown: Grown) -> StageMemory:
-    """The row's bytes that every layer holds; workspace stays as it is."""
+    """Return the row's bytes that every layer holds; workspace stays as it is."""
     size = row.micro_batch_size
 
     def held(stage: StageProfile) -> float:
@@ -166,5 +167,5 @@ def grown_memory(row: StageMemory, grown: Grown) -> StageMemory:
 
 
 def split_held(row: StageMemory) -> int:
-    """What a split backward holds between its halves; all of it where that is not known."""
+    """Return what a split backward holds between its halves; all of it where that is not known."""
     return row.activation_bytes if row.split_held_bytes is None else row.split_held_bytes

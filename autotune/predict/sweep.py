@@ -25,13 +25,13 @@ def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candid
 
 
 def memory_per_rank(profile: Profile) -> int | None:
-    """Bytes that a rank may use by the profile's own account: ranks on a CPU share the host's memory."""
+    """Return bytes that a rank may use by the profile's own account: ranks on a CPU share the host's memory."""
     memory = profile.environment.memory_bytes
     return memory // profile.ranks if memory and profile.environment.device == "cpu" else memory
 
 
 def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[list[Candidate], list[str]]:
-    """The candidates of ``config`` that run on the profile's own stages, and what is left out.
+    """Return the candidates of ``config`` that run on the profile's own stages, and what is left out.
 
     What the config does not set follows from the profile. Raises UsageError where they do not agree.
     """
@@ -47,7 +47,7 @@ def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[li
 
 
 def missing(profile: Profile, candidates: Sequence[Candidate]) -> list[str]:
-    """What a hand-written profile leaves out, and what is taken for it."""
+    """Return what a hand-written profile leaves out, and what is taken for it."""
     is_split = any(SCHEDULES[candidate.schedule].backward == "split" for candidate in candidates)
     gaps = {
         "stages[].time_s[].t_b and t_w: each is half of t_bw": is_split

@@ -48,7 +48,8 @@ class StepTime:
 
 
 def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> StepTime:
-    """The totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raises likewise."""
+    """Return the totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raises
+    likewise."""
     columns = COLUMNS.get(schedule.name)
     if columns is None or costs.is_shared:
         timeline = simulate(schedule, costs, receives)
@@ -65,7 +66,7 @@ Column = tuple[slice, slice]
 
 
 def gpipe_columns(p: int, m: int) -> Iterator[Column]:
-    """F(s, i) in column i + s; after all forwards B(s, i) in column i + p-1 - s."""
+    """Return F(s, i) in column i + s; after all forwards B(s, i) in column i + p-1 - s."""
     nobody = slice(0, 0)
     for column in range(m + p - 1):
         yield slice(max(0, column - m + 1), min(p, column + 1)), nobody
@@ -75,7 +76,8 @@ def gpipe_columns(p: int, m: int) -> Iterator[Column]:
 
 
 def one_forward_one_backward_columns(p: int, m: int) -> Iterator[Column]:
-    """F(s, i) in column 2i + s, B(s, i) in column 2i + 2p-1 - s: every other stage forwards, the rest backwards."""
+    """Return F(s, i) in column 2i + s, B(s, i) in column 2i + 2p-1 - s: every other stage forwards, the rest
+    backwards."""
     for column in range(2 * (m + p - 1)):
         last = 2 * p - 1 - column
         forward = slice(max(column % 2, column - 2 * (m - 1)), min(p, column + 1), 2)

@@ -10,8 +10,8 @@ OPERATIONS, LAUNCH_S = 30, 8e-6  # of a layer's forward; seconds that torch need
 
 
 def forward_operations(workload: Workload, layers: int, is_last: bool) -> float:
-    """Floating-point operations per sequence of a forward: 24 h^2 a token and layer in its matrix products, 4 s h in
-    attention, 2 h V in the language-model head (Narayanan et al. 2021, appendix)."""
+    """Return floating-point operations per sequence of a forward: 24 h^2 a token and layer in its matrix products, 4 s
+    h in attention, 2 h V in the language-model head (Narayanan et al. 2021, appendix)."""
     hidden, tokens = workload.hidden, workload.seq_len
     layer = 24 * hidden**2 + 4 * tokens * hidden
     return float(tokens * (layers * layer + (2 * hidden * workload.vocab if is_last else 0)))
@@ -20,8 +20,8 @@ def forward_operations(workload: Workload, layers: int, is_last: bool) -> float:
 def assumed_profile(
     workload: Workload, virtual_stages: int, sizes: tuple[int, ...], rate: float, environment: Environment
 ) -> Profile:
-    """Stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one rank's
-    device; a backward costs twice a forward. Nothing is said of memory and links."""
+    """Return stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one
+    rank's device; a backward costs twice a forward. Nothing is said of memory and links."""
     counts = layers_per_stage(workload.layers, workload.stages * virtual_stages)
 
     def row(index: int, size: int) -> StageTime:

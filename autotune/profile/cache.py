@@ -11,8 +11,9 @@ from autotune.records import STATE_DIR, not_written, write_record
 
 
 def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
-    """Sixteen hex digits that change when the workload, the device, torch or the host does; on GPUs also when others of
-    the host are used (by their UUIDs), or the same at another power limit: a profile holds their own absolute times.
+    """Return sixteen hex digits that change when the workload, the device, torch or the host does; on GPUs also when
+    others of the host are used (by their UUIDs), or the same at another power limit: a profile holds their own absolute
+    times.
 
     Memory counts in GiB: a kernel may keep some pages more or less for itself after a reboot.
     """
@@ -24,12 +25,13 @@ def fingerprint(workload: Workload, environment: Environment, *more: object) -> 
 
 
 def profile_path(state_dir: Path, workload: Workload, environment: Environment, virtual_stages: int) -> Path:
-    """Where the profile of this workload on this machine is kept, one for every number of stages per rank."""
+    """Return where the profile of this workload on this machine is kept, one for every number of stages per rank."""
     return state_dir / "profiles" / f"{fingerprint(workload, environment, virtual_stages)}.json"
 
 
 def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile | None:
-    """The profile kept at ``path`` if it covers every micro-batch size, and the ``split`` backward where asked for.
+    """Return the profile kept at ``path`` if it covers every micro-batch size, and the ``split`` backward where asked
+    for.
 
     An unreadable one counts as none.
     """

@@ -18,7 +18,8 @@ class Fragmentation(NamedTuple):
 
     @staticmethod
     def of(primed: Sequence[Primed], static: Sequence[int]) -> "Fragmentation":
-        """The most of any rank. What segments alone explain is taken for that: it does not grow with micro-batches."""
+        """Return the most of any rank. What segments alone explain is taken for that: it does not grow with
+        micro-batches."""
         most, segments = 1.0, 0
         for one, held in zip(primed, static, strict=True):
             if one.reserved_bytes is None or one.peak_memory_bytes <= held:

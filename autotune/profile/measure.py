@@ -79,8 +79,8 @@ class Measurer:
         return self.ranks.ask(command, self.timeout_s, IDLE_S)
 
     def surely(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident, or a
-        heap in pieces where memory is tight.
+        """Return what ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident,
+        or a heap in pieces where memory is tight.
 
         Raises MemoryLimitError where there is no memory for it, DeviceError for all else that goes wrong.
         """
@@ -106,14 +106,14 @@ class Measurer:
         return rows.validate_python([found[stage] for stage in range(len(self.stage_ranks))])
 
     def turns(self) -> list[tuple[int, ...]]:
-        """The stages that are timed at the same moment, one after the other."""
+        """Return the stages that are timed at the same moment, one after the other."""
         stages, p = range(len(self.stage_ranks)), self.workload.stages
         if self.is_shared:
             return [(stage,) for stage in stages]
         return [tuple(stages[at : at + p]) for at in range(0, len(stages), p)]
 
     def round(self, number: int) -> "Round":
-        """One round of all that drifts.
+        """Measure one round of all that drifts.
 
         On shared cores the few large sizes take most of the time, and vary least: they are left out of every other
         round, and the largest, which a pipeline is hardly run with, is timed in the first alone.
@@ -126,12 +126,12 @@ class Measurer:
         return Round(self.stage_times(sizes, fewest), self.calibrations())
 
     def is_due(self, size: int, number: int) -> bool:
-        """Whether a size is timed in a round where ranks share cores."""
+        """Return whether a size is timed in a round where ranks share cores."""
         share = 1 if not number else LARGE if number % 2 else 2
         return share * size <= self.sizes[-1]
 
     def stage_memory(self) -> list[list[StageMemory]]:
-        """Of every size that all stages have room for; only these are measured further."""
+        """Measure the memory of every size that all stages have room for; only these are measured further."""
         begun = time.monotonic()
         answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
         self.timeout_s = min(COMMAND_TIMEOUT_S, max(FLOOR_S, PATIENCE * (time.monotonic() - begun)))
@@ -146,21 +146,22 @@ class Measurer:
         return [rows[:count] for rows in found]
 
     def optimizers(self) -> list[OptimizerCost]:
-        """Optimizer steps, one rank at a time."""
+        """Measure the optimizer steps, one rank at a time."""
         return [OptimizerCost.model_validate(self.ask(TimeOptimizer(active=(rank,)))[rank]) for rank in self.everyone]
 
     def message_bytes(self, size: int) -> int:
-        """Bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
+        """Return bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
         return size * self.output_bytes
 
     def links(self, largest: int) -> list[Link]:
-        """Both directions between every two ranks whose stages are neighbours, up to messages of ``largest`` bytes."""
+        """Measure both directions between every two ranks whose stages are neighbours, up to messages of ``largest``
+        bytes."""
         pairs = set(zip(self.stage_ranks, self.stage_ranks[1:], strict=False))
         both = sorted({pair[::turn] for pair in pairs for turn in (1, -1) if pair[0] != pair[1]})
         return self.together([self._link(source, target, largest) for source, target in both], largest)
 
     def together(self, links: list[Link], largest: int) -> list[Link]:
-        """With what is left of the bandwidth of each link between hosts while all links carry messages.
+        """Measure what is left of the bandwidth of each link between hosts while all links carry messages.
 
         The largest messages, both ways at once. Within a host only the ranks' own cores would be measured.
         """
@@ -188,7 +189,7 @@ class Measurer:
         return Link(**{"from": source, "to": target}, latency_s=empty / 2, bandwidth_bytes_s=bandwidth)
 
     def pipeline(self, size: int, count: int, wait: Waits | None) -> Prepare:
-        """The plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
+        """Return the plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
         v = self.cut.virtual_stages
         return Prepare(
             schedule=default_schedule(v),
@@ -200,11 +201,11 @@ class Measurer:
         )
 
     def primed_with(self, plan: Prepare) -> list[Primed]:
-        """Its first step, by rank."""
+        """Run the first step of a plan; return what each rank answered."""
         return [Primed.model_validate(answer) for answer in self.ask(plan)]
 
     def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
-        """A pipelined run of ``count`` micro-batches of ``size``.
+        """Run a pipeline of ``count`` micro-batches of ``size``.
 
         ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
         """
@@ -230,8 +231,8 @@ class Measurer:
         )
 
     def calibrations(self) -> list[Calibration]:
-        """At the smallest micro-batch size, where the runtime's own cost weighs most; on shared cores at a middle one
-        too, where it hardly does, for what ranks do to each other beyond taking turns."""
+        """Run pipelines at the smallest micro-batch size, where the runtime's own cost weighs most; on shared cores
+        at a middle one too, where it hardly does, for what ranks do to each other beyond taking turns."""
         ranks, smallest = len(self.everyone), self.sizes[0]
         if not self.is_shared:
             return [self.calibration(smallest, 2 * ranks, waiting(self.message_bytes(smallest)))]
@@ -241,8 +242,8 @@ class Measurer:
         return found
 
     def fragmentation(self, facts: list[StageFacts]) -> Fragmentation:
-        """Bytes that the allocator takes beyond those that it hands out, in a first step of the whole pipeline, of the
-        smallest micro-batches. Stages alone do not show it.
+        """Return bytes that the allocator takes beyond those that it hands out, in a first step of the whole pipeline,
+        of the smallest micro-batches. Stages alone do not show it.
 
         None where devices have no allocator that keeps memory for later; assumed where there is no room for that step.
         """
@@ -259,7 +260,7 @@ class Measurer:
 
 
 def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
-    """What ends the profile."""
+    """Return what ends the profile."""
     if error.failure.kind == "out_of_memory":
         return MemoryLimitError(
             f"profiling ran out of memory: {error.failure.message}; use more --micro-batches, more --stages or a higher"
@@ -269,7 +270,7 @@ def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
 
 
 def waiting(message_bytes: int) -> Waits:
-    """A stage for calibration where ranks have devices of their own."""
+    """Return a stage for calibration where ranks have devices of their own."""
     return Waits(t_f=WAIT_S, t_b=WAIT_S / 2, t_w=WAIT_S / 2, message_bytes=message_bytes)
 
 
@@ -339,13 +340,13 @@ class Round(NamedTuple):
 
 
 def merged(rows: list[StageTime]) -> list[StageTime]:
-    """One row for each micro-batch size, ascending."""
+    """Return one row for each micro-batch size, ascending."""
     sizes = sorted({row.micro_batch_size for row in rows})
     return [StageTime.merged([row for row in rows if row.micro_batch_size == size]) for size in sizes]
 
 
 def drift_of(rounds: list[Round], times: list[list[StageTime]]) -> float:
-    """Relative standard deviation between rounds of the same passes: of the mean over all stages and sizes."""
+    """Return relative standard deviation between rounds of the same passes: of the mean over all stages and sizes."""
     usual = [{row.micro_batch_size: row.t_f + row.backward for row in rows} for rows in times]
     paces = [
         mean(

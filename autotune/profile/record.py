@@ -97,12 +97,12 @@ class Environment(Record):
 
     @property
     def nameless(self) -> "Environment":
-        """The same but for the names of hosts and GPUs: which ranks share a host still shows."""
+        """The environment without the names of hosts and GPUs: which ranks share a host still shows."""
         hosts = tuple(f"host {number}" for number in numbered(self.hosts))
         return self.model_copy(update={"hostname": None, "hosts": hosts, "gpu_uuids": ()})
 
     def most_on_a_host(self, ranks: int) -> int:
-        """How many of ``ranks`` ranks are on the fullest host."""
+        """Return how many of ``ranks`` ranks are on the fullest host."""
         return max(Counter(self.hosts).values(), default=ranks)
 
 
@@ -125,12 +125,13 @@ class StageProfile(Record):
     """The most bytes that the optimizer holds while it runs."""
 
     def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
-        """``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured ones."""
+        """Return ``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured
+        ones."""
         sizes = [row.micro_batch_size for row in self.time_s]
         return interpolate(sizes, [part(row) for row in self.time_s], micro_batch_size)
 
     def bytes(self, micro_batch_size: int, part: Callable[[StageMemory], int]) -> float:
-        """``part`` of the stage's memory likewise; there must be memory rows."""
+        """Return ``part`` of the stage's memory at any micro-batch size; there must be memory rows."""
         sizes = [row.micro_batch_size for row in self.memory]
         return interpolate(sizes, [float(part(row)) for row in self.memory], micro_batch_size)
 
@@ -161,7 +162,7 @@ class Link(Record):
     model_config = Record.model_config | {"populate_by_name": True}
 
     def seconds(self, message_bytes: int) -> float:
-        """Seconds that one message is on its way, alone."""
+        """Return seconds that one message is on its way, alone."""
         return self.latency_s + (message_bytes / self.bandwidth_bytes_s if self.bandwidth_bytes_s else 0.0)
 
 
@@ -184,13 +185,14 @@ class Shared(Record):
 
     @staticmethod
     def of(resources: int, ranks: int, crowding: float) -> "Shared":
-        """Ranks that take turns on the cores, and take ``crowding`` times longer wherever more than one is active."""
+        """Return ranks that take turns on the cores, and take ``crowding`` times longer wherever more than one is
+        active."""
         turns = [crowding * max(1.0, k / resources) for k in range(2, ranks + 1)]
         return Shared(resources=resources, slowdown=(1.0, *turns))
 
     @property
     def crowding(self) -> float:
-        """What two ranks slow each other by beyond taking turns; 1 for a single rank."""
+        """The factor by which two ranks slow each other beyond taking turns; 1 for a single rank."""
         return self.slowdown[1] / max(1.0, 2 / self.resources) if len(self.slowdown) > 1 else 1.0
 
 
@@ -216,7 +218,7 @@ class Calibration(Record):
 
     @property
     def apart(self) -> float:
-        """How many times as long its steps took in the slowest round of profiling as in the fastest."""
+        """The longest median step of the rounds of profiling over the shortest."""
         count = len(self.step_times_s) // ROUNDS
         if not count:
             return 1.0
@@ -225,7 +227,7 @@ class Calibration(Record):
 
     @staticmethod
     def merged(runs: Sequence["Calibration"]) -> "Calibration":
-        """The same run made several times."""
+        """Return one run for the same run made several times."""
         names = ("step_times_s", "busy_s", "gap_s")
         joined = {name: tuple(one for run in runs for one in getattr(run, name)) for name in names}
         return runs[0].model_copy(update=joined)
@@ -286,7 +288,7 @@ class Profile(Record):
 
     @property
     def crowding(self) -> tuple[float, ...]:
-        """How many times longer messages take while 1, 2, ... of them leave the same host for another at once.
+        """The factor by which messages take longer while 1, 2, ... of them leave the same host for another at once.
 
         Measured for one, and for as many as there are links from one host to others; in between a straight line.
         Nothing where they were not measured together, or hardly disturb each other.
@@ -302,11 +304,11 @@ class Profile(Record):
         return tuple(1 + (times - 1) * more / (most - 1) for more in range(most))
 
     def outside_of(self, rank: int) -> int:
-        """Bytes of the device of ``rank`` that are held outside of torch's allocator."""
+        """Return bytes of the device of ``rank`` that are held outside of torch's allocator."""
         return self.outside_bytes if isinstance(self.outside_bytes, int) else self.outside_bytes[rank]
 
     def message_size(self, micro_batch_size: int) -> int:
-        """Bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
+        """Return bytes that cross a boundary for one micro-batch; 0 where the profile does not say."""
         rows = self.message_bytes
         sizes, values = [row.micro_batch_size for row in rows], [float(row.bytes) for row in rows]
         return round(interpolate(sizes, values, micro_batch_size)) if rows else 0
@@ -347,13 +349,13 @@ class Profile(Record):
 
 
 def numbered(names: Sequence[str]) -> tuple[int, ...]:
-    """A number for each name, in the order in which they come first: equal ones have the same."""
+    """Return a number for each name, in the order in which they come first: equal ones have the same."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return tuple(numbers[name] for name in names)
 
 
 def interpolate(sizes: list[int], values: list[float], size: int) -> float:
-    """The piecewise linear curve through (sizes, values) at ``size``; beyond the ends the last piece goes on.
+    """Return the piecewise linear curve through (sizes, values) at ``size``; beyond the ends the last piece goes on.
 
     Below the smallest size the value is not scaled down: a smaller micro-batch is never assumed to be cheaper than the
     line through the two smallest says, nor below zero.

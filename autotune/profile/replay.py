@@ -10,13 +10,14 @@ from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, S
 
 
 def replayed_device(recorded: Environment) -> str:
-    """``replay of cuda (NVIDIA A100)``: what stands wherever a reader could take the figures for the device's own."""
+    """Return ``replay of cuda (NVIDIA A100)``: what stands wherever a reader could take the figures for the device's
+    own."""
     names = sorted(set(recorded.devices))
     return f"replay of {recorded.device or 'a hand-written profile'}" + (f" ({', '.join(names)})" if names else "")
 
 
 def replay_workload(profile: Profile, batch: int) -> Workload:
-    """What the ranks are told to build: a model of no size, for the stages only wait."""
+    """Return what the ranks are told to build: a model of no size, for the stages only wait."""
     return Workload(
         layers=len(profile.stages),
         stages=profile.ranks,
@@ -31,7 +32,7 @@ def replay_workload(profile: Profile, batch: int) -> Workload:
 
 
 def fused_as_split(stage: StageProfile) -> StageProfile:
-    """Where both halves of the backward are known, the fused one is their sum: a waiting stage has no other."""
+    """Return the fused backward as the sum of its halves where both are known: a waiting stage has no other."""
     rows = tuple(row.model_copy(update={"t_bw": None}) if row.t_b is not None else row for row in stage.time_s)
     return stage.model_copy(update={"time_s": rows})
 
@@ -39,7 +40,8 @@ def fused_as_split(stage: StageProfile) -> StageProfile:
 def replayed_profile(
     recorded: Profile, ranks: Ranks, environment: Environment, sizes: tuple[int, ...], warn: Warn
 ) -> Profile:
-    """The recorded stage times, with the links and the runtime's cost as they are here, where the ranks really run."""
+    """Return the recorded stage times, with the links and the runtime's cost as they are here, where the ranks really
+    run."""
     cut = Cut(virtual_stages=recorded.virtual_stages)
     measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn, output_bytes=0)
     messages = [recorded.message_size(size) for size in sizes]
@@ -61,7 +63,7 @@ def replayed_profile(
 
 
 def waits_for(profile: Profile, micro_batch_size: int) -> tuple[Waits, ...]:
-    """How long each stage waits for a micro-batch of this size, and what it sends."""
+    """Return how long each stage waits for a micro-batch of this size, and what it sends."""
 
     def row(stage: StageProfile) -> Waits:
         def seconds(name: str) -> float:

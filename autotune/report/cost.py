@@ -39,12 +39,12 @@ class Forecast(Record):
 
 
 def minutes(seconds: float) -> str:
-    """``12.3 min``, or ``8 s`` where that is less than a minute."""
+    """Return ``12.3 min``, or ``8 s`` where that is less than a minute."""
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def forecast_lines(found: Forecast) -> Iterator[str]:
-    """The forecast as a few lines of text."""
+    """Return the forecast as a few lines of text."""
     left_out = f" ({found.excluded} more are excluded)" if found.excluded else ""
     yield f"candidates  {found.candidates - found.excluded}{left_out}"
     yield f"trials      about {found.trials:.0f}, with {found.real_steps:.0f} real steps"
@@ -61,7 +61,7 @@ def forecast_lines(found: Forecast) -> Iterator[str]:
 
 
 def cost_words(report: Report) -> str:
-    """What the devices did, beside what confirming every candidate would have taken; nothing where not known."""
+    """Return what the devices did, beside what confirming every candidate would have taken; nothing where not known."""
     spent, exhaustive = report.search.device_s, report.search.exhaustive_device_s
     if not spent or not exhaustive:
         return ""

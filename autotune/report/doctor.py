@@ -56,7 +56,7 @@ class Checkup(Record):
 
 
 def print_checkup(checkup: Checkup, console: Console) -> None:
-    """One line per fact, one per check, and what to run."""
+    """Print one line per fact, one per check, and what to run."""
 
     def line(text: str, style: str | None = None) -> None:
         console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)

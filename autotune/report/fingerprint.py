@@ -16,10 +16,9 @@ Facts = Mapping[str, Any]
 
 
 def machine_facts(environment: Environment) -> Facts:
-    """Devices and software. Not the hosts' names nor their memory, nor the UUIDs of GPUs: hosts of one kind are alike,
-    and a baseline that is compared on whichever host of a pool is free must not be refused there. What sets GPUs of one
-    model apart (power limit, clocks, MIG, MPS, the way from one to the next) counts where it is known.
-    """
+    """Return devices and software. Not the hosts' names nor their memory, nor the UUIDs of GPUs: hosts of one kind are
+    alike, and a baseline that is compared on whichever host of a pool is free must not be refused there. What sets GPUs
+    of one model apart (power limit, clocks, MIG, MPS, the way from one to the next) counts where it is known."""
     gpus = {
         "power limits (W)": environment.power_limits_w,
         "SM clocks (MHz)": environment.sm_clocks_mhz,
@@ -47,23 +46,23 @@ def machine_facts(environment: Environment) -> Facts:
 
 
 def workload_facts(workload: WorkloadFacts) -> Facts:
-    """Model, sequence length, batch. The seed is none of it."""
+    """Return model, sequence length, batch. The seed is none of it."""
     return workload.model_dump(mode="json", exclude={"seed"})
 
 
 def fingerprint(environment: Environment, workload: WorkloadFacts, version: str) -> str:
-    """16 hexadecimal digits; alike where everything that figures depend on is alike."""
+    """Return 16 hexadecimal digits; alike where everything that figures depend on is alike."""
     facts = {"autotune": version, **machine_facts(environment), "workload": workload_facts(workload)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def changes_of_workload(before: Report, now: Report) -> list[str]:
-    """What tells the training jobs apart, in words."""
+    """Return what tells the training jobs apart, in words."""
     return changed(workload_facts(before.workload), workload_facts(now.workload))
 
 
 def changes_of_machine(before: Report, now: Report) -> list[str]:
-    """What tells the machines and their software apart, in words."""
+    """Return what tells the machines and their software apart, in words."""
     mine = {"autotune": now.autotune_version, **machine_facts(now.environment)}
     return changed({"autotune": before.autotune_version, **machine_facts(before.environment)}, mine)
 

@@ -43,18 +43,18 @@ class Progress:
         return Text("\n  ".join(line for line in lines if line))
 
     def header(self, lines: list[str]) -> None:
-        """Devices, workload, what will be tried."""
+        """Show devices, workload, and what will be tried."""
         if not self.quiet:
             for line in lines:
                 self.console.print(line, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
-        """A warning, which names its remedy; also when quiet."""
+        """Show a warning, which names its remedy; also when quiet."""
         wraps = not self.console.is_terminal
         self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=wraps)
 
     def progress(self, text: str, done: float | None) -> None:
-        """What is being done now; on a plain stderr one line per new thing, and none per step."""
+        """Show what is being done now; on a plain stderr one line per new thing, and none per step."""
         self.doing = text + (f" ({done:.0%}{self._left(done)})" if done is not None else "")
         if self.status is not None:
             self.status.update(self._both())
@@ -68,7 +68,7 @@ class Progress:
         return f", about {minutes((now - self.begun) * (1 - done) / done)} left" if done > EARLY else ""
 
     def known(self, text: str) -> None:
-        """What is known by now."""
+        """Show what is known by now."""
         self.known_by_now = text
         if self.status is not None:
             self.status.update(self._both())

@@ -19,7 +19,8 @@ MOST_ROWS = 24  # of phases on the terminal; --json has them all
 
 
 def plan_of(path: Path, ramp: Ramp, schedule: str | None, memory_limit: str | None) -> RampPlan:
-    """The plan for Megatron's own arguments; a global batch of 0 is the profile's. Raises UsageError, InputError."""
+    """Return the plan for Megatron's own arguments; a global batch of 0 is the profile's. Raises UsageError,
+    InputError."""
     if min(ramp._replace(global_batch=ramp.global_batch or 1)) < 1:
         raise UsageError(
             "--rampup-batch-size, --global-batch-size, --train-samples, --data-parallel: give numbers of 1 or more"
@@ -38,12 +39,13 @@ def plan_of(path: Path, ramp: Ramp, schedule: str | None, memory_limit: str | No
 
 
 def ramp_document(plan: RampPlan) -> dict[str, Any]:
-    """What ``autotune ramp --json`` prints."""
+    """Return what ``autotune ramp --json`` prints."""
     return {"schema_version": SCHEMA_VERSION, "kind": "autotune.ramp", **plan.model_dump(mode="json")}
 
 
 def print_ramp(plan: RampPlan, console: Console) -> None:
-    """A row for each phase, a column for each micro-batch size, the best first; the length of the training below."""
+    """Print a row for each phase, a column for each micro-batch size, the best first; the length of the
+    training below."""
     table = Table(
         title="m in each phase", title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0)
     )

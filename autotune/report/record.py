@@ -352,7 +352,7 @@ class Report(Record):
 
 
 def relative_error(prediction: Prediction, measurement: Measurement) -> RelativeError:
-    """How far the first prediction is from what was measured."""
+    """Return how far the first prediction is from what was measured."""
     memory = None
     if prediction.peak_memory_bytes and measurement.peak_memory_bytes:
         pairs = zip(prediction.peak_memory_bytes, measurement.peak_memory_bytes, strict=True)
@@ -365,7 +365,7 @@ def relative_error(prediction: Prediction, measurement: Measurement) -> Relative
 def candidate_report(
     candidate: Candidate, prediction: Prediction, outcome: Measurement | Failure | None, excluded: str | None
 ) -> CandidateReport:
-    """The report's row of one candidate."""
+    """Return the report's row of one candidate."""
     measurement = outcome if isinstance(outcome, Measurement) else None
     return CandidateReport(
         micro_batches=candidate.micro_batches,
@@ -382,7 +382,7 @@ def candidate_report(
 
 
 def prediction_document(pairs: Sequence[tuple[Candidate, Prediction]]) -> dict[str, Any]:
-    """What ``autotune predict --json`` prints: the candidates as in a report, in the order of m."""
+    """Return what ``autotune predict --json`` prints: the candidates as in a report, in the order of m."""
     rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
     return {
         "schema_version": SCHEMA_VERSION,

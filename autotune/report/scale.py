@@ -77,7 +77,7 @@ class Flags(NamedTuple):
 
 
 def plan_of(path: Path, flags: Flags, tell: Callable[[int, str], None]) -> ScalePlan:
-    """What the flags ask for, from a profile or the profile in a report; raises UsageError, InputError."""
+    """Return what the flags ask for, from a profile or the profile in a report; raises UsageError, InputError."""
     profiles = read_source(path)[1]
     wanted = split_commas(flags.virtual_stages) if flags.virtual_stages else []
     profile = next((one for one in profiles if [str(one.virtual_stages)] == wanted), profiles[0])
@@ -85,7 +85,7 @@ def plan_of(path: Path, flags: Flags, tell: Callable[[int, str], None]) -> Scale
 
 
 def request_of(profile: Profile, flags: Flags) -> Request:
-    """The flags, checked; what was not given follows from the profile."""
+    """Return the flags, checked; what was not given follows from the profile."""
     words = split_commas(flags.stages)
     if not words or not all(word.isdecimal() and len(word) <= len(str(MOST_RANKS)) for word in words):
         raise UsageError(f"--stages: write numbers of ranks with commas, such as 64,128 (given: {flags.stages!r})")
@@ -114,13 +114,13 @@ def request_of(profile: Profile, flags: Flags) -> Request:
 
 
 def headline(plan: ScalePlan) -> str:
-    """What this is."""
+    """Return what this is."""
     most = max(point.ranks for point in plan.points)
     return f"{plan.profile_ranks} ranks on {plan.environment.device or 'a device'}, on paper as up to {most}"
 
 
 def conclusion(plan: ScalePlan) -> list[str]:
-    """The largest pipeline in one sentence, what efficiency means, and what layers and batch are."""
+    """Return the largest pipeline in one sentence, what efficiency means, and what layers and batch are."""
     most = max(point.ranks for point in plan.points)
     best = max(
         (point for point in plan.points if point.ranks == most), key=lambda one: (one.fits is not False, one.efficiency)
@@ -136,17 +136,17 @@ def conclusion(plan: ScalePlan) -> list[str]:
 
 
 def worst_efficiency(point: ScalePoint) -> float:
-    """With the slow end of the interval, stragglers and slower links."""
+    """Return the efficiency with the slow end of the interval, stragglers and slower links."""
     return point.efficiency * point.step_time_s / point.worst_s
 
 
 def share(point: ScalePoint, seconds: float | None) -> str:
-    """``+1.2 %`` of the predicted step; a dash where it is not known."""
+    """Return ``+1.2 %`` of the predicted step; a dash where it is not known."""
     return "-" if seconds is None else f"+{seconds / point.step_time_s:.1%}"
 
 
 def trust(plan: ScalePlan, point: ScalePoint) -> str:
-    """How far to trust one row; ``SOURCES`` says where its figures come from."""
+    """Return how far to trust one row; ``SOURCES`` says where its figures come from."""
     times = point.ranks / plan.profile_ranks
     words = [
         f"{times:g} times the ranks that were profiled" if times > 1 else "as many ranks as were profiled",
@@ -171,13 +171,13 @@ def trust(plan: ScalePlan, point: ScalePoint) -> str:
 
 
 def wire_words(wire: Wire) -> str:
-    """``10.0 µs and 450 GB/s``."""
+    """Return ``10.0 µs and 450 GB/s``."""
     speed = f"{wire.bandwidth_bytes_s / 1e9:g} GB/s" if wire.bandwidth_bytes_s else "no limit of bandwidth"
     return f"{show_seconds(wire.latency_s)} and {speed}"
 
 
 def network_words(network: Network, inside_measured: bool) -> str:
-    """The network as it was described."""
+    """Return the network as it was described."""
     source = "the median of the profile's own links" if inside_measured else "as described"
     width = network.hosts_per_leaf
     several = f", {network.pipelines} pipelines through each" if network.pipelines > 1 else ""
@@ -196,7 +196,7 @@ def network_words(network: Network, inside_measured: bool) -> str:
 
 
 def assumptions(plan: ScalePlan) -> list[str]:
-    """What the figures rest on, and what is not in them."""
+    """Return what the figures rest on, and what is not in them."""
     shared = (
         "The ranks that were profiled shared the cores of their host. Here each has a device of its own, at the pace"
         " that the stages had alone."
@@ -211,7 +211,7 @@ def assumptions(plan: ScalePlan) -> list[str]:
 
 
 def with_assumptions(plan: ScalePlan) -> ScalePlan:
-    """The plan, and in words what it rests on."""
+    """Return the plan, and in words what it rests on."""
     return plan.model_copy(update={"assumptions": tuple(assumptions(plan))})
 
 
@@ -219,7 +219,7 @@ def with_assumptions(plan: ScalePlan) -> ScalePlan:
 
 
 def cells(point: ScalePoint) -> list[str]:
-    """A row of the table."""
+    """Return a row of the table."""
     memory = "-" if point.peak_memory_bytes is None else show_bytes(point.peak_memory_bytes)
     return [
         str(point.ranks),
@@ -241,7 +241,7 @@ def cells(point: ScalePoint) -> list[str]:
 
 
 def print_scale(plan: ScalePlan, console: Console) -> None:
-    """A row for each number of ranks and schedule, and how far to trust it."""
+    """Print a row for each number of ranks and schedule, and how far to trust it."""
     limit = f" (limit {show_bytes(plan.memory_limit_bytes)} per rank)" if plan.memory_limit_bytes else ""
     title = f"{headline(plan)}; peak of the fullest rank{limit}"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -260,7 +260,7 @@ def print_scale(plan: ScalePlan, console: Console) -> None:
 
 
 def trust_lines(plan: ScalePlan) -> list[str]:
-    """A line for every row beyond the profile's own size."""
+    """Return a line for every row beyond the profile's own size."""
     return [
         f"p = {point.ranks}, {point.schedule_words}: {trust(plan, point)}"
         for point in beyond(plan.points, plan.profile_ranks)
@@ -268,5 +268,5 @@ def trust_lines(plan: ScalePlan) -> list[str]:
 
 
 def beyond(points: Sequence[ScalePoint], ranks: int) -> list[ScalePoint]:
-    """Those of more ranks, or all where there are none."""
+    """Return those of more ranks, or all where there are none."""
     return [point for point in points if point.ranks > ranks] or list(points)

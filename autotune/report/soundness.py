@@ -33,7 +33,7 @@ Rows = Sequence[CandidateReport]
 def checked(
     rows: Rows, profile: Profile, precision: Precision | None
 ) -> tuple[tuple[CandidateReport, ...], Soundness | None]:
-    """The candidates with what is to be said of each, and of all together; None where nothing ran that computes.
+    """Return the candidates with what is to be said of each, and of all together; None where nothing ran that computes.
 
     ``profile``: the one of one stage per rank, if candidates have several numbers of them.
     """
@@ -61,13 +61,13 @@ def checked(
 
 
 def is_known(row: CandidateReport) -> bool:
-    """Whether the candidate ran and computed a loss and gradients from the weights that all begin with."""
+    """Return whether the candidate ran and computed a loss and gradients from the weights that all begin with."""
     ran = row.measurement
     return ran is not None and ran.first_loss is not None and ran.gradient_norm is not None
 
 
 def comparable(rows: Rows, batch_statistics: bool) -> list[list[int]]:
-    """Groups of candidates that compute the same but for rounding, each with the fewest micro-batches first.
+    """Return groups of candidates that compute the same but for rounding, each with the fewest micro-batches first.
 
     They see the same sequences; with batch statistics also in the same micro-batches, which are normalised over.
     """
@@ -80,7 +80,7 @@ def comparable(rows: Rows, batch_statistics: bool) -> list[list[int]]:
 
 
 def agreements(rows: Rows, groups: Sequence[Sequence[int]]) -> dict[int, Agreement]:
-    """Every candidate against the first of its group, by index."""
+    """Return every candidate against the first of its group, by index."""
     found = {}
     for reference, *others in groups:
         theirs = rows[reference].measurement
@@ -96,12 +96,12 @@ def agreements(rows: Rows, groups: Sequence[Sequence[int]]) -> dict[int, Agreeme
 
 
 def relative(own: float, other: float) -> float:
-    """(own - other) / other."""
+    """Return (own - other) / other."""
     return (own - other) / abs(other) if other else float(own != 0)
 
 
 def not_compared(rows: Rows, groups: Sequence[Sequence[int]]) -> str | None:
-    """Why some candidates that ran have nothing to be compared with."""
+    """Return why some candidates that ran have nothing to be compared with."""
     alone = sum(len(group) == 1 for group in groups)
     if not alone:
         return None
@@ -116,13 +116,13 @@ def not_compared(rows: Rows, groups: Sequence[Sequence[int]]) -> str | None:
 
 
 def differing(agreement: Agreement, tolerance: float) -> list[str]:
-    """What differs by more than rounding."""
+    """Return what differs by more than rounding."""
     parts = {"loss": agreement.loss, "gradients": agreement.gradient_norm}
     return [name for name, difference in parts.items() if abs(difference) > tolerance]
 
 
 def doubts(rows: Rows, index: int, found: Mapping[int, Agreement], tolerance: float) -> tuple[str, ...]:
-    """Why a candidate should not be used although it ran, in words that fit into the table."""
+    """Return why a candidate should not be used although it ran, in words that fit into the table."""
     words = []
     if index in found and (parts := differing(found[index], tolerance)):
         words.append(f"other {' and '.join(parts)} than m = {rows[found[index].reference].micro_batches}")
@@ -132,7 +132,8 @@ def doubts(rows: Rows, index: int, found: Mapping[int, Agreement], tolerance: fl
 
 
 def disagreement(rows: Rows, found: Mapping[int, Agreement], tolerance: float) -> str | None:
-    """The candidate that differs most from its reference, by how much, what to look for, and who else differs."""
+    """Return the candidate that differs most from its reference, by how much, what to look for, and who else
+    differs."""
     wrong = [index for index, agreement in found.items() if differing(agreement, tolerance)]
     if not wrong:
         return None
@@ -150,7 +151,7 @@ def disagreement(rows: Rows, found: Mapping[int, Agreement], tolerance: float) -
 
 
 def hint(row: CandidateReport, reference: CandidateReport, agreement: Agreement) -> str:
-    """What to look for."""
+    """Return what to look for."""
     times = row.micro_batches / reference.micro_batches
     ratios = (1 + agreement.loss, 1 + agreement.gradient_norm)
     if times > 1 and any(abs(ratio / times - 1) < ALIKE for ratio in ratios):
@@ -163,18 +164,18 @@ def hint(row: CandidateReport, reference: CandidateReport, agreement: Agreement)
 
 
 def growth(row: CandidateReport) -> int | None:
-    """The most that a candidate left behind in each step on any rank; None where it could not be told."""
+    """Return the most that a candidate left behind in each step on any rank; None where it could not be told."""
     found = row.measurement.growth_bytes if row.measurement else None
     return max(found) if found else None
 
 
 def is_leaking(row: CandidateReport) -> bool:
-    """Whether every step left more behind than passing objects explain."""
+    """Return whether every step left more behind than passing objects explain."""
     return (growth(row) or 0) > GROWTH_BYTES + GROWTH_BYTES_EACH * row.micro_batches
 
 
 def leak(rows: Rows) -> str | None:
-    """The candidate whose steps leave most behind, where, and how much."""
+    """Return the candidate whose steps leave most behind, where, and how much."""
     leaking = [row for row in rows if is_leaking(row)]
     if not leaking:
         return None
@@ -196,7 +197,7 @@ def retries(row: CandidateReport) -> int:
 
 
 def retried(rows: Rows) -> str | None:
-    """The candidate whose steps were held up most by an allocator that had hardly room, and what to do."""
+    """Return the candidate whose steps were held up most by an allocator that had hardly room, and what to do."""
     tight = [row for row in rows if retries(row)]
     if not tight:
         return None
@@ -212,7 +213,8 @@ def retried(rows: Rows) -> str | None:
 
 
 def peak_slope(rows: Rows, profile: Profile) -> PeakSlope | None:
-    """The slope of the rank where it matters most; None where fewer than two numbers of micro-batches were measured.
+    """Return the slope of the rank where it matters most; None where fewer than two numbers of micro-batches were
+    measured.
 
     Under 1F1B with m >= p rank r holds p - r micro-batches, whatever m is. At a fixed batch each is smaller the more
     there are, so bytes of different m are counted in micro-batches of their own size ::
@@ -234,13 +236,13 @@ def peak_slope(rows: Rows, profile: Profile) -> PeakSlope | None:
 
 
 def is_steady(row: CandidateReport, ranks: int) -> bool:
-    """Whether the candidate's peak is known, and how much a rank holds does not depend on m."""
+    """Return whether the candidate's peak is known, and how much a rank holds does not depend on m."""
     has_peaks = row.measurement and row.measurement.peak_memory_bytes and row.prediction.peak_memory_bytes
     return bool(has_peaks) and row.schedule == "1F1B" and row.micro_batches >= ranks
 
 
 def rank_slope(rows: Rows, stage: StageProfile, rank: int) -> PeakSlope | None:
-    """The slope of one rank, over candidates with ascending m; None where its stage holds no activations."""
+    """Return the slope of one rank, over candidates with ascending m; None where its stage holds no activations."""
     units, excess, peaks = [], [], []
     for row in rows:
         measured = row.measurement.peak_memory_bytes if row.measurement else None
@@ -264,7 +266,7 @@ def rank_slope(rows: Rows, stage: StageProfile, rank: int) -> PeakSlope | None:
 
 
 def steepness(slope: PeakSlope | None) -> str | None:
-    """Where the peak grows with m by more than the model may be off by."""
+    """Say where the peak grows with m by more than the model may be off by."""
     if slope is None or slope.share_of_peak <= SLOPE_SHARE:
         return None
     first, last = slope.micro_batches[0], slope.micro_batches[-1]

@@ -69,12 +69,12 @@ class Step:
 
     @property
     def source(self) -> str:
-        """Where its times come from."""
+        """The origin of its times: measured or predicted."""
         return "measured" if self.is_recorded else "predicted"
 
     @property
     def lateness(self) -> tuple[float, float]:
-        """How far the real start of an action lies from the predicted one, as a share of the predicted step: the median
+        """The distance of an action's real start from the predicted one, as a share of the predicted step: the median
         of all actions, and the most. Only of a step with a ``recorded`` one."""
         assert self.recorded is not None
         off = np.abs(self.recorded.timeline.starts - self.timeline.starts) / self.step_time_s
@@ -148,7 +148,7 @@ def choose(request: Request, report: Report | None) -> tuple[Request, CandidateR
 
 
 def of_cut(profiles: tuple[Profile, ...], request: Request, source: Path) -> Profile:
-    """The profile of as many stages per rank as the flags, or the schedule by its nature, ask for."""
+    """Return the profile of as many stages per rank as the flags, or the schedule by its nature, ask for."""
     by_nature = SCHEDULES[request.schedule].stages_per_rank if request.schedule in SCHEDULES else None
     wanted = by_nature if request.virtual_stages is None else request.virtual_stages
     for profile in profiles if wanted or request.schedule is None else profiles[::-1]:
@@ -182,7 +182,8 @@ def build(request: Request, ranks: int) -> Schedule:
 def settle_size(
     request: Request, known_batch: int | None, candidate: CandidateReport | None, micro_batches: int
 ) -> tuple[int, tuple[str, ...]]:
-    """b, the sequences of one micro-batch, and what was assumed for it; raises UsageError where flags disagree."""
+    """Return b, the sequences of one micro-batch, and what was assumed for it; raises UsageError where flags
+    disagree."""
     batch = request.batch or known_batch or DEFAULT_BATCH
     size = request.micro_batch_size
     for name, value in (("--batch", request.batch), ("--micro-batch-size", size)):
@@ -207,7 +208,7 @@ def settle_size(
 
 
 def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: tuple[str, ...]) -> Step:
-    """The step with the profile's durations."""
+    """Return the step with the profile's durations."""
     timeline = simulate(schedule, stage_costs(profile, size, schedule))
     if timeline.makespan <= 0:
         raise InputError(f"{source}: every time_s is zero, so there is nothing to draw; give t_f and t_bw in seconds")
@@ -228,7 +229,7 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
 
 
 def with_recorded(step: Step, report: Report | None) -> Step:
-    """The step with the real one beside it, where the report holds a recording of the same candidate."""
+    """Return the step with the real one beside it, where the report holds a recording of the same candidate."""
     found = report.recorded_step if report else None
     if report is None or found is None or not is_of(step, report.candidates[found.candidate]):
         return step
@@ -242,14 +243,15 @@ def with_recorded(step: Step, report: Report | None) -> Step:
 
 
 def is_of(step: Step, row: CandidateReport) -> bool:
-    """Whether it is a step of this candidate."""
+    """Return whether it is a step of this candidate."""
     schedule = step.schedule
     mine = (schedule.name, schedule.micro_batches, schedule.virtual_stages, step.micro_batch_size)
     return mine == (row.schedule, row.micro_batches, row.virtual_stages, row.micro_batch_size)
 
 
 def unit_costs(stages: int) -> Costs:
-    """t_f = t_b = 1; the two halves of a split backward take half each; messages take no time."""
+    """Return costs in which t_f = t_b = 1, the two halves of a split backward take half each, and messages take no
+    time."""
     ones, halves, nothing = [1.0] * stages, [0.5] * stages, [0.0] * (stages - 1)
     return Costs(ones, ones, halves, halves, nothing, nothing)
 
@@ -262,7 +264,7 @@ def refuse_sizes(request: Request) -> None:
 
 
 def simulate_units(request: Request) -> Step:
-    """A schedule of torch's on ``--stages`` ranks in unit times."""
+    """Return a schedule of torch's on ``--stages`` ranks in unit times."""
     if request.stages is None:
         raise UsageError("give a PROFILE or REPORT; or --stages or --schedule-csv, for a drawing in unit times")
     refuse_sizes(request)
@@ -271,7 +273,8 @@ def simulate_units(request: Request) -> Step:
 
 
 def simulate_own(request: Request, path: Path) -> Step:
-    """A user's own schedule, with the profile's durations or in unit times; raises InputError if it cannot finish."""
+    """Return a user's own schedule, with the profile's durations or in unit times; raises InputError if it cannot
+    finish."""
     for name in ("micro_batches", "schedule", "virtual_stages", "stages"):
         if getattr(request, name) is not None:
             flag = "-m" if name == "micro_batches" else f"--{name.replace('_', '-')}"
@@ -293,7 +296,7 @@ def simulate_own(request: Request, path: Path) -> Step:
 
 
 def of_size(profiles: tuple[Profile, ...], schedule: Schedule, path: Path, source: Path) -> Profile:
-    """The profile of as many ranks and stages as the schedule has; raises UsageError if there is none."""
+    """Return the profile of as many ranks and stages as the schedule has; raises UsageError if there is none."""
     for profile in profiles:
         if (profile.ranks, len(profile.stages)) == (schedule.ranks, schedule.stages):
             return profile

@@ -36,8 +36,8 @@ Indices = NDArray[np.int64]
 
 
 def draw(step: Step, width: int, end_s: float | None = None) -> list[Text]:
-    """The whole drawing, at most ``width`` characters wide: title, time axis, ranks, legend. ``end_s``: when the axis
-    ends, where it is not to end with the step."""
+    """Return the whole drawing, at most ``width`` characters wide: title, time axis, ranks, legend. ``end_s``: when the
+    axis ends, where it is not to end with the step."""
     room = max(width, NARROWEST) - gutter(step) - IDLE_COLUMN
     column_s = end_s / room if end_s is not None else column_seconds(step, room)
     columns = ceil(step.timeline.makespan / column_s - 1e-6)
@@ -64,7 +64,7 @@ def print_timeline(step: Step, console: Console, width: int | None = None) -> No
 
 
 def title(step: Step) -> str:
-    """Which schedule it is, of what size."""
+    """Return which schedule it is, of what size."""
     schedule = step.schedule
     stages = f", {schedule.stages} stages" if schedule.virtual_stages > 1 else ""
     ranks = f"{schedule.ranks} rank{'s' if schedule.ranks > 1 else ''}"
@@ -76,12 +76,12 @@ def title(step: Step) -> str:
 
 
 def gutter(step: Step) -> int:
-    """Characters left of the first column."""
+    """Return characters left of the first column."""
     return len(f"rank {step.schedule.ranks - 1}  ")
 
 
 def show_time(step: Step, seconds: float) -> str:
-    """Seconds as people read them; ``14 t`` where there are only unit times."""
+    """Return seconds as people read them; ``14 t`` where there are only unit times."""
     return f"{round(seconds, 2):g} t" if step.unit_times else show_seconds(seconds)
 
 
@@ -89,7 +89,7 @@ def show_time(step: Step, seconds: float) -> str:
 
 
 def column_seconds(step: Step, room: int) -> float:
-    """How long one of at most ``room`` columns is.
+    """Return how long one of at most ``room`` columns is.
 
     Where all times are multiples of the shortest action, that is a whole number of columns, so equal actions are drawn
     alike.
@@ -105,7 +105,8 @@ def column_seconds(step: Step, room: int) -> float:
 
 
 def actions_shown(step: Step, rank: int, columns: int, column_s: float) -> Indices:
-    """int64[columns]: the action of the rank in the middle of each column, as an index into its row; -1 if idle."""
+    """Return int64[columns]: the action of the rank in the middle of each column, as an index into its row; -1
+    if idle."""
     starts, ends = step.timeline.start(rank), step.timeline.end(rank)
     moments = (np.arange(columns) + 0.5) * column_s
     found = np.searchsorted(starts, moments, side="right") - 1
@@ -125,7 +126,7 @@ def lost_actions(step: Step, shown: list[Indices], column_s: float) -> Iterator[
 
 
 def time_axis(columns: int, column_s: float, unit_times: bool) -> str:
-    """``|0      |20 ms  |40 ms``: round times about every ten columns, as far as they fit."""
+    """Return ``|0      |20 ms  |40 ms``: round times about every ten columns, as far as they fit."""
     step_s = round_up(10 * column_s)
     scale, unit = (1.0, " t") if unit_times else next(u for u in UNITS if step_s >= u[0] or u is UNITS[-1])
     line = ""
@@ -141,7 +142,7 @@ UNITS = ((1.0, " s"), (1e-3, " ms"), (1e-6, " µs"))
 
 
 def round_up(seconds: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50, ... in any power of ten."""
+    """Return the next of 1, 2, 5, 10, 20, 50, ... in any power of ten."""
     power: float = 10.0 ** floor(log10(seconds))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= seconds * (1 - 1e-9))
 
@@ -150,7 +151,7 @@ def round_up(seconds: float) -> float:
 
 
 def rank_row(step: Step, rank: int, shown: Indices) -> Text:
-    """The rank's name, its cells, its bubble."""
+    """Return the rank's name, its cells, its bubble."""
     row = Text(f"rank {rank:>{len(str(step.schedule.ranks - 1))}}  ")
     order = step.schedule.order(rank)
     edges = [0, *(np.flatnonzero(np.diff(shown)) + 1).tolist(), len(shown)]
@@ -168,7 +169,7 @@ def rank_row(step: Step, rank: int, shown: Indices) -> Text:
 
 
 def cell(kind: str, micro_batch: int, stage: int | None, width: int) -> str:
-    """``F3--``: as much of stage, kind and micro-batch as fits, filled up with the shade of the kind.
+    """Return ``F3--``: as much of stage, kind and micro-batch as fits, filled up with the shade of the kind.
 
     In order of width: ``F``, ``F3``, and with several stages per rank torch's ``2F3``.
     """
@@ -178,7 +179,7 @@ def cell(kind: str, micro_batch: int, stage: int | None, width: int) -> str:
 
 
 def legend(step: Step) -> Text:
-    """The kinds of action that occur, each in its shade and colour."""
+    """Return the kinds of action that occur, each in its shade and colour."""
     kinds = {KINDS[kind] for kind in np.unique(step.timeline.program.kind)}
     line = Text(" " * gutter(step))
     for kind in KINDS:
@@ -191,13 +192,14 @@ def legend(step: Step) -> Text:
 
 
 def in_words(step: Step) -> list[str]:
-    """The step time, the bubble, the critical path, and where it is known how the real step differs: a line each."""
+    """Return the step time, the bubble, the critical path, and where it is known how the real step differs: a line
+    each."""
     lines = [step_in_words(step), bubble_in_words(step), path_in_words(step)]
     return [*lines, recorded_in_words(step)] if step.recorded else lines
 
 
 def recorded_in_words(step: Step) -> str:
-    """The real step beside the predicted one."""
+    """Return the real step beside the predicted one."""
     assert step.recorded is not None
     middle, most = (share * step.step_time_s for share in step.lateness)
     return (
@@ -208,7 +210,7 @@ def recorded_in_words(step: Step) -> str:
 
 
 def step_in_words(step: Step) -> str:
-    """How long the step takes and what is not drawn."""
+    """Return how long the step takes and what is not drawn."""
     parts = [("optimizer", step.optimizer_s), ("overhead of the step", step.overhead_s)]
     more = [f"{name} {show_time(step, seconds)}" for name, seconds in parts if seconds]
     drawn = f" = {show_time(step, step.timeline.makespan)} as drawn + {' + '.join(more)}" if more else ""
@@ -216,7 +218,7 @@ def step_in_words(step: Step) -> str:
 
 
 def bubble_in_words(step: Step) -> str:
-    """How much of the drawn device time is idle, and where least and most."""
+    """Return how much of the drawn device time is idle, and where least and most."""
     idle = step.timeline.idle / step.timeline.makespan
     least, most = int(idle.argmin()), int(idle.argmax())
     span = f", from {idle[least]:.1%} (rank {least}) to {idle[most]:.1%} (rank {most})"
@@ -226,7 +228,8 @@ def bubble_in_words(step: Step) -> str:
 
 
 def path_in_words(step: Step) -> str:
-    """The chain of actions that the step cannot be shorter than: how long, where most of it is, what it waits for."""
+    """Return the chain of actions that the step cannot be shorter than: how long, where most of it is, what it waits
+    for."""
     timeline, path = step.timeline, step.critical_path
     seconds = (timeline.ends - timeline.starts)[path]
     ranks = np.searchsorted(timeline.program.first, path, side="right") - 1

@@ -17,7 +17,7 @@ WIDTH_IN_FILES = 160
 
 
 def actions(step: Step) -> Iterator[dict[str, Any]]:
-    """Every action, rank after rank, each rank in order. Micro-batches carry the numbers that are drawn."""
+    """Return every action, rank after rank, each rank in order. Micro-batches carry the numbers that are drawn."""
     timeline = step.timeline
     for rank in range(step.schedule.ranks):
         times = zip(timeline.start(rank).tolist(), timeline.end(rank).tolist(), strict=True)
@@ -33,7 +33,7 @@ def actions(step: Step) -> Iterator[dict[str, Any]]:
 
 
 def timeline_document(step: Step) -> dict[str, Any]:
-    """What ``--format json`` prints: the step's totals, each rank's, and every action.
+    """Return what ``--format json`` prints: the step's totals, each rank's, and every action.
 
     ``critical_path`` holds indices into ``actions``. With ``unit_times`` a second stands for one t. ``recorded``: the
     same of the real step, where the report holds one, else None.
@@ -65,8 +65,8 @@ def timeline_document(step: Step) -> dict[str, Any]:
 
 
 def trace_document(step: Step) -> dict[str, Any]:
-    """What ``--format trace`` prints: a thread per rank, a complete event per action; microseconds. The predicted step
-    is process 0, the measured one, where the report holds it, process 1 below.
+    """Return what ``--format trace`` prints: a thread per rank, a complete event per action; microseconds. The
+    predicted step is process 0, the measured one, where the report holds it, process 1 below.
 
     Format: "Trace Event Format" of Chromium, JSON object form. Times are rounded to whole nanoseconds before lengths
     are taken, so that an event never reaches into the next one of its thread.
@@ -83,7 +83,7 @@ def trace_document(step: Step) -> dict[str, Any]:
 
 
 def names(step: Step, process: int) -> Iterator[dict[str, Any]]:
-    """The metadata that names the process and its threads, and keeps them in order."""
+    """Return the metadata that names the process and its threads, and keeps them in order."""
     schedule = step.schedule
     source = f", {step.source}" if step.recorded or step.is_recorded else ""
     name = f"{step.name}, p = {schedule.ranks}, m = {schedule.micro_batches}{source}"
@@ -99,7 +99,7 @@ def names(step: Step, process: int) -> Iterator[dict[str, Any]]:
 
 
 def event_of(action: dict[str, Any], process: int) -> dict[str, Any]:
-    """One action as a complete ("X") event."""
+    """Return one action as a complete ("X") event."""
     start, end = round(action["start_s"] * 1e9), round(action["end_s"] * 1e9)
     return {
         "name": f"{action['kind']}{action['micro_batch']}",

@@ -2,7 +2,7 @@
 
 
 def show_bytes(count: float) -> str:
-    """``1.5 GiB``, ``12.0 MiB``, ``512 B``."""
+    """Return ``1.5 GiB``, ``12.0 MiB``, ``512 B``."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(count) >= size:
             return f"{count / size:.1f} {unit}"
@@ -10,14 +10,14 @@ def show_bytes(count: float) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """``1.23 s``, ``45.6 ms``, ``78.9 µs``."""
+    """Return ``1.23 s``, ``45.6 ms``, ``78.9 µs``."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
 
 
 def show_share(share: float, digits: int = 1) -> str:
-    """``15.4%``."""
+    """Return ``15.4%``."""
     return f"{share:.{digits}%}"
 
 

@@ -80,13 +80,13 @@ class Outlook:
 
     @cached_property
     def gap(self) -> Array:
-        """How far each candidate is ahead of the leader, in log throughput, [P, n]."""
+        """The lead of each candidate over the leader, in log throughput, [P, n]."""
         work, lead = self.belief.log_work, [self.leader]
         return np.asarray(work - work[lead] - self.means + self.means[:, lead])
 
     @cached_property
     def ahead(self) -> Array:
-        """The same in the mean, [n]."""
+        """The mean lead of each candidate over the leader, [n]."""
         return self.mix(self.gap)
 
     @cached_property
@@ -131,7 +131,7 @@ class Outlook:
 
     @cached_property
     def jumps_now(self) -> Array:
-        """How often our machine's speed has changed for good by now, [P]."""
+        """The times that our machine's speed has changed for good by now, [P]."""
         return self.h.jumps[:, self.last_here] if self.last_here is not None else np.zeros(len(self.h))
 
     @cached_property

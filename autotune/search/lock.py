@@ -39,7 +39,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def holder(path: Path) -> str:
-    """The process that has written its id there."""
+    """Return the process that has written its id there."""
     try:
         return path.read_text(errors="replace").strip() or "unknown"
     except OSError:

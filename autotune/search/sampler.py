@@ -36,7 +36,7 @@ class WholeCandidateSampler(BaseSampler):
         self.wanted: Candidate | None = None
 
     def propose(self, study: "Study", trial: FrozenTrial) -> Candidate:
-        """The candidate to try."""
+        """Return the candidate to try."""
         raise NotImplementedError
 
     def infer_relative_search_space(self, study: "Study", trial: FrozenTrial) -> Distributions:

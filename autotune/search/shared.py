@@ -92,7 +92,7 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
 
 
 def explain(error: Exception, address: str) -> str:
-    """What is wrong, in a line without credentials: of a file, what its file system says of it."""
+    """Return what is wrong, in a line without credentials: of a file, what its file system says of it."""
     url = parse(address)
     if url.get_backend_name() == "sqlite" and (refused := refusal(Path(str(url.database)).parent)):
         return f"{refused.strerror} in {Path(str(url.database)).parent}"
@@ -103,7 +103,7 @@ def explain(error: Exception, address: str) -> str:
 
 
 def not_opened(address: str, error: Exception) -> InputError:
-    """There is no such server, it lets nobody in, or what it holds is no study."""
+    """Return why a study cannot be opened: no such server, it lets nobody in, or what it holds is no study."""
     return InputError(f"cannot open the study in {shown(address)}: {explain(error, address)}; check --storage")
 
 
@@ -214,7 +214,7 @@ class SharedStudy(Study):
             time.sleep(POLL_S)
 
     def running_elsewhere(self) -> set[Candidate]:
-        """The candidates that other controllers are running now."""
+        """Return the candidates that other controllers are running now."""
         found = {self._candidate(trial) for trial in self._running() if trial._trial_id != self._pulse.trial_id}
         return {candidate for candidate in found if candidate is not None}
 

@@ -44,12 +44,12 @@ DIMENSIONS = (
 
 
 def key_of(candidate: Candidate) -> Key:
-    """The name of a candidate."""
+    """Return the name of a candidate."""
     return tuple(dimension.value(candidate) for dimension in DIMENSIONS)
 
 
 def params_of(candidate: Candidate) -> dict[str, int | str]:
-    """The candidate as the parameters of a trial."""
+    """Return the candidate as the parameters of a trial."""
     return {dimension.name: dimension.value(candidate) for dimension in DIMENSIONS}
 
 
@@ -84,10 +84,10 @@ class Space:
         return total
 
     def nearest(self, point: Mapping[str, Any], candidates: Sequence[Candidate]) -> Candidate:
-        """The one of ``candidates`` nearest to ``point``; the earlier of two."""
+        """Return the one of ``candidates`` nearest to ``point``; the earlier of two."""
         return min(candidates, key=lambda candidate: self.distance(point, candidate))
 
 
 def show(candidate: Candidate) -> str:
-    """``m = 8 1F1B``, in a line of text."""
+    """Return ``m = 8 1F1B``, in a line of text."""
     return f"m = {candidate.micro_batches} {schedule_words(candidate.schedule, candidate.virtual_stages)}"

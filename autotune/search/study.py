@@ -99,15 +99,15 @@ class Study:
         optuna.delete_study(study_name=name, storage=storage)
 
     def trouble(self, error: Exception) -> str | None:
-        """What is wrong with the storage and what to do, where that is what ``error`` says."""
+        """Return what is wrong with the storage and what to do, where that is what ``error`` says."""
         return None if isinstance(error, KeyError) else trouble_with(Path(self.where), error, "write")
 
     def running_elsewhere(self) -> set[Candidate]:
-        """The candidates that other controllers are running now."""
+        """Return the candidates that other controllers are running now."""
         return set()
 
     def close(self) -> None:
-        """After the search, however it ended."""
+        """Close the storage after the search, however it ended."""
 
     def _name_it(self, identity: Identity) -> None:
         """Says in the study itself what it is about."""
@@ -269,9 +269,8 @@ class MemoryStudy(Study):
 
 
 def differences(storage: Any, identity: Identity) -> dict[str, list[str]]:
-    """What tells this study from the one of the same file that is most like it, by part of the identity:
-    ``{"environment": ["torch_version was 2.12.0, is 2.13.0"]}``. Empty where there is no other study.
-    """
+    """Return what tells this study from the one of the same file that is most like it, by part of the identity:
+    ``{"environment": ["torch_version was 2.12.0, is 2.13.0"]}``. Empty where there is no other study."""
     others: list[dict[str, list[str]]] = []
     for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
         if theirs := summary.user_attrs.get("identity"):
@@ -281,6 +280,6 @@ def differences(storage: Any, identity: Identity) -> dict[str, list[str]]:
 
 
 def as_json(identity: Identity) -> Identity:
-    """As it comes back from the storage, tuples as lists."""
+    """Return a value as it comes back from the storage, tuples as lists."""
     values: Identity = json.loads(json.dumps(identity))
     return values

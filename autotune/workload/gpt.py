@@ -25,7 +25,7 @@ class FeatureBatchNorm(nn.BatchNorm1d):
 
 
 def norm_layer(workload: config.Workload) -> nn.Module:
-    """The block's normalisation over ``hidden`` features."""
+    """Return the block's normalisation over ``hidden`` features."""
     return nn.LayerNorm(workload.hidden) if workload.norm == "layer" else FeatureBatchNorm(workload.hidden)
 
 
@@ -135,7 +135,7 @@ class Gpt:
 
     @property
     def facts(self) -> config.WorkloadFacts:
-        """What reports say of it."""
+        """The facts that reports state of it."""
         return self.sizes
 
     def build_stage(self, layers: range, device: torch.device) -> nn.Sequential:

@@ -24,7 +24,8 @@ def layers_of_stage(layers: int, stages: int, index: int) -> range:
 
 
 def stage_ranks(ranks: int, virtual_stages: int, folded: bool) -> tuple[int, ...]:
-    """The rank of every stage: round and round in a loop, or ``folded``, down the ranks and back up, as torch has it.
+    """Return the rank of every stage: round and round in a loop, or ``folded``, down the ranks and back up, as torch
+    has it.
 
     ::
 

@@ -43,7 +43,7 @@ class Workload(Protocol):
 
     @property
     def facts(self) -> WorkloadFacts:
-        """What reports say of it: layers, sizes, tokens per sequence."""
+        """The facts that reports state of it: layers, sizes, tokens per sequence."""
 
     def build_stage(self, layers: range, device: torch.device) -> nn.Module:
         """Build the stage of ``layers`` on ``device`` ("meta" allocates nothing), always with the same weights."""

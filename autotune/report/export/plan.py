@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
-    """The plan of a candidate by its index in the report."""
+    """Return the plan of a candidate by its index in the report."""
     row = report.candidates[candidate]
     return Plan(
         micro_batches=row.micro_batches,
@@ -60,7 +60,8 @@ def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
 
 
 def chosen(report: Report, candidate: int | None) -> int:
-    """The index to export: ``candidate``, or the sweet spot. Raises UsageError or InputError where there is none."""
+    """Return the index to export: ``candidate``, or the sweet spot. Raises UsageError or InputError where there is
+    none."""
     if candidate is not None:
         if not 0 <= candidate < len(report.candidates):
             raise UsageError(f"--candidate: the report has 0 to {len(report.candidates) - 1} (given: {candidate})")

@@ -12,7 +12,8 @@ from autotune.report.export.targets import Form, Settings
 
 
 def render(settings: Settings, form: Form, call: str = "") -> str:
-    """The settings in a launcher's form, with a newline at the end. ``call``: what Python arguments are given to."""
+    """Return the settings in a launcher's form, with a newline at the end. ``call``: what Python arguments are given
+    to."""
     if form == "flags":
         return flags(settings) + "\n"
     if form == "overrides":
@@ -26,7 +27,7 @@ def render(settings: Settings, form: Form, call: str = "") -> str:
 
 
 def flags(settings: Settings) -> str:
-    """One line of command-line flags; what is true has no value, what is None is left out."""
+    """Return one line of command-line flags; what is true has no value, what is None is left out."""
     words: list[str] = []
     for key, value in settings.items():
         if value is not None:
@@ -35,12 +36,12 @@ def flags(settings: Settings) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value on a command line."""
+    """Return a value on a command line."""
     return "null" if value is None else str(value)
 
 
 def lines(parts: Iterable[str]) -> str:
-    """Each on a line of its own."""
+    """Return each setting on a line of its own."""
     return "".join(f"{part}\n" for part in parts)
 
 
@@ -58,7 +59,8 @@ def set_keys(document: MutableMapping[str, Any], settings: Settings) -> None:
 
 
 def merged(path: Path, settings: Settings) -> str:
-    """The text of a JSON, YAML or TOML file with these keys set; all others, their order and comments as they were.
+    """Return the text of a JSON, YAML or TOML file with these keys set; all others, their order and comments as they
+    were.
 
     Raises InputError where the file cannot be read as what its suffix says.
     """
@@ -78,7 +80,7 @@ def merged(path: Path, settings: Settings) -> str:
 
 
 def merged_json(text: str, settings: Settings) -> str:
-    """JSON has no comments; its indentation becomes two blanks."""
+    """Return JSON, which has no comments; its indentation becomes two blanks."""
     document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("its outermost value is no object")
@@ -87,7 +89,7 @@ def merged_json(text: str, settings: Settings) -> str:
 
 
 def merged_toml(text: str, settings: Settings) -> str:
-    """TOML by tomlkit, which keeps the style."""
+    """Return TOML, merged by tomlkit, which keeps the style."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -102,7 +104,7 @@ def merged_toml(text: str, settings: Settings) -> str:
 
 
 def merged_yaml(text: str, settings: Settings) -> str:
-    """YAML by ruamel.yaml, which keeps comments and order."""
+    """Return YAML, merged by ruamel.yaml, which keeps comments and order."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

@@ -101,7 +101,7 @@ if __name__ == "__main__":
 
 
 def torch_script(plan: Plan) -> str:
-    """The script; the workload must be a complete one."""
+    """Return the script; the workload must be a complete one."""
     known = plan.workload.model_dump(exclude_none=True)
     return TEMPLATE.substitute(
         plan=plan,
@@ -116,7 +116,7 @@ def torch_script(plan: Plan) -> str:
 
 
 def torch_limit(plan: Plan) -> str | None:
-    """The script runs one replica of a model that autotune can build."""
+    """Return why not: the script runs one replica of a model that autotune can build."""
     if plan.data_parallel > 1:
         return "runs one replica; wrap the stages in DDP or FSDP yourself, and leave out --data-parallel"
     needed = [name for name, entry in Workload.model_fields.items() if entry.is_required()]

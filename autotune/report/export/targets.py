@@ -41,7 +41,7 @@ class Target:
     default_version: str = ""
 
     def refusal(self, plan: Plan) -> str | None:
-        """Why the launcher cannot run the plan, or None."""
+        """Return why the launcher cannot run the plan, or None."""
         if plan.padding:
             rows = plan.replica_batch
             return f"does not pad: m x micro-batch size = {rows}, for {rows - plan.padding} sequences"
@@ -50,7 +50,7 @@ class Target:
         return self.limit(plan)
 
     def file_refusal(self, suffix: str, version: str | None) -> str | None:
-        """Why the launcher reads no config file with that suffix, or None."""
+        """Return why the launcher reads no config file with that suffix, or None."""
         version = version or self.default_version
         if self.files_until and is_after(version, self.files_until):
             return f"{self.title} {version} takes no config file (--target-version {self.files_until} does)"
@@ -60,16 +60,16 @@ class Target:
         return None
 
     def word(self, plan: Plan) -> str | None:
-        """The launcher's own name of the plan's schedule."""
+        """Return the launcher's own name of the plan's schedule."""
         return self.schedules.get(plan.schedule) or self.schedules.get(plan.other_schedule)
 
     def settings_of(self, plan: Plan, version: str | None) -> Settings:
-        """The launcher's keys for a plan that it does not refuse."""
+        """Return the launcher's keys for a plan that it does not refuse."""
         return self.settings(plan, self.word(plan) or "", version or self.default_version)
 
 
 def even_layers(plan: Plan) -> str | None:
-    """Megatron's own cut gives every stage as many layers."""
+    """Return why not where Megatron's own cut, which gives every stage as many layers, does not come out."""
     layers, stages = plan.workload.layers, plan.stages * plan.virtual_stages
     if layers is not None and layers % stages:
         return f"cuts {layers} layers into {stages} equal stages only by hand (--decoder-first-pipeline-num-layers)"
@@ -77,19 +77,19 @@ def even_layers(plan: Plan) -> str | None:
 
 
 def whole_groups(plan: Plan) -> str | None:
-    """Interleaved: the micro-batches go in groups of p, and no group may be smaller."""
+    """Return why not where micro-batches do not go in groups of p, of which none may be smaller."""
     if plan.schedule == "Interleaved1F1B" and plan.micro_batches % plan.stages:
         return f"interleaves only where m is a multiple of the {plan.stages} ranks"
     return None
 
 
 def megatron_limit(plan: Plan) -> str | None:
-    """What Megatron's schedules and its own cut of the layers ask for."""
+    """Return what Megatron's schedules and its own cut of the layers ask for."""
     return whole_groups(plan) or even_layers(plan)
 
 
 def megatron_lm(plan: Plan, _: str, __: str) -> Settings:
-    """Flags; m follows from the global batch."""
+    """Return flags; m follows from the global batch."""
     several = {"num-virtual-stages-per-pipeline-rank": plan.virtual_stages} if plan.virtual_stages > 1 else {}
     return {
         "pipeline-model-parallel-size": plan.stages,
@@ -100,7 +100,8 @@ def megatron_lm(plan: Plan, _: str, __: str) -> Settings:
 
 
 def megatron_keys(model: str, data: str) -> Callable[[Plan, str, str], Settings]:
-    """Megatron-Bridge and NeMo: the same facts under ``model`` and ``data``; null turns interleaving off."""
+    """Return the settings of Megatron-Bridge and NeMo: the same facts under ``model`` and ``data``; null turns
+    interleaving off."""
 
     def settings(plan: Plan, _: str, __: str) -> Settings:
         return {
@@ -114,7 +115,7 @@ def megatron_keys(model: str, data: str) -> Callable[[Plan, str, str], Settings]
 
 
 def deepspeed(plan: Plan, _: str, __: str) -> Settings:
-    """JSON; m is the number of accumulation steps."""
+    """Return JSON settings; m is the number of accumulation steps."""
     return {
         "train_batch_size": plan.global_batch,
         "train_micro_batch_size_per_gpu": plan.micro_batch_size,
@@ -123,8 +124,8 @@ def deepspeed(plan: Plan, _: str, __: str) -> Settings:
 
 
 def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
-    """Up to 0.3 the size of a micro-batch and sequences, later the number of micro-batches and tokens. Where a rank has
-    one stage the number of its layers stays torchtitan's own."""
+    """Return settings: up to 0.3 the size of a micro-batch and sequences, later the number of micro-batches and tokens.
+    Where a rank has one stage the number of its layers stays torchtitan's own."""
     settings: Settings = {
         "parallelism.pipeline_parallel_degree": plan.stages,
         "parallelism.pipeline_parallel_schedule": schedule,
@@ -144,7 +145,8 @@ def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
 
 
 def is_after(version: str, release: str) -> bool:
-    """Whether a launcher's version is later than a release such as 0.3; raises UsageError for what is no version."""
+    """Return whether a launcher's version is later than a release such as 0.3; raises UsageError for what is no
+    version."""
     if version == "main":
         return True
     try:
@@ -154,15 +156,15 @@ def is_after(version: str, release: str) -> bool:
 
 
 def torchtitan_layers(plan: Plan) -> int:
-    """Layers per stage from which torchtitan arrives at our stages: it counts the embedding and the head as a layer
-    each, and rounds the number of stages up. 0 where no number of layers does."""
+    """Return layers per stage from which torchtitan arrives at our stages: it counts the embedding and the head as a
+    layer each, and rounds the number of stages up. 0 where no number of layers does."""
     layers, stages = (plan.workload.layers or 0) + 2, plan.stages * plan.virtual_stages
     each = -(-layers // stages)
     return each if -(-layers // each) == stages else 0
 
 
 def torchtitan_limit(plan: Plan) -> str | None:
-    """With several stages per rank their number follows from the layers of one."""
+    """Return why not where a rank has several stages, whose number follows from the layers of one."""
     if plan.virtual_stages == 1:
         return None
     if plan.workload.layers is None:
@@ -173,7 +175,8 @@ def torchtitan_limit(plan: Plan) -> str | None:
 
 
 def nanotron(plan: Plan, engine: str, _: str) -> Settings:
-    """YAML; the engine is always set, for nanotron's own default is all forwards before all backwards."""
+    """Return YAML settings; the engine is always set, because nanotron's own default is all forwards before all
+    backwards."""
     return {
         "parallelism.dp": plan.data_parallel,
         "parallelism.pp": plan.stages,
@@ -184,7 +187,7 @@ def nanotron(plan: Plan, engine: str, _: str) -> Settings:
 
 
 def accelerate(plan: Plan, _: str, __: str) -> Settings:
-    """Flags of ``accelerate launch`` for its Megatron plugin."""
+    """Return flags of ``accelerate launch`` for its Megatron plugin."""
     return {
         "use_megatron_lm": True,
         "megatron_lm_pp_degree": plan.stages,
@@ -193,19 +196,19 @@ def accelerate(plan: Plan, _: str, __: str) -> Settings:
 
 
 def colossal(plan: Plan, style: str, _: str) -> Settings:
-    """Arguments of ``HybridParallelPlugin``."""
+    """Return arguments of ``HybridParallelPlugin``."""
     several = {"num_model_chunks": plan.virtual_stages} if plan.virtual_stages > 1 else {}
     return {"tp_size": 1, "pp_size": plan.stages, "pp_style": style, "num_microbatches": plan.micro_batches, **several}
 
 
 def colossal_limit(plan: Plan) -> str | None:
-    """What its schedules assert."""
+    """Return what its schedules assert."""
     too_few = f"needs m of at least {plan.stages}, one per stage" if plan.micro_batches < plan.stages else None
     return whole_groups(plan) or too_few
 
 
 def plain(plan: Plan, schedule: str, _: str) -> Settings:
-    """The facts themselves, for scripts."""
+    """Return the facts themselves, for scripts."""
     return {
         "micro_batches": plan.micro_batches,
         "micro_batch_size": plan.micro_batch_size,

@@ -39,7 +39,7 @@ class Section:
 
 
 def page(report: Report) -> str:
-    """The whole file of a report."""
+    """Return the whole file of a report."""
     return rendered(
         headline(report), conclusion(report).splitlines(), report.warnings, sections_of(report), facts(report)
     )
@@ -52,7 +52,7 @@ def rendered(
     shown: Sequence[Section],
     origin: Sequence[tuple[str, str]],
 ) -> str:
-    """A whole file; needs no network. ``answer``: its lines, the most important one first."""
+    """Return a whole file; needs no network. ``answer``: its lines, the most important one first."""
     sections = [one for one in shown if one.plots or one.rows]
     figures = [plot for section in sections for plot in section.plots]
     script, divs = embedded(figures) if figures else ("", ())
@@ -74,7 +74,7 @@ def rendered(
 
 
 def embedded(figures: Sequence[Any]) -> tuple[str, Sequence[str]]:
-    """Bokeh's script that draws all figures, and for each the element that it draws into."""
+    """Return Bokeh's script that draws all figures, and for each the element that it draws into."""
     document = Document()
     with document.models.freeze():  # else all that are in it are walked through again with each that comes
         for figure in figures:
@@ -83,7 +83,7 @@ def embedded(figures: Sequence[Any]) -> tuple[str, Sequence[str]]:
 
 
 def sections_of(report: Report) -> list[Section]:
-    """In the order in which a reader asks."""
+    """Return the sections in the order in which a reader asks."""
     spot = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     curve = under_one_schedule(report)
     limit = ""
@@ -150,7 +150,7 @@ def sections_of(report: Report) -> list[Section]:
 
 
 def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:
-    """One for each m and rank."""
+    """Return a row for each m and rank."""
     return [
         [
             str(row.micro_batches),
@@ -165,13 +165,13 @@ def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:
 
 
 def in_order(report: Report) -> list[CandidateReport]:
-    """What ran, oldest first."""
+    """Return what ran, oldest first."""
     ran = [(row.measurement.measured_at or "", at) for at, row in enumerate(report.candidates) if row.measurement]
     return [report.candidates[at] for _, at in sorted(ran)]
 
 
 def history(report: Report) -> list[list[str]]:
-    """What ran, oldest first, then what failed."""
+    """Return what ran, oldest first, then what failed."""
     rows = [
         [
             one.measured_at or "",
@@ -189,7 +189,8 @@ def history(report: Report) -> list[list[str]]:
 
 
 def timelines(report: Report, spot: CandidateReport | None) -> Section:
-    """The winner's step, the real one too where it was recorded, and that of the naive m = 1, to the same scale."""
+    """Return the winner's step, the real one too where it was recorded, and that of the naive m = 1, to the
+    same scale."""
     naive = next((row for row in report.candidates if row.micro_batches == 1), None)
     known = [step for row in (spot, naive) if row is not None and (step := step_of(report, row)) is not None]
     steps = [one for step in known for one in step.each]
@@ -210,7 +211,7 @@ def timelines(report: Report, spot: CandidateReport | None) -> Section:
 
 
 def step_of(report: Report, row: CandidateReport) -> Step | None:
-    """The candidate's step on paper; None where it has too many actions to draw, or cannot be simulated."""
+    """Return the candidate's step on paper; None where it has too many actions to draw, or cannot be simulated."""
     profiles: list[Profile] = [report.profile, *report.virtual_profiles]
     profile = next((one for one in profiles if one.virtual_stages == row.virtual_stages), None)
     if profile is None or 3 * row.micro_batches * len(profile.stages) > MOST_ACTIONS:
@@ -223,14 +224,14 @@ def step_of(report: Report, row: CandidateReport) -> Step | None:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """Where the figures come from."""
+    """Return where the figures come from."""
     pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
     pairs |= report.environment.model_dump() | report.workload.model_dump()
     return fact_rows(pairs | {"hosts": " ".join(host_words(report.profile))})
 
 
 def fact_rows(pairs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of them, as text."""
+    """Return what is known of them, as text."""
     shown = {
         name.replace("_", " "): ", ".join(map(str, v)) if isinstance(v, tuple | list) else v
         for name, v in pairs.items()

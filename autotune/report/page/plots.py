@@ -21,13 +21,13 @@ WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "toolbar_location": "abo
 
 
 def plain(title: str, height: int = 340, **more: Any) -> Any:
-    """An empty figure as wide as the page."""
+    """Return an empty figure as wide as the page."""
     tools = more.pop("tools", "pan,box_zoom,reset,save")
     return figure(title=title, height=height, tools=tools, **WIDE, **more)
 
 
 def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport]]:
-    """The candidates of each schedule and number of stages per rank, by ascending m."""
+    """Return the candidates of each schedule and number of stages per rank, by ascending m."""
     found: dict[str, list[CandidateReport]] = {}
     for row in sorted(rows, key=lambda one: one.micro_batches):
         found.setdefault(row.schedule_words, []).append(row)
@@ -35,7 +35,7 @@ def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport
 
 
 def throughput(report: Report) -> Any:
-    """Sequences per second against m: the predicted band, and the estimates of what ran with their interval."""
+    """Return sequences per second against m: the predicted band, and the estimates of what ran with their interval."""
     plot = plain("", x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
     plot.xaxis.ticker = sorted({row.micro_batches for row in report.candidates})
     for (name, rows), colour in zip(schedules(report.candidates).items(), COLOURS, strict=False):
@@ -58,7 +58,8 @@ def throughput(report: Report) -> Any:
 
 
 def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
-    """Points where candidates ran, with whiskers over the interval of the estimate, or else the range of the steps."""
+    """Add points where candidates ran, with whiskers over the interval of the estimate, or else the range of
+    the steps."""
     ran = [(row, row.measurement) for row in rows if row.measurement]
     if not ran:
         return
@@ -99,7 +100,7 @@ Labels = list[str] | list[tuple[str, str]]
 
 
 def stacked(labels: Labels, parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:
-    """Bars of parts, one for each label."""
+    """Return bars of parts, one for each label."""
     plot = plain("", x_range=FactorRange(*labels), y_axis_label=unit)
     source = ColumnDataSource({"label": labels, **parts})
     known = [name for name in parts if any(parts[name])]
@@ -123,7 +124,7 @@ LIMIT_IN_SIGHT = 3  # times the highest peak
 
 
 def is_limit_in_sight(report: Report, rows: Sequence[CandidateReport]) -> bool:
-    """Whether the memory limit can be drawn without making the bars tiny."""
+    """Return whether the memory limit can be drawn without making the bars tiny."""
     peaks = [one.total for row in rows for one in row.prediction.memory_split_bytes or ()]
     return (
         bool(peaks)
@@ -133,7 +134,7 @@ def is_limit_in_sight(report: Report, rows: Sequence[CandidateReport]) -> bool:
 
 
 def memory(report: Report, rows: Sequence[CandidateReport]) -> Any | None:
-    """Peak memory of each rank for every m, by its parts, with the limit; None where it is not known."""
+    """Return peak memory of each rank for every m, by its parts, with the limit; None where it is not known."""
     known = [(row, row.prediction.memory_split_bytes) for row in rows if row.prediction.memory_split_bytes]
     if not known:
         return None
@@ -149,14 +150,14 @@ def memory(report: Report, rows: Sequence[CandidateReport]) -> Any | None:
 
 
 def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
-    """The mean rank's step for every m, by what it goes to."""
+    """Return the mean rank's step for every m, by what it goes to."""
     labels = [f"m={row.micro_batches}" for row in rows]
     parts = {name: [getattr(row.prediction.time_split_s, name) for row in rows] for name in PARTS}
     return stacked(labels, parts, PARTS, "s")
 
 
 def history(rows: Sequence[CandidateReport]) -> Any:
-    """The estimated throughput of what ran, in the order in which it first ran, and the best up to then."""
+    """Return the estimated throughput of what ran, in the order in which it first ran, and the best up to then."""
     rates = [row.rate for row in rows]
     plot = plain("", height=260, x_axis_label="candidates, as they ran", y_axis_label="sequences per second")
     data = {
@@ -177,7 +178,7 @@ def history(rows: Sequence[CandidateReport]) -> Any:
 
 
 def pareto(report: Report) -> Any | None:
-    """Throughput against peak memory, and those that no other beats in both; None where memory is not known."""
+    """Return throughput against peak memory, and those that no other beats in both; None where memory is not known."""
     rows = [(row.peak / 2**30, row.rate, row.name, bool(row.measurement)) for row in report.candidates if row.peak]
     if not rows:
         return None
@@ -201,7 +202,8 @@ def pareto(report: Report) -> Any | None:
 
 
 def timeline(step: Step, end_s: float) -> Any:
-    """Ranks as rows, actions as bars of their length; zooms along time; the action under the pointer is named."""
+    """Return ranks as rows, actions as bars of their length; zooms along time; the action under the pointer is
+    named."""
     ranks = step.schedule.ranks
     plot = plain(
         f"m = {step.schedule.micro_batches}, {step.name}, {step.source}",

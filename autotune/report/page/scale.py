@@ -25,14 +25,14 @@ from autotune.report.units import show_bytes
 
 
 def scale_page(plan: ScalePlan) -> str:
-    """The whole file; needs no network."""
+    """Return the whole file; needs no network."""
     facts = {"autotune": __version__, "profile of": f"{plan.profile_ranks} ranks"}
     facts |= plan.environment.model_dump() | plan.workload.model_dump()
     return rendered(headline(plan), conclusion(plan), [ON_PAPER], sections_of(plan), fact_rows(facts))
 
 
 def sections_of(plan: ScalePlan) -> list[Section]:
-    """In the order in which a reader asks."""
+    """Return the sections in the order in which a reader asks."""
     by_schedule = schedules(plan)
     return [
         Section(
@@ -81,7 +81,7 @@ def sections_of(plan: ScalePlan) -> list[Section]:
 
 
 def trust_section(plan: ScalePlan) -> Section:
-    """Every row again, with what is against it."""
+    """Return every row again, with what is against it."""
     limit = f" The memory limit is {show_bytes(plan.memory_limit_bytes)} per rank." if plan.memory_limit_bytes else ""
     rows = [
         (
@@ -98,7 +98,7 @@ def trust_section(plan: ScalePlan) -> Section:
 
 
 def network_rows(plan: ScalePlan) -> list[list[str]]:
-    """How many boundaries pass what, and what a message finds there."""
+    """Return how many boundaries pass what, and what a message finds there."""
     wires = [wire_words(plan.network.wire(crossing)) for crossing in ("inside", "between", "above")]
     counted = [
         [str(point.ranks), point.schedule_words, *map(str, (point.inside, point.between, point.above))]
@@ -108,7 +108,7 @@ def network_rows(plan: ScalePlan) -> list[list[str]]:
 
 
 def schedules(plan: ScalePlan) -> Mapping[str, list[ScalePoint]]:
-    """The points of each schedule that was asked for, by ascending p. GPipe stands in for 1F1B where m < p."""
+    """Return the points of each schedule that was asked for, by ascending p. GPipe stands in for 1F1B where m < p."""
     found: dict[str, list[ScalePoint]] = {}
     for point in plan.points:
         found.setdefault(point.schedule_words, []).append(point)
@@ -116,14 +116,14 @@ def schedules(plan: ScalePlan) -> Mapping[str, list[ScalePoint]]:
 
 
 def over_ranks(points: Mapping[str, Sequence[ScalePoint]], label: str, **more: Any) -> Any:
-    """An empty figure over the number of ranks, on a scale of powers."""
+    """Return an empty figure over the number of ranks, on a scale of powers."""
     plot = plain("", x_axis_type="log", x_axis_label="p, ranks", y_axis_label=label, **more)
     plot.xaxis.ticker = sorted({point.ranks for row in points.values() for point in row})
     return plot
 
 
 def efficiency(points: Mapping[str, Sequence[ScalePoint]]) -> Any:
-    """Efficiency against p, with what may be wrong with it as two bands."""
+    """Return efficiency against p, with what may be wrong with it as two bands."""
     plot = over_ranks(points, "efficiency, %")
     for (name, row), colour in zip(points.items(), COLOURS, strict=False):
         best = [100 * point.efficiency for point in row]
@@ -152,7 +152,7 @@ def efficiency(points: Mapping[str, Sequence[ScalePoint]]) -> Any:
 
 
 def best_counts(points: Mapping[str, Sequence[ScalePoint]]) -> Any:
-    """The best m against p, and the rule of thumb m = 4p."""
+    """Return the best m against p, and the rule of thumb m = 4p."""
     plot = over_ranks(points, "m, micro-batches", y_axis_type="log", height=280)
     for (name, row), colour in zip(points.items(), COLOURS, strict=False):
         ranks, counts = [point.ranks for point in row], [point.micro_batches for point in row]
@@ -167,12 +167,12 @@ def best_counts(points: Mapping[str, Sequence[ScalePoint]]) -> Any:
 
 
 def parts(point: ScalePoint) -> dict[str, float]:
-    """The share of each part of the step."""
+    """Return the share of each part of the step."""
     return {name: getattr(point.time_split_s, name) / point.step_time_s for name in PARTS}
 
 
 def where_time_goes(points: Sequence[ScalePoint], is_grouped: bool) -> Any:
-    """The mean rank's step for every p, by what it goes to; where there are several schedules, side by side."""
+    """Return the mean rank's step for every p, by what it goes to; where there are several schedules, side by side."""
     shares = [parts(point) for point in points]
     labels = [f"p={point.ranks}" for point in points]
     columns = {name: [100 * one[name] for one in shares] for name in PARTS}
