@@ -177,6 +177,8 @@ class StageTime(Record):
     """Seconds of each timed input-gradient backward."""
     samples_w: tuple[NonNegativeFloat, ...] = ()
     """Seconds of each timed weight-gradient backward."""
+    host_s: NonNegativeFloat | None = None
+    """CPU seconds to start a forward and a fused backward on a GPU; none where the CPU computes."""
 
     @staticmethod
     def of(

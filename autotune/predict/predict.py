@@ -17,7 +17,7 @@ from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertaint
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
 from autotune.predict.simulate import Costs, Seconds, optimizer_tail
-from autotune.predict.split import split_step
+from autotune.predict.split import action_counts, split_step
 from autotune.predict.uncertainty import interval, total_sigma
 from autotune.predict.wavefront import StepTime, step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
@@ -27,6 +27,9 @@ from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, run
 # disturb each other in ways that no profile holds; ranks with a device of their own hardly do.
 SHARED_COMMON, SHARED_PLACEMENT, SHARED_MISFIT = 0.04, 0.03, 0.03
 OWN_COMMON, OWN_PLACEMENT, OWN_MISFIT = 0.012, 0.009, 0.01
+# GPUs of their own, until real ones have told: a guess, wide on purpose. Placement: receives that wait on a GPU take a
+# part of it, and several stages per rank have more of them.
+GPU_COMMON, GPU_PLACEMENT, GPU_MISFIT = 0.08, 0.03, 0.03
 OVERHEAD = 0.25  # the runtime's cost per action may be off by a quarter
 
 
@@ -128,6 +131,7 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         slowdown=profile.shared.slowdown if profile.shared else None,
         hosts=profile.hosts,
         crowding=profile.crowding,
+        has_streams=profile.environment.device == "cuda",
     )
 
 
@@ -161,6 +165,16 @@ def relative_spread(profile: Profile, micro_batch_size: int) -> float:
     return float(variance**0.5 / total) if total else 0.0
 
 
+def model_errors(profile: Profile) -> tuple[float, float, float]:
+    """Return the relative standard deviations of the model's own errors: of all candidates alike, of those whose stages
+    lie alike, of each by itself."""
+    if profile.environment.device == "cuda":
+        return GPU_COMMON, GPU_PLACEMENT, GPU_MISFIT
+    if profile.shared is not None:
+        return SHARED_COMMON, SHARED_PLACEMENT, SHARED_MISFIT
+    return OWN_COMMON, OWN_PLACEMENT, OWN_MISFIT
+
+
 def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_time_s: float) -> Uncertainty:
     """Return how far the prediction may be off, before any candidate was measured.
 
@@ -168,27 +182,50 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     many backwards of the longest chain. A candidate is measured at one moment of a machine that drifts, the profile was
     measured in several rounds: of the drift, what their mean leaves open is an error of the model.
     """
-    shared = profile.shared is not None
+    common, placement, misfit = model_errors(profile)
     chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
     pace = pace_together(profile)
     share = min(1.0, chain * pace * overhead_s / step_time_s)
     spread, rounds = relative_spread(profile, candidate.micro_batch_size), profile.drift / ROUNDS**0.5
     return Uncertainty(
-        common=float(hypot(rounds, SHARED_COMMON if shared else OWN_COMMON)),
+        common=float(hypot(rounds, common)),
         overhead=OVERHEAD * share,
-        placement=SHARED_PLACEMENT if shared else OWN_PLACEMENT,
-        own=float(hypot(spread, rounds, SHARED_MISFIT if shared else OWN_MISFIT)),
+        placement=placement,
+        own=float(hypot(spread, rounds, misfit)),
         moment=float((profile.drift**2 - rounds**2) ** 0.5),
     )
 
 
+def host_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int) -> float:
+    """Return the CPU seconds that the busiest rank's process needs to start all of its actions; 0 where the CPU is the
+    device, or was not measured.
+
+    A GPU's process runs ahead of it, and waits for no message: these seconds are a chain of their own.
+    """
+    by_stage = [stage.seconds(micro_batch_size, lambda times: times.host_s or 0.0) for stage in profile.stages]
+    if not profile.host_action_s and not any(by_stage):
+        return 0.0
+    actions = action_counts(schedule).sum(axis=0)
+    chains = actions * profile.host_action_s + schedule.micro_batches * np.array(by_stage)
+    return float(np.bincount(schedule.stage_ranks, chains, schedule.ranks).max())
+
+
+def overhead_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int, on_devices_s: float) -> float:
+    """Return the seconds of a step beyond those on the devices: the runtime's, once a step, and by how much the CPU takes
+    longer to start a GPU's work than that lasts."""
+    held_up = host_seconds(profile, schedule, micro_batch_size) - on_devices_s
+    return profile.step_overhead_s + max(0.0, held_up)
+
+
 class PaperStep(NamedTuple):
-    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
+    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer, ``optimizer_s`` of each rank, and
+    ``overhead_s`` beyond what the devices do."""
 
     schedule: Schedule
     costs: Costs
     totals: StepTime
     optimizer_s: list[float]
+    overhead_s: float
     seconds: float
 
 
@@ -202,15 +239,17 @@ def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
     totals = step_time(schedule, costs)
     optimizer_s = optimizer_seconds(profile, schedule)
-    step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
+    on_devices = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s)
+    overhead = overhead_seconds(profile, schedule, candidate.micro_batch_size, on_devices)
+    step = on_devices + overhead
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    return PaperStep(schedule, costs, totals, optimizer_s, step)
+    return PaperStep(schedule, costs, totals, optimizer_s, overhead, step)
 
 
 def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
     """Predicts one step of ``candidate``, as ``run_on_paper``. ``memory_limit``: bytes per rank, None for unlimited."""
-    schedule, costs, totals, optimizer_s, step = run_on_paper(profile, candidate)
+    schedule, costs, totals, optimizer_s, overhead, step = run_on_paper(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     low, high = interval(step, total_sigma(unsure))
@@ -223,7 +262,7 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         micro_batch_size=candidate.micro_batch_size,
         optimizer_s=optimizer_s,
         overhead_s=overheads,
-        step_overhead_s=profile.step_overhead_s,
+        step_overhead_s=overhead,
     )
     peaks = peak_memory(profile, candidate, schedule)
     taken = device_bytes(profile, peaks) if peaks else None

@@ -28,7 +28,8 @@ class Program:
 
     ``posted[n]`` is the action of n's own rank at whose end the receive of n's input is posted, or N where that is done
     from the beginning; ``exchanged[n]``: that message and one the other way are waited for together. As laid flat, all
-    receives are early; what torch does about them is filled in by ``autotune.predict.receives``.
+    receives are early; what torch does about them is filled in by ``autotune.predict.receives``. ``rounds[n]``: the
+    round in which torch's lowering places the action, ranks in turn; None where torch lowers nothing.
     """
 
     schedule: Schedule
@@ -39,6 +40,7 @@ class Program:
     producer: Ints
     posted: Ints
     exchanged: NDArray[np.bool_]
+    rounds: NDArray[np.int64] | None = None
 
     @cached_property
     def rank(self) -> Ints:

@@ -23,7 +23,11 @@ and so begins to compute, and only after another action will the neighbour ask f
 comes late all the same, the rank is the slower of the two and had not been waiting. Tests run torch's own code, with
 these waits, against this rule: all other actions, and the step, are equal to the last bit.
 
-What is left out: messages between two ranks share the wire and, under NCCL, a stream; here each has its own.
+Messages between two ranks share the wire; that is left out. Under NCCL they also share a stream: the multi-stage
+runtime posts each send and receive by itself, for which ProcessGroupNCCL keeps one communicator of two ranks, with one
+stream on either side for both directions. They move one after the other, in the order in which the lowering placed them
+(``running.run_on_streams``): a receive that is posted early holds up all that is sent to that rank later. The
+blocking runtimes post nothing early, but for sends that the next action does not need.
 """
 
 from dataclasses import replace
@@ -100,7 +104,7 @@ def lowered(program: Program) -> Program:
     before = np.searchsorted(own * np.int64(span) + rounds, receiver * np.int64(span) + behind) - 1
     posted = program.posted.copy()
     posted[received] = np.where(before >= program.first[receiver], before, count)
-    return replace(program, posted=posted)
+    return replace(program, posted=posted, rounds=rounds)
 
 
 def overlapped(program: Program) -> NDArray[np.int64]:

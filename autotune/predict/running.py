@@ -1,15 +1,17 @@
-"""Two ways to run a program when every rank has a device of its own; their results are equal to the last bit.
+"""Ways to run a program when every rank has a device of its own; the first two give equal results to the last bit.
 
-Both follow one rule: a message moves when it is made and its receive is posted, whichever comes last ::
+They follow one rule: a message moves when it is made and its receive is posted, whichever comes last ::
 
     start(n) = max(end of the rank's previous action, max(end of producer[n], end of posted[n]) + delay[n])
 """
 
+from collections import defaultdict
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.predict.orders import FORWARD
 from autotune.predict.program import Program
 
 Seconds = NDArray[np.float64]
@@ -89,3 +91,31 @@ def run_in_lockstep(program: Program, seconds: Seconds, delay: Seconds) -> tuple
     before[program.first[:-1]] = 0.0
     moved = np.maximum(ends[program.producer], ends[program.posted])
     return np.maximum(before, moved + delay), ends[:-1]
+
+
+def run_on_streams(program: Program, seconds: Seconds, delay: Seconds) -> tuple[Seconds, Seconds]:
+    """Return start and end of every action of a lowered program where messages between two ranks move one at a time, in
+    the order in which torch placed them, as on the stream that NCCL keeps for the pair ::
+
+        moves(n) = max(end of producer[n], end of posted[n], end of the pair's message before)
+
+    In the order of placement an action comes after all that it needs, and a message where its producer comes.
+    """
+    assert program.rounds is not None, "only what torch lowers has an order of placement"
+    count, ranks = len(program.kind), program.rank.tolist()
+    producer, posted, work, travel = (x.tolist() for x in (program.producer, program.posted, seconds, delay))
+    taken: defaultdict[int, list[int]] = defaultdict(list)
+    for index in np.lexsort((np.arange(count), program.kind != FORWARD)).tolist():  # of a pair, the forward's first
+        if producer[index] < count and ranks[producer[index]] != ranks[index]:
+            taken[producer[index]].append(index)
+    starts, ends, arrived = [0.0] * count, [0.0] * (count + 1), [0.0] * count
+    free, stream = [0.0] * program.schedule.ranks, defaultdict[tuple[int, int], float](float)
+    for index in np.lexsort((program.rank, program.rounds)).tolist():
+        rank = ranks[index]
+        starts[index] = max(free[rank], arrived[index])
+        ends[index] = free[rank] = starts[index] + work[index]
+        for taker in taken.get(index, ()):
+            pair = (min(rank, ranks[taker]), max(rank, ranks[taker]))
+            moves = max(ends[index], ends[posted[taker]], stream[pair])
+            arrived[taker] = stream[pair] = moves + travel[taker]
+    return np.array(starts), np.array(ends[:-1])

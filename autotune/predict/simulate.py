@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
 from autotune.predict.program import Program
 from autotune.predict.receives import Receives, program_of
-from autotune.predict.running import run
+from autotune.predict.running import run, run_on_streams
 from autotune.predict.schedules import Schedule, ScheduleError
 from autotune.predict.sharing import Sharing, run_shared
 
@@ -28,7 +28,8 @@ class Costs:
     cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
     ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
     on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
-    do not disturb each other.
+    do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time between any two
+    ranks, as under NCCL; not where ranks share anything.
     """
 
     forward: Sequence[float]
@@ -40,6 +41,7 @@ class Costs:
     slowdown: Sequence[float] | None = None
     hosts: Sequence[int] | None = None
     crowding: Sequence[float] = ()
+    has_streams: bool = False
 
     def __post_init__(self) -> None:
         """Refuses lists of unequal length."""
@@ -191,4 +193,6 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
     seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     if costs.is_shared:
         return Timeline(program, *run_shared(program, seconds, delay, costs.sharing(schedule.ranks)))
+    if costs.has_streams and program.rounds is not None:
+        return Timeline(program, *run_on_streams(program, seconds, delay))
     return Timeline(program, *run(program, seconds, delay))

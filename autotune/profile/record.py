@@ -273,6 +273,8 @@ class Profile(Record):
     """Seconds that it takes for every action."""
     message_overhead_s: NonNegativeFloat = 0.0
     """Seconds that it takes at either end of a message."""
+    host_action_s: NonNegativeFloat = 0.0
+    """CPU seconds that it takes for every action beside a GPU, which computes meanwhile."""
     calibrations: tuple[Calibration, ...] = ()
     """The runs that showed these overheads, and ``shared``."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
 from autotune.predict.orders import WEIGHT_GRADIENT
-from autotune.predict.predict import optimizer_seconds, stage_costs
+from autotune.predict.predict import optimizer_seconds, overhead_seconds, stage_costs
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.profile.record import Profile, read_profile
@@ -217,13 +217,14 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
     is_split = WEIGHT_GRADIENT in timeline.program.kind
     if is_split and any(row.t_b is None for stage in profile.stages for row in stage.time_s):
         notes += (f"{source} gives t_bw only: t_b and t_w are taken as half of it each",)
+    optimizer_s = optimizer_tail(timeline.rank_ends, optimizer_seconds(profile, schedule))
     return Step(
         schedule.name,
         timeline,
         unit_times=False,
         micro_batch_size=size,
-        optimizer_s=optimizer_tail(timeline.rank_ends, optimizer_seconds(profile, schedule)),
-        overhead_s=profile.step_overhead_s,
+        optimizer_s=optimizer_s,
+        overhead_s=overhead_seconds(profile, schedule, size, timeline.makespan + optimizer_s),
         notes=notes,
     )
 

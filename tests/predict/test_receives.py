@@ -264,3 +264,90 @@ def test_the_simulation_is_what_torchs_own_code_does(name, ranks):
                     assert all(mine <= torchs for mine, torchs in zip(ours, theirs, strict=True))
                 slower_than_early += timeline.makespan > simulate(schedule, costs, "early").makespan
     assert slower_than_early > 0 or ranks == 1
+
+
+# --- NCCL: a stream for every two ranks ------------------------------------------------------------------------------
+
+
+def ranks_of(message, stage_ranks):
+    """Who sends a message, and who receives it."""
+    kind, stage, _ = message
+    return stage_ranks[stage - 1 if kind == "F" else stage + 1], stage_ranks[stage]
+
+
+def run_rows_on_streams(rows, costs, stage_ranks):
+    """When every action starts where each rank has a queue for every other: what was posted first moves first, either
+    way. Posting waits for nothing, a message for both sides and for all before it in both queues."""
+    work, travel = (dict(zip("FBIW", table.tolist(), strict=True)) for table in (costs.work(), costs.travel()))
+    now, position = [0.0] * len(rows), [0] * len(rows)
+    posted, ends, queues, starts = {}, {}, {}, [[] for _ in rows]
+
+    def move(message):
+        sender, receiver = ranks_of(message, stage_ranks)
+        both = [posted.get((side, message)) for side in ("send", "receive")]
+        before = []
+        for queue in (queues.get((sender, receiver), []), queues.get((receiver, sender), [])):
+            if message in queue:
+                before += queue[: queue.index(message)][-1:]
+        if None not in both and all(other in ends for other in before):
+            ends[message] = max([*both, *(ends[other] for other in before)]) + travel[message[0]][message[1]]
+
+    progress = True
+    while progress:
+        progress = False
+        for rank, row in enumerate(rows):
+            while position[rank] < len(row):
+                what, given = row[position[rank]]
+                if what == "compute":
+                    starts[rank].append(now[rank])
+                    now[rank] += work[given.kind][given.stage]
+                elif what == "post":
+                    for side, message in given:
+                        posted[side, message] = now[rank]
+                        sender, receiver = ranks_of(message, stage_ranks)
+                        peer = receiver if side == "send" else sender
+                        queues.setdefault((rank, peer), []).append(message)
+                elif any(message not in ends for _, message in given):
+                    break
+                else:
+                    now[rank] = max([now[rank], *(ends[message] for _, message in given)])
+                position[rank] += 1
+                progress = True
+        for _, message in posted:
+            if message not in ends:
+                move(message)
+                progress |= message in ends
+    assert position == [len(row) for row in rows]
+    return starts
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("name", MULTI)
+def test_messages_between_two_ranks_take_turns_in_the_order_of_torchs_own_code(name, ranks):
+    """Every action starts when it would with torch's own posting, and one stream for every two ranks."""
+    compared = held_up = 0
+    for virtual_stages in (1, 2, 3):
+        for micro_batches in (1, 2, 4, 6, 8):
+            if why_illegal(name, ranks, virtual_stages, micro_batches):
+                continue
+            schedule = build_schedule(name, ranks, micro_batches, virtual_stages)
+            rows = rows_of_torch(name, ranks, virtual_stages, micro_batches)
+            for costs in links_and_spreads(schedule):
+                timeline = simulate(schedule, replace(costs, has_streams=True))
+                expected = run_rows_on_streams(rows, costs, schedule.stage_ranks)
+                for rank in range(ranks):
+                    assert timeline.start(rank).tolist() == pytest.approx(expected[rank], rel=1e-12, abs=1e-12)
+                alone = simulate(schedule, costs)
+                assert (timeline.starts >= alone.starts - 1e-9 * alone.makespan).all()
+                held_up += timeline.makespan > 1.01 * alone.makespan
+                compared += 1
+    assert compared
+    assert held_up or name == "LoopedBFS"
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_blocking_runtimes_are_not_held_up_by_streams(name):
+    schedule = build_schedule(name, 4, 8)
+    for costs in links_and_spreads(schedule):
+        with_streams, alone = (simulate(schedule, replace(costs, has_streams=has)).starts for has in (True, False))
+        assert (with_streams == alone).all()
