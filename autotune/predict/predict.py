@@ -211,8 +211,8 @@ def host_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int) ->
 
 
 def overhead_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int, on_devices_s: float) -> float:
-    """Return the seconds of a step beyond those on the devices: the runtime's, once a step, and by how much the CPU takes
-    longer to start a GPU's work than that lasts."""
+    """Return the seconds of a step beyond those on the devices: the runtime's, once a step, and those by which the CPU
+    is behind with starting a GPU's work when that could have ended."""
     held_up = host_seconds(profile, schedule, micro_batch_size) - on_devices_s
     return profile.step_overhead_s + max(0.0, held_up)
 
