@@ -93,6 +93,31 @@ def run_in_lockstep(program: Program, seconds: Seconds, delay: Seconds) -> tuple
     return np.maximum(before, moved + delay), ends[:-1]
 
 
+def messages_as_placed(program: Program) -> list[int]:
+    """Return the actions that another rank sends their input to, in the order in which torch's lowering placed these
+    messages: where the producer was placed; of an overlapped pair the forward's first."""
+    assert program.rounds is not None, "only what torch lowers has an order of placement"
+    received = np.flatnonzero(program.producer < len(program.kind))
+    producer = program.producer[received]
+    remote = program.rank[producer] != program.rank[received]
+    received, producer = received[remote], producer[remote]
+    order = np.lexsort((program.kind[received] != FORWARD, program.rank[producer], program.rounds[producer]))
+    found: list[int] = received[order].tolist()
+    return found
+
+
+def before_on_stream(program: Program) -> dict[int, int]:
+    """Return for each message, by the action that takes it, the one before it between the same two ranks."""
+    found, last = dict[int, int](), dict[tuple[int, int], int]()
+    for index in messages_as_placed(program):
+        giver, taker = int(program.rank[program.producer[index]]), int(program.rank[index])
+        pair = (min(giver, taker), max(giver, taker))
+        if pair in last:
+            found[index] = last[pair]
+        last[pair] = index
+    return found
+
+
 def run_on_streams(program: Program, seconds: Seconds, delay: Seconds) -> tuple[Seconds, Seconds]:
     """Return start and end of every action of a lowered program where messages between two ranks move one at a time, in
     the order in which torch placed them, as on the stream that NCCL keeps for the pair ::
@@ -105,9 +130,8 @@ def run_on_streams(program: Program, seconds: Seconds, delay: Seconds) -> tuple[
     count, ranks = len(program.kind), program.rank.tolist()
     producer, posted, work, travel = (x.tolist() for x in (program.producer, program.posted, seconds, delay))
     taken: defaultdict[int, list[int]] = defaultdict(list)
-    for index in np.lexsort((np.arange(count), program.kind != FORWARD)).tolist():  # of a pair, the forward's first
-        if producer[index] < count and ranks[producer[index]] != ranks[index]:
-            taken[producer[index]].append(index)
+    for index in messages_as_placed(program):
+        taken[producer[index]].append(index)
     starts, ends, arrived = [0.0] * count, [0.0] * (count + 1), [0.0] * count
     free, stream = [0.0] * program.schedule.ranks, defaultdict[tuple[int, int], float](float)
     for index in np.lexsort((program.rank, program.rounds)).tolist():

@@ -2,7 +2,7 @@
 sharing, event by event."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.predict.program import Program
+from autotune.predict.running import before_on_stream
 
 Seconds = NDArray[np.float64]
 ENDING = attrgetter("ending")
@@ -30,12 +31,14 @@ class Sharing:
 
     ``cores[r]``: with k of the ranks active that have the same number, each runs ``slowdown[k-1]`` times slower.
     ``hosts[r]``: with k messages on their way out of a host to others, each takes ``crowding[k-1]`` times longer.
+    ``has_streams``: messages between two ranks move one at a time (see ``running.run_on_streams``).
     """
 
     cores: Sequence[int]
     slowdown: Sequence[float]
     hosts: Sequence[int]
     crowding: Sequence[float]
+    has_streams: bool = False
 
 
 def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> tuple[Seconds, Seconds]:
@@ -50,7 +53,8 @@ def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Shar
         rank 1      |=== 1 s at half speed ==|== 1 s ===|
         work clock  0                        1          2
 
-    The messages that leave a host have such a clock too; each from when it is made and its receive is posted.
+    The messages that leave a host have such a clock too; each from when it is made, its receive
+    is posted, and the one before it on the stream of its two ranks, where they have one, has come.
     """
     return _Step(program, seconds, delay, sharing).run()
 
@@ -94,41 +98,42 @@ class _Step:
     """The state between two events: who computes, which messages are under way, who waits."""
 
     def __init__(self, program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> None:
-        cores = {number: _Shared(sharing.slowdown) for number in sharing.cores}
-        uplinks = {host: _Shared(sharing.crowding) for host in sharing.hosts}
-        self.undelivered, self.sent_after = _crossing(program, sharing)
-        self.uplinks = list(uplinks.values()) if self.undelivered else []
-        self.shared = [*cores.values(), *self.uplinks]
-        self.program, self.cores = program, [cores[number] for number in sharing.cores]
-        self.uplink = [uplinks[sharing.hosts[rank]] for rank in program.rank.tolist()]  # of each action's host
+        count = len(seconds)
+        self.program = program
+        self.cores = _each(sharing.cores, sharing.slowdown)
+        self.wires = _wires(program, sharing)
+        self.shared = [*dict.fromkeys(one for one in (*self.cores, *self.wires.values()) if one)]
+        self.is_wire = set(map(id, self.wires.values()))
+        self.undelivered, self.sent_after = set(self.wires), _sent_after(program, self.wires)
+        self.before = before_on_stream(program) if sharing.has_streams else {}
+        self.behind = {before: message for message, before in self.before.items()}
         self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
         self.work, self.travel = seconds.tolist(), delay.tolist()
         self.stop = program.first[1:].tolist()
         self.position = program.first[:-1].tolist()
-        self.starts = [0.0] * len(self.work)
-        self.ends = [inf] * len(self.work) + [0.0]  # the last: what is there from the beginning
+        self.starts = [0.0] * count
+        self.ends = [inf] * count + [0.0]  # the last: what is there from the beginning
         self.now = 0.0
-        self.arriving: list[tuple[float, int]] = []  # heap of (time of arrival, rank that waits for it)
+        # heap of (time, what happens then, rank or message), of all that nothing else can slow
+        self.coming: list[tuple[float, int, int]] = []
+        self.happens = (self._begin, self._end, self._deliver)
         self.waiting: dict[int, int] = {}  # action not yet ended -> rank that waits for it
         self.awaiting: dict[int, int] = {}  # action whose input is not there -> rank that waits for that
 
     def run(self) -> tuple[Seconds, Seconds]:
         for rank in range(len(self.position)):
             self._begin(rank)
+        idle = _Shared((1.0,))
         while True:
-            first = min(self.shared, key=ENDING)
-            if self.arriving and self.arriving[0][0] < first.ending:
-                self.now, rank = heappop(self.arriving)
-                self._begin(rank)
+            first = min(self.shared, key=ENDING, default=idle)
+            if self.coming and self.coming[0][0] < first.ending:
+                self.now, what, who = heappop(self.coming)
+                self.happens[what](who)
             elif not first.users:
                 break
             else:
                 who, self.now = first.end(), first.now
-                if first in self.uplinks:
-                    self._deliver(who)
-                else:
-                    self._end(who)
-                    self._begin(who)
+                self.happens[DELIVERED if id(first) in self.is_wire else ENDED](who)
         if self.waiting or self.awaiting:
             raise self.program.deadlock(np.array(self.position))
         return np.array(self.starts), np.array(self.ends[:-1])
@@ -142,44 +147,80 @@ class _Step:
             self.awaiting[index] = rank
             return
         made = self.ends[self.producer[index]]
-        arrives = max(made, self.ends[self.posted[index]]) + self.travel[index]
         if made == inf:
             self.waiting[self.producer[index]] = rank
-        elif arrives > self.now:
-            heappush(self.arriving, (arrives, rank))
+            return
+        arrives = max(made, self.ends[self.posted[index]]) + self.travel[index]
+        if arrives > self.now and index not in self.wires:
+            heappush(self.coming, (arrives, BEGUN, rank))
+            return
+        self.starts[index] = self.now
+        self._use(self.cores[rank], self.work[index], ENDED, rank)
+
+    def _use(self, shared: _Shared | None, work: float, what: int, who: int) -> None:
+        """Begins to use what others use too, or what nobody else does."""
+        if shared is not None:
+            shared.begin(self.now, who, work)
         else:
-            self.starts[index] = self.now
-            self.cores[rank].begin(self.now, rank, self.work[index])
+            heappush(self.coming, (self.now + work, what, who))
 
     def _end(self, rank: int) -> None:
-        """Ends the rank's action and wakes the rank that waits for it."""
+        """Ends the rank's action, wakes the rank that waits for it, and goes on to the next."""
         index = self.position[rank]
         self.ends[index] = self.now
         self.position[rank] += 1
         for message in self.sent_after.get(index, ()):
-            if max(self.ends[self.producer[message]], self.ends[self.posted[message]]) < inf:
-                self.uplink[self.producer[message]].begin(self.now, message, self.travel[message])
+            self._send_if_ready(message)
         if index in self.waiting:
             self._begin(self.waiting.pop(index))
+        self._begin(rank)
+
+    def _send_if_ready(self, message: int) -> None:
+        """Called whenever something that it waits for has come; all have, when the last one has."""
+        is_posted = max(self.ends[self.producer[message]], self.ends[self.posted[message]]) < inf
+        if is_posted and self.before.get(message) not in self.undelivered:
+            self._use(self.wires[message], self.travel[message], DELIVERED, message)
 
     def _deliver(self, message: int) -> None:
         """The input of action ``message`` is there."""
         self.undelivered.remove(message)
+        if message in self.behind:
+            self._send_if_ready(self.behind[message])
         if message in self.awaiting:
             self._begin(self.awaiting.pop(message))
 
 
-def _crossing(program: Program, sharing: Sharing) -> tuple[set[int], Mapping[int, list[int]]]:
-    """The actions whose input comes from another host, where messages crowd each other; and by action those whose input
-    may be sent once that has ended: because it makes the message, or because the receive is posted then."""
-    if max(sharing.crowding) == 1.0:
-        return set(), {}
-    nothing, hosts = len(program.kind), np.asarray(sharing.hosts)
-    at = hosts[program.rank]
-    received = np.flatnonzero(program.producer < nothing)
-    crossing = received[at[program.producer[received]] != at[received]].tolist()
-    sent_after: defaultdict[int, list[int]] = defaultdict(list)
-    for index in crossing:
-        for before in {int(program.producer[index]), int(program.posted[index])} - {nothing}:
-            sent_after[before].append(index)
-    return set(crossing), sent_after
+BEGUN, ENDED, DELIVERED = range(3)  # as in ``_Step.happens``
+
+
+def _each(numbers: Sequence[int], slowdown: Sequence[float]) -> list[_Shared | None]:
+    """Return what each of ``numbers`` has, together with those of the same number; None where nothing slows them."""
+    if max(slowdown) == 1.0 and len(set(numbers)) == len(numbers):
+        return [None] * len(numbers)
+    made = {number: _Shared(slowdown) for number in numbers}
+    return [made[number] for number in numbers]
+
+
+def _wires(program: Program, sharing: Sharing) -> dict[int, _Shared | None]:
+    """Return the actions whose input is sent to them apart, and by what way: because messages crowd each other on
+    their way out of a host, or because two ranks have a stream for them."""
+    hosts, ranks = np.asarray(sharing.hosts), program.rank
+    received = np.flatnonzero(program.producer < len(program.kind))
+    giver, taker = ranks[program.producer[received]], ranks[received]
+    out = {host: _Shared(sharing.crowding) for host in sharing.hosts if max(sharing.crowding) > 1.0}
+    found: dict[int, _Shared | None] = {}
+    for n, here, there in zip(received.tolist(), giver.tolist(), taker.tolist(), strict=True):
+        wire = out.get(sharing.hosts[here]) if hosts[here] != hosts[there] else None
+        if here != there and (wire is not None or sharing.has_streams):
+            found[n] = wire
+    return found
+
+
+def _sent_after(program: Program, messages: Iterable[int]) -> Mapping[int, list[int]]:
+    """Return by action the inputs that may be sent once it has ended: because it makes the message, or because the
+    receive is posted then."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for index in messages:
+        for before in {int(program.producer[index]), int(program.posted[index])} - {len(program.kind)}:
+            found[before].append(index)
+    return found

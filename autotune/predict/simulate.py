@@ -29,7 +29,7 @@ class Costs:
     ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
     on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
     do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time between any two
-    ranks, as under NCCL; not where ranks share anything.
+    ranks, as under NCCL.
     """
 
     forward: Sequence[float]
@@ -58,11 +58,12 @@ class Costs:
         """True where ranks or messages slow each other."""
         return self.slowdown is not None or bool(self.crowding)
 
-    def sharing(self, ranks: int) -> Sharing:
+    def sharing(self, ranks: int, is_lowered: bool) -> Sharing:
         """Return which ranks share cores and which share an uplink: a group number per rank."""
         hosts = self.hosts or (0,) * ranks
         cores = range(ranks) if self.slowdown is None else hosts
-        return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,))
+        has_streams = self.has_streams and is_lowered
+        return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,), has_streams)
 
     @property
     def stages(self) -> int:
@@ -72,7 +73,8 @@ class Costs:
     def with_free_links(self) -> "Costs":
         """Return the costs where messages take no time."""
         nothing = [0.0] * (self.stages - 1)
-        return replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
+        free = replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
+        return replace(free, has_streams=False)  # a message that waits for another is what links cost, too
 
     def with_equal_stages(self) -> "Costs":
         """Return the costs where every stage takes the mean of all, kind by kind."""
@@ -192,7 +194,9 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
     program = program_of(schedule, receives)
     seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
     if costs.is_shared:
-        return Timeline(program, *run_shared(program, seconds, delay, costs.sharing(schedule.ranks)))
+        return Timeline(
+            program, *run_shared(program, seconds, delay, costs.sharing(schedule.ranks, program.rounds is not None))
+        )
     if costs.has_streams and program.rounds is not None:
         return Timeline(program, *run_on_streams(program, seconds, delay))
     return Timeline(program, *run(program, seconds, delay))

@@ -351,3 +351,47 @@ def test_blocking_runtimes_are_not_held_up_by_streams(name):
     for costs in links_and_spreads(schedule):
         with_streams, alone = (simulate(schedule, replace(costs, has_streams=has)).starts for has in (True, False))
         assert (with_streams == alone).all()
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("name", MULTI)
+def test_streams_hold_up_messages_event_by_event_too(name, ranks):
+    """As where hosts share a way out; here each host has all that it needs, so nothing but the streams may show."""
+    v = 2
+    for micro_batches in (4, 6, 8):
+        if why_illegal(name, ranks, v, micro_batches):
+            continue
+        schedule = build_schedule(name, ranks, micro_batches, v)
+        for costs in links_and_spreads(schedule):
+            alone = replace(costs, has_streams=True)
+            wide = replace(alone, hosts=tuple(range(ranks)), crowding=(1.0,) * 100)
+            starts, expected = (simulate(schedule, one).starts for one in (wide, alone))
+            assert starts == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+ROWS = ("F0 F1 F2 B0 B1 B2", "F0 B0 F1 F2 B1 B2")
+"""Torch places F0 (round 1), F1 and B0 (round 2), F2 (round 3), and in this order lie their messages on the stream."""
+
+
+@pytest.mark.parametrize(("has_streams", "arrives"), [(True, 15.0), (False, 14.0)])
+@pytest.mark.parametrize("crowding", [(), (1.0, 1.0)])
+def test_a_receive_that_was_posted_early_holds_up_a_later_send(has_streams, arrives, crowding):
+    """Forwards of 1 s, backwards of 10 s, messages of 1 s::
+
+    rank 0   F0 F1 F2
+    stream    (F0)(F1)           (B0) then (F2)      F2 is made at 3, its receive is posted at 13
+    rank 1      F0 B0----------13 F1  F2
+    """
+    schedule = custom_schedule([parse_row(row, stage) for stage, row in enumerate(ROWS)])
+    costs = Costs([1.0] * 2, [10.0] * 2, [0.0] * 2, [0.0] * 2, [1.0], [1.0], hosts=(0, 1), crowding=crowding)
+    start = simulate(schedule, replace(costs, has_streams=has_streams)).start(1).tolist()
+    assert start[:4] == [2.0, 3.0, 13.0, arrives]
+
+
+def test_waiting_for_a_stream_is_communication():
+    """With free links a message has nothing to wait for but its own two ends."""
+    schedule = build_schedule("Interleaved1F1B", 2, 4, 2)
+    costs = replace(without_local_links(schedule, unequal_stages(4, 1)), has_streams=True)
+    free = simulate(schedule, costs.with_free_links())
+    early = replace(costs, has_streams=False).with_free_links()
+    assert (free.starts == simulate(schedule, early).starts).all()
