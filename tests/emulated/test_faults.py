@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from autotune.outcome import Failure, Measurement
 from autotune.pipeline.commands import Prepare
 from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.ranks import Ranks
-from autotune.workload.gpt import GPT, build_stage
+from autotune.workload.gpt import Gpt
 from tests.emulated.machine import model
 
 P = 3
@@ -38,6 +40,17 @@ class SlowStage(nn.Sequential):
         return super().forward(x)
 
 
+@dataclass(frozen=True)
+class SlowGpt(Gpt):
+    """The built-in GPT in even stages, of which one is slow."""
+
+    stage: int = 0
+
+    def build_stage(self, layers, device):
+        stage = super().build_stage(layers, device)
+        return SlowStage(*stage.children()) if layers.start // len(layers) == self.stage else stage
+
+
 class SlowRank:
     """Runs in the process of a rank; ``stage`` is slow."""
 
@@ -47,11 +60,7 @@ class SlowRank:
     def __call__(self, *arguments):
         from autotune.pipeline.worker import serve
 
-        def make(workload, index, stages, device):
-            stage = build_stage(workload, index, stages, device)
-            return SlowStage(*stage.children()) if index == self.stage else stage
-
-        serve(*arguments, GPT._replace(build=make))
+        serve(*arguments, partial(SlowGpt, stage=self.stage))
 
 
 @pytest.mark.parametrize("stage", range(P), ids=["first", "middle", "last"])
