@@ -17,7 +17,7 @@ import numpy as np
 
 from autotune.search.belief.belief import Belief
 from autotune.search.belief.hypotheses import Hypotheses
-from autotune.search.belief.prior import MISSED, MISSED_SD, SLOWED, SLOWED_FIRST, STAYS_SLOWED, Array, Ints, Mask
+from autotune.search.belief.prior import MISSED_SD, SLOWED, SLOWED_FIRST, STAYS_SLOWED, Array, Ints, Mask
 
 TIMES = (1, 2, 4, 8)  # how often a pair, or a round, may be repeated
 ROUND, NORMAL = 16, np.random.default_rng(1).standard_normal((256, 16))  # candidates of a round; draws for its gain
@@ -184,7 +184,9 @@ class Outlook:
         covariance = self.own_variance - self.covariance_with_leader - (between * observed).sum(2)
         gain = expected_gain(self.ahead, self.learned(covariance, variance, told), ~self.is_seen)
         surprise = self.learned(covariance + MISSED_SD**2, variance + MISSED_SD**2, told)
-        gain += np.where(self.is_seen, 0, MISSED * (expected_gain(self.ahead, surprise, ~self.is_seen) - gain))
+        gain += np.where(
+            self.is_seen, 0, belief.prior.missed * (expected_gain(self.ahead, surprise, ~self.is_seen) - gain)
+        )
         of_leader = self.covariance_with_leader - self.own_variance[:, lead] - (between * observed[:, lead]).sum(2)
         learned = self.learned(of_leader, variance[:, lead], told[:, lead])
         gain[self.leader] = expected_gain(self.ahead, learned, ~self.is_seen)[self.rivals].max(initial=0)

@@ -32,7 +32,6 @@ from autotune.search.belief.prior import (
     JUMP,
     JUMP_BETWEEN_SESSIONS,
     JUMP_SINCE_PROFILE,
-    MISSED,
     MISSED_SD,
     SLOWDOWN,
     SLOWED,
@@ -141,7 +140,7 @@ class Belief:
         if len(known):
             missed = before.missed[parent, known[0]]
         else:
-            log_chance = log_chance + np.log(np.where(missed == 1, MISSED, 1 - MISSED))
+            log_chance = log_chance + np.log(np.where(missed == 1, self.prior.missed, 1 - self.prior.missed))
         return Split(parent, slowed, missed, jumps, log_chance)
 
     def _log_chance_slowed(self, before: Hypotheses, last: int | None) -> Array:
@@ -285,7 +284,7 @@ class Belief:
         ]
         log_step = np.concatenate(drawn)
         fresh = ~np.isin(rows, seen)
-        missed = rng.random((count, int(fresh.sum()))) < MISSED
+        missed = rng.random((count, int(fresh.sum()))) < self.prior.missed
         log_step[:, fresh] += MISSED_SD * rng.standard_normal(missed.shape) * missed
         return Draws(rows, self.log_work[rows] - log_step)
 

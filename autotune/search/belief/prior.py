@@ -39,7 +39,8 @@ SLOWDOWN_LASTS = 20.0  # visits; correlation time of the slowdown that all share
 JUMP, JUMP_SD = 0.02, 0.25  # probability that the machine's speed changed for good since the last visit; by how much
 JUMP_BETWEEN_SESSIONS = 0.3  # the same where an earlier run ended in between
 JUMP_SINCE_PROFILE = 0.02  # the same between profiling and the first visit
-MISSED, MISSED_SD = 0.005, 0.15  # probability that the model misses something of a candidate; how much
+MISSED, MOST_MISSED = 0.5, 0.02  # candidates of all that the model misses something of; probability of each, at most
+MISSED_SD = 0.15  # log; how much it misses
 OUR_SD, MACHINE_SD = 0.05, 0.5  # log; between our machine, or another controller's, and what was predicted
 READY_S = 1.0  # seconds that making a visit ready is taken to cost before any was made
 
@@ -48,12 +49,13 @@ READY_S = 1.0  # seconds that making a visit ready is taken to cost before any w
 class Prior:
     """``log_step``: log seconds of each candidate's step, [n]; ``covariance`` of their errors at scale 1, [n, n];
     ``moment``: relative difference between moments of the machine, as the profile saw it; ``visit_s``: how long a visit
-    takes, the unit of time of drift."""
+    takes, the unit of time of drift; ``missed``: the probability that the model misses something of a candidate."""
 
     log_step: Array
     covariance: Array
     moment: float
     visit_s: float
+    missed: float = MOST_MISSED
 
 
 def prior_of(predictions: Mapping[Candidate, Prediction]) -> Prior:
@@ -72,6 +74,7 @@ def prior_of(predictions: Mapping[Candidate, Prediction]) -> Prior:
         covariance=shares @ shares.T + np.diag(own**2),
         moment=max(part.moment for part in parts),
         visit_s=float(3 * fastest) + READY_S,
+        missed=min(MOST_MISSED, MISSED / len(parts)),
     )
 
 

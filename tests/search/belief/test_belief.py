@@ -1,5 +1,7 @@
 """The belief against closed forms, and what it makes of machines that slow down, jump, or differ."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from autotune.predict.record import Uncertainty
 from autotune.search.belief import belief as module
 from autotune.search.belief.belief import Belief
 from autotune.search.belief.hypotheses import Hypotheses, Split, grown
-from autotune.search.belief.prior import Grid, Prior
+from autotune.search.belief.prior import OUR_SD, Grid, Prior, prior_of
 from autotune.search.belief.visits import Kernel, Visits
 from autotune.search.timing import Timing
 from tests.search.machine import CANDIDATES, PREDICTIONS
@@ -48,10 +50,11 @@ def after(known, factors, steps_of_each=3, **options):
 def trivial(monkeypatch):
     """A belief of one hypothesis: no drift to speak of, nothing is slowed, nothing jumps, the model misses nothing."""
     known = predictions()
-    for name in ("SLOWED", "SLOWED_FIRST", "STAYS_SLOWED", "JUMP", "JUMP_SINCE_PROFILE", "MISSED"):
+    for name in ("SLOWED", "SLOWED_FIRST", "STAYS_SLOWED", "JUMP", "JUMP_SINCE_PROFILE"):
         monkeypatch.setattr(module, name, 1e-300)
     one = np.array([1.0])
     monkeypatch.setattr(module, "grid_of", lambda prior: Grid(0.01 * one, 0.02 * one, 1e9 * one, one, np.zeros(1)))
+    monkeypatch.setattr(module, "prior_of", lambda known: replace(prior_of(known), missed=1e-300))
     return known, Belief(known)
 
 
@@ -63,7 +66,7 @@ def test_where_hypotheses_are_trivial_it_is_a_plain_gaussian_update(monkeypatch)
         belief.add(Timing(number, CANDIDATES[row], (known[CANDIDATES[row]].step_time_s * factor,) * 2, float(number)))
     rows = [row for row, _ in seen]
     prior = 0.04**2 + np.diag([0.03**2] * len(known))
-    machine = 0.02**2 + module_constant("OUR_SD") ** 2  # the drift lasts so long that it is one number for all
+    machine = 0.02**2 + OUR_SD**2  # the drift lasts so long that it is one number for all
     noise = 0.01**2 + belief.noise**2 / 2
     covariance = prior[np.ix_(rows, rows)] + machine + noise * np.eye(4)
     residual = np.log([factor for _, factor in seen])
@@ -78,12 +81,6 @@ def test_where_hypotheses_are_trivial_it_is_a_plain_gaussian_update(monkeypatch)
     expected = np.log(predicted(known)) + with_machine @ np.linalg.inv(covariance) @ residual
     assert mean == pytest.approx(expected, abs=1e-7)
     assert sd == pytest.approx(np.sqrt(variance), rel=1e-6)
-
-
-def module_constant(name):
-    from autotune.search.belief import prior
-
-    return getattr(prior, name)
 
 
 def test_draws_have_the_mean_and_the_spread_of_the_posterior(monkeypatch):
