@@ -143,7 +143,11 @@ def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]
 
 
 def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
-    """Return seconds that the first step may take, that each later one may, and that ranks may spend on nothing."""
+    """Return seconds that the first step may take, that each later one may, and that ranks may spend on nothing.
+
+    On a GPU the first two decide: CUDA waits for a device by asking it over and over, which looks like work. Were it to
+    sleep instead, a device that computes would look as idle as one that waits for ever.
+    """
     first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
     return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
 
