@@ -182,9 +182,15 @@ class StageTime(Record):
 
     @staticmethod
     def of(
-        micro_batch_size: int, f: Sequence[float], bw: Sequence[float], b: Sequence[float], w: Sequence[float]
+        micro_batch_size: int,
+        f: Sequence[float],
+        bw: Sequence[float],
+        b: Sequence[float],
+        w: Sequence[float],
+        host: Sequence[float] = (),
     ) -> "StageTime":
-        """Return the row of measured passes: medians, and the samples behind them. ``b`` and ``w`` may be empty."""
+        """Return the row of measured passes: medians, and the samples behind them. ``b``, ``w`` and ``host``, CPU
+        seconds, may be empty."""
         return StageTime(
             micro_batch_size=micro_batch_size,
             t_f=median(f),
@@ -195,14 +201,16 @@ class StageTime(Record):
             samples_bw=tuple(bw),
             samples_b=tuple(b),
             samples_w=tuple(w),
+            host_s=median(host) if host else None,
         )
 
     @staticmethod
     def merged(rows: Sequence["StageTime"]) -> "StageTime":
         """Return one row of the samples of several rows of the same micro-batch size."""
         names = ("samples_f", "samples_bw", "samples_b", "samples_w")
-        series = ([sample for row in rows for sample in getattr(row, name)] for name in names)
-        return StageTime.of(rows[0].micro_batch_size, *series)
+        f, bw, b, w = ([sample for row in rows for sample in getattr(row, name)] for name in names)
+        host = [row.host_s for row in rows if row.host_s is not None]
+        return StageTime.of(rows[0].micro_batch_size, f, bw, b, w, host)
 
     @model_validator(mode="after")
     def _one_backward(self) -> Self:

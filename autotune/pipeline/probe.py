@@ -121,7 +121,20 @@ class StageProbe:
             is_over = time.monotonic() > deadline or (len(f) >= FEWEST_SAMPLES and is_narrow(f, bw))
             if len(f) >= fewest and is_over:
                 break
-        return StageTime.of(micro_batch_size, f, bw, b, w)
+        return StageTime.of(micro_batch_size, f, bw, b, w, self._host_seconds(run))
+
+    def _host_seconds(self, run: "Passes") -> list[float]:
+        """Return the seconds after which a forward and a backward have been started, of several, where the device runs
+        behind; nothing where the CPU computes. Each begins with a device that has nothing left to do: a full queue
+        would hold up the CPU."""
+        found: list[float] = []
+        for _ in range(FEWEST_SAMPLES if self.device.runs_behind else 0):
+            self.device.synchronize()
+            start = time.perf_counter()
+            run.forward()
+            run.backward()
+            found.append(time.perf_counter() - start)
+        return found
 
     def _warm_up(self, micro_batch_size: int) -> None:
         """Passes under which the device comes to the clock that it keeps under load, where it has one of its own."""

@@ -84,10 +84,16 @@ def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int)
 
 
 def link_seconds(profile: Profile, message: int) -> Mapping[tuple[int, int], float]:
-    """Return seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link."""
+    """Return seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link.
+
+    Within a host beside those of all other links, where they were measured together; what leaves a host is alone here,
+    for ``Profile.crowding`` says how messages slow each other there.
+    """
     found: defaultdict[tuple[int, int], float] = defaultdict(float)
+    hosts = profile.hosts
     for link in profile.links:
-        found[link.from_, link.to] += link.seconds(message)
+        is_within = hosts[link.from_] == hosts[link.to]
+        found[link.from_, link.to] += link.seconds_together(message) if is_within else link.seconds(message)
     return found
 
 

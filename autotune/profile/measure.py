@@ -1,7 +1,7 @@
 """Measuring a Profile on live ranks: each stage alone for its own cost, all together for what they do to each other."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, pairwise
@@ -16,10 +16,8 @@ from autotune.pipeline.commands import (
     FEWEST_SAMPLES,
     Command,
     Cut,
-    Exchange,
     MeasureMemory,
     OptimizerCost,
-    Ping,
     Prepare,
     Primed,
     StageFacts,
@@ -34,12 +32,14 @@ from autotune.pipeline.commands import (
 from autotune.pipeline.measure import build, by_stage, run_step
 from autotune.pipeline.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
+from autotune.profile.links import measure_links
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
 
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
 CALIBRATION_STEPS = 2  # per round
+HOST_TURNS, HOST_STEPS = 8, 5  # micro-batches per rank, and steps, in which stages do nothing
 LARGE = 4  # sizes over a quarter of the largest
 COMMAND_TIMEOUT_S, FLOOR_S = 600.0, 60.0  # before it is known how long passes take; at least, then
 IDLE_S = 10.0  # that ranks may spend on nothing
@@ -69,6 +69,7 @@ class Measurer:
     ) -> None:
         self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
         self.warn, self.is_shared = warn, is_shared  # whether ranks share cores
+        self.runs_behind = ranks.device == "cuda"  # whether devices compute while the CPU goes on
         self.output_bytes = output_bytes  # that cross a boundary for one sequence
         self.everyone = tuple(range(workload.stages))
         self.timeout_s = COMMAND_TIMEOUT_S
@@ -153,40 +154,12 @@ class Measurer:
         """Return bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
         return size * self.output_bytes
 
-    def links(self, largest: int) -> list[Link]:
-        """Measure both directions between every two ranks whose stages are neighbours, up to messages of ``largest``
-        bytes."""
-        pairs = set(zip(self.stage_ranks, self.stage_ranks[1:], strict=False))
-        both = sorted({pair[::turn] for pair in pairs for turn in (1, -1) if pair[0] != pair[1]})
-        return self.together([self._link(source, target, largest) for source, target in both], largest)
-
-    def together(self, links: list[Link], largest: int) -> list[Link]:
-        """Measure what is left of the bandwidth of each link between hosts while all links carry messages.
-
-        The largest messages, both ways at once. Within a host only the ranks' own cores would be measured.
-        """
-        hosts = self.ranks.hosts
-        if len(set(hosts)) < 2:
-            return links
-        command = Exchange(links=tuple((one.from_, one.to) for one in links), message_bytes=largest, repeats=3)
-        seconds = [median(samples) if samples else 0.0 for samples in self.ask(command)]
-
-        def measured(link: Link) -> Link:
-            carried = seconds[link.to] - link.latency_s
-            if hosts[link.from_] == hosts[link.to] or carried <= 0:
-                return link
-            return link.model_copy(update={"together_bytes_s": largest / carried})
-
-        return [measured(link) for link in links]
-
-    def _link(self, source: int, target: int, largest: int) -> Link:
-        """Half of an almost empty round trip is the latency; what the largest message adds to it the bandwidth."""
-        empty = median(self.ask(Ping(source=source, target=target, there_bytes=1, back_bytes=1, repeats=20))[source])
-        full = median(
-            self.ask(Ping(source=source, target=target, there_bytes=largest, back_bytes=1, repeats=8))[source]
-        )
-        bandwidth = largest / (full - empty) if full > empty else None
-        return Link(**{"from": source, "to": target}, latency_s=empty / 2, bandwidth_bytes_s=bandwidth)
+    def links(self, messages: Iterable[int]) -> list[Link]:
+        """Return both directions between every two ranks whose stages are neighbours, with the times of ``messages``,
+        bytes each."""
+        pairs = {(a, b) for a, b in pairwise(self.stage_ranks) if a != b}
+        both = sorted(pairs | {(b, a) for a, b in pairs})
+        return measure_links(self.ask, both, messages, self.ranks.hosts, self.runs_behind)
 
     def pipeline(self, size: int, count: int, wait: Waits | None) -> Prepare:
         """Return the plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
@@ -207,28 +180,48 @@ class Measurer:
     def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
         """Run a pipeline of ``count`` micro-batches of ``size``.
 
-        ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share.
+        ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share. A
+        GPU waits by counting cycles of a clock that drifts: there the waits are as recorded. On the CPU they are as
+        asked for, and what an action takes beyond that is the runtime's.
         """
         plan = self.pipeline(size, count, wait)
         self.primed = self.primed_with(plan)
         walls: list[float] = []
         busy: list[float] = []
         gaps: list[float] = []
+        actions = 0
         for _ in range(steps):
             step = run_step(self.ranks, Step(record=True), self.timeout_s, IDLE_S)
             walls.append(step_seconds(step))
             busy.append(sum(action.end_s - action.start_s for rank in step for action in rank.actions))
+            actions += sum(len(rank.actions) for rank in step)
             between = [b.start_s - a.end_s for rank in step for a, b in pairwise(rank.actions)]
             gaps.append(max(0.0, sorted(between)[len(between) // 4]))
+        wait_s = wait.t_f if wait else None
+        if wait and self.runs_behind:
+            wait_s = sum(busy) / actions
         return Calibration(
             schedule=plan.schedule,
             micro_batches=count,
             micro_batch_size=size,
-            wait_s=wait.t_f if wait else None,
+            wait_s=wait_s,
             step_times_s=tuple(walls),
             busy_s=tuple(busy),
             gap_s=tuple(gaps),
         )
+
+    def host_action(self) -> float:
+        """Return the CPU seconds that torch's runtime takes for an action beside a GPU, from steps whose stages neither
+        compute nor wait, so that nothing hides them; 0 where the CPU is the device.
+
+        Of many micro-batches, for what a step takes once and the filling of the pipeline are in there too.
+        """
+        if not self.runs_behind:
+            return 0.0
+        plan = self.pipeline(1, HOST_TURNS * len(self.everyone), Waits())
+        self.primed_with(plan)
+        steps = [run_step(self.ranks, Step(), self.timeout_s, IDLE_S) for _ in range(HOST_STEPS)]
+        return median(map(step_seconds, steps)) / (2 * plan.micro_batches * plan.virtual_stages)
 
     def calibrations(self) -> list[Calibration]:
         """Run pipelines at the smallest micro-batch size, where the runtime's own cost weighs most; on shared cores
@@ -302,8 +295,8 @@ def measure_profile(
         is_shared=cores is not None,
         output_bytes=max(fact.output_bytes for fact in facts),
     )
-    surely, largest = measurer.surely, measurer.message_bytes(measurer.sizes[-1])
-    links = surely(lambda: measurer.links(largest))  # first: NCCL takes what torch has not yet taken
+    surely, messages = measurer.surely, [measurer.message_bytes(size) for size in measurer.sizes]
+    links = surely(lambda: measurer.links(messages))  # first: NCCL takes what torch has not yet taken
     notify("measuring memory and links", 0.0)
     memory = surely(measurer.stage_memory)
     rounds = []
@@ -312,6 +305,7 @@ def measure_profile(
         rounds.append(surely(partial(measurer.round, number)))
     notify("measuring optimizers", 0.9)
     optimizers = surely(measurer.optimizers)
+    host_action_s = surely(measurer.host_action)
     fragmentation = NONE if cores else surely(lambda: measurer.fragmentation(facts))
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
@@ -328,6 +322,7 @@ def measure_profile(
         segments_bytes=fragmentation.segments_bytes,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
+        host_action_s=host_action_s,
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
 

@@ -144,6 +144,15 @@ class StageProfile(Record):
         return self
 
 
+class LinkTime(Record):
+    """Messages of one size on a link."""
+
+    bytes: PositiveInt
+    """Bytes of the message."""
+    seconds: NonNegativeFloat
+    """Seconds that it is on its way while nothing else is."""
+
+
 class Link(Record):
     """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
 
@@ -156,14 +165,32 @@ class Link(Record):
     bandwidth_bytes_s: PositiveFloat | None = None
     """Bytes per second while nothing else is under way; null is without limit."""
     together_bytes_s: PositiveFloat | None = None
-    """Bytes per second while all links carry a message at once, both ways; of links between hosts, which may share
-    their host's way out. Null where not measured."""
+    """Bytes per second while all links carry a message at once, both ways: of links between hosts, which may share
+    their host's way out, and of those between GPUs. Null where not measured."""
+    times: tuple[LinkTime, ...] = ()
+    """Messages as timed, ascending in bytes; where there are none, latency and bandwidth say how long one takes."""
 
     model_config = Record.model_config | {"populate_by_name": True}
 
     def seconds(self, message_bytes: int) -> float:
-        """Return seconds that one message is on its way, alone."""
+        """Return seconds that one message is on its way, alone: on the line between those timed, beyond the largest on
+        that through the last two."""
+        if self.times:
+            sizes, values = [row.bytes for row in self.times], [row.seconds for row in self.times]
+            return interpolate([0, *sizes], [self.latency_s, *values], message_bytes)
         return self.latency_s + (message_bytes / self.bandwidth_bytes_s if self.bandwidth_bytes_s else 0.0)
+
+    def seconds_together(self, message_bytes: int) -> float:
+        """Return seconds that it is on its way while all links carry a message; as alone where not measured."""
+        alone = self.seconds(message_bytes)
+        return max(alone, self.latency_s + message_bytes / self.together_bytes_s) if self.together_bytes_s else alone
+
+    @model_validator(mode="after")
+    def _times_ascend(self) -> Self:
+        sizes = [row.bytes for row in self.times]
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"times: rows must ascend in bytes, each once (given: {sizes})")
+        return self
 
 
 class MessageSize(Record):
@@ -206,8 +233,8 @@ class Calibration(Record):
     micro_batch_size: PositiveInt
     """Sequences per micro-batch (b)."""
     wait_s: NonNegativeFloat | None = None
-    """Seconds that each stage waited for a forward, and as long for a backward, instead of computing; null where it
-    computed."""
+    """Seconds that each stage waited for a forward, and as long for a backward, instead of computing: as asked for, or
+    on a GPU as measured. Null where it computed."""
     step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
     """Seconds of each step."""
     busy_s: tuple[PositiveFloat, ...] = ()
@@ -230,7 +257,8 @@ class Calibration(Record):
         """Return one run for the same run made several times."""
         names = ("step_times_s", "busy_s", "gap_s")
         joined = {name: tuple(one for run in runs for one in getattr(run, name)) for name in names}
-        return runs[0].model_copy(update=joined)
+        waits = [run.wait_s for run in runs if run.wait_s is not None]
+        return runs[0].model_copy(update=joined | {"wait_s": median(waits) if waits else None})
 
 
 class Profile(Record):
@@ -297,7 +325,8 @@ class Profile(Record):
         """
         hosts, out = self.hosts, defaultdict[int, list[float]](list)
         for link in self.links:
-            if link.bandwidth_bytes_s and link.together_bytes_s:
+            is_out = hosts[link.from_] != hosts[link.to]
+            if is_out and link.bandwidth_bytes_s and link.together_bytes_s:
                 out[hosts[link.from_]].append(link.bandwidth_bytes_s / link.together_bytes_s)
         most = max(map(len, out.values()), default=0)
         times = fmean(chain.from_iterable(shares for shares in out.values() if len(shares) == most)) if most else 1.0

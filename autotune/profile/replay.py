@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Waits
+from autotune.pipeline.commands import Cut, StageTime, Waits
 from autotune.pipeline.ranks import Ranks
 from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, StageProfile
@@ -31,10 +31,14 @@ def replay_workload(profile: Profile, batch: int) -> Workload:
     )
 
 
-def fused_as_split(stage: StageProfile) -> StageProfile:
-    """Return the fused backward as the sum of its halves where both are known: a waiting stage has no other."""
-    rows = tuple(row.model_copy(update={"t_bw": None}) if row.t_b is not None else row for row in stage.time_s)
-    return stage.model_copy(update={"time_s": rows})
+def as_waited(stage: StageProfile) -> StageProfile:
+    """Return the stage as one that waits instead of computing: its fused backward is the sum of the halves where both
+    are known, and it starts no kernels."""
+
+    def row(times: StageTime) -> StageTime:
+        return times.model_copy(update={"host_s": None} | ({"t_bw": None} if times.t_b is not None else {}))
+
+    return stage.model_copy(update={"time_s": tuple(map(row, stage.time_s))})
 
 
 def replayed_profile(
@@ -45,19 +49,20 @@ def replayed_profile(
     cut = Cut(virtual_stages=recorded.virtual_stages)
     measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn, output_bytes=0)
     messages = [recorded.message_size(size) for size in sizes]
-    links = measurer.surely(lambda: measurer.links(max(1, messages[-1])))
+    links = measurer.surely(lambda: measurer.links(messages))
     wait = waiting(messages[0])
     runs = [measurer.surely(lambda: measurer.calibration(sizes[0], 2 * recorded.ranks, wait)) for _ in range(ROUNDS)]
     return recorded.model_copy(
         update={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment,
-            "stages": tuple(fused_as_split(stage) for stage in recorded.stages),
+            "stages": tuple(as_waited(stage) for stage in recorded.stages),
             "links": tuple(links),
             "shared": None,
             "drift": 0.0,
             "calibrations": (Calibration.merged(runs),),
             "step_overhead_s": 0.0,
+            "host_action_s": measurer.surely(measurer.host_action),
         }
     )
 

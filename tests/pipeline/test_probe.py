@@ -1,5 +1,6 @@
 """What one rank measures of its stage, on the CPU: sizes in turn, and where the device has no room for more."""
 
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotune.config import Workload
-from autotune.pipeline.commands import TimeStages
+from autotune.pipeline.commands import StageTime, TimeStages
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
 from autotune.workload.gpt import Gpt, SequenceLoss, boundary_type, build_stage, random_batch
@@ -144,6 +145,53 @@ def test_each_size_has_an_untimed_pass_and_three_timed_ones_however_slow_they_ar
         passes = [("forward", size), *([("forward", size), *once] * 3)]
         start = last_warm + 1 if size == 8 else last_warm + 1 + len(passes)
         assert log[start : start + len(passes)] == passes
+
+
+class BehindDevice(CpuDevice):
+    """Works on for an hour by ``clock`` after the CPU has gone on; that is what it says of every pass."""
+
+    runs_behind = True
+
+    def __init__(self, clock):
+        super().__init__(1)
+        self.clock = clock
+
+    def synchronize(self):
+        self.clock[0] += 3600.0
+
+    def seconds(self, work):
+        work()
+        self.synchronize()
+        return 3600.0
+
+
+class LaunchedStage(LoggingStage):
+    """The CPU needs 1, 2, 3, ... seconds by ``clock`` to start a forward."""
+
+    def __init__(self, clock):
+        super().__init__([])
+        self.clock = clock
+
+    def forward(self, x):
+        output = super().forward(x)
+        self.clock[0] += len(self.log)
+        return output
+
+
+def test_what_the_cpu_needs_to_start_a_pass_is_timed_where_the_device_runs_behind(monkeypatch):
+    """Of three passes, after the untimed one and the three that are timed: the sixth."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    (row,) = middle_probe(BehindDevice(clock), LaunchedStage(clock)).times(plan(2))
+    assert (row.t_f, row.t_bw, row.host_s) == (3600.0, 3600.0, 6.0)
+    merged = StageTime.merged([row, row.model_copy(update={"host_s": 8.0}), row.model_copy(update={"host_s": 7.0})])
+    assert merged.host_s == 7.0
+
+
+def test_where_the_cpu_computes_it_starts_nothing():
+    (row,) = middle_probe(CpuDevice(1), LoggingStage([])).times(plan(2))
+    assert row.host_s is None
+    assert StageTime.merged([row, row]).host_s is None
 
 
 def test_sizes_after_one_without_room_are_timed_warm_too():

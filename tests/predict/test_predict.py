@@ -4,7 +4,7 @@ import pytest
 
 from autotune.errors import InputError, UsageError
 from autotune.predict.orders import WEIGHT_GRADIENT
-from autotune.predict.predict import action_overheads, candidates_for, predict
+from autotune.predict.predict import action_overheads, candidates_for, link_seconds, predict
 from autotune.predict.schedules import build_schedule
 from autotune.predict.sweep import sweep
 from autotune.profile.record import Profile
@@ -210,3 +210,14 @@ def test_the_cpu_starts_the_actions_of_all_stages_of_its_rank():
 
 def test_without_a_cpu_beside_the_device_nothing_is_added():
     assert by_m(with_host_costs(), (8,))[8].step_time_s == by_m(profile(), (8,))[8].step_time_s
+
+
+def test_within_a_host_messages_go_beside_all_others_and_between_hosts_alone():
+    """Between hosts ``Profile.crowding`` says how they slow each other: not a second time here."""
+    links = [
+        {"from": a, "to": b, "latency_s": 0.5, "bandwidth_bytes_s": 100.0, "together_bytes_s": 50.0}
+        for a, b in ((0, 1), (1, 2))
+    ]
+    hosts = {"environment": {"hosts": ["alpha", "alpha", "beta"]}}
+    assert link_seconds(profile(3, links=links, **hosts), 100) == {(0, 1): 2.5, (1, 2): 1.5}
+    assert link_seconds(profile(3, links=links), 100) == {(0, 1): 2.5, (1, 2): 2.5}

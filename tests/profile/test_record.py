@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from autotune.config import Workload
 from autotune.errors import InputError
 from autotune.pipeline.commands import StageTime
 from autotune.profile.cache import cached_profile, fingerprint, keep_profile, profile_path
-from autotune.profile.record import Calibration, Environment, Profile, interpolate, read_profile
+from autotune.profile.record import Calibration, Environment, Link, Profile, interpolate, read_profile
 from autotune.records import write_record
 
 ROW = {"micro_batch_size": 4, "t_f": 0.01, "t_bw": 0.02}
@@ -169,6 +170,32 @@ def link(source, target, together=None):
     return {"from": source, "to": target, "bandwidth_bytes_s": 12e6, "together_bytes_s": together}
 
 
+def timed(*rows, **more):
+    return Link.model_validate({"from": 0, "to": 1, "latency_s": 0.001, "times": rows} | more)
+
+
+def test_a_message_takes_what_lies_between_those_timed():
+    """From the latency on; beyond the largest the last slope goes on, not the bandwidth."""
+    rows = ({"bytes": 100, "seconds": 0.003}, {"bytes": 200, "seconds": 0.007})
+    link = timed(*rows, bandwidth_bytes_s=1.0)
+    found = [link.seconds(message) for message in (0, 50, 100, 150, 200, 300)]
+    assert found == pytest.approx([0.001, 0.002, 0.003, 0.005, 0.007, 0.011])
+    assert timed(rows[0]).seconds(200) == pytest.approx(0.005)
+
+
+def test_beside_others_a_message_takes_at_least_as_long_as_alone():
+    row = {"bytes": 100, "seconds": 0.003}
+    assert timed(row).seconds_together(100) == 0.003
+    assert timed(row, together_bytes_s=1e4).seconds_together(100) == pytest.approx(0.011)
+    assert timed(row, together_bytes_s=1e9).seconds_together(100) == 0.003
+
+
+def test_timed_messages_ascend():
+    rows = [{"bytes": size, "seconds": 0.1} for size in (200, 100)]
+    with pytest.raises(ValidationError, match="times: rows must ascend in bytes, each once"):
+        timed(*rows)
+
+
 def on_hosts(*links, hosts=("alpha", "alpha", "beta", "beta")):
     stages = [{"time_s": [ROW]}] * len(hosts)
     return Profile.model_validate({"stages": stages, "links": links, "environment": {"hosts": hosts}})
@@ -177,6 +204,13 @@ def on_hosts(*links, hosts=("alpha", "alpha", "beta", "beta")):
 def test_links_that_leave_a_host_alone_do_not_crowd_each_other():
     assert on_hosts(link(1, 2, 6e6), link(2, 1, 6e6)).crowding == ()
     assert on_hosts(link(0, 1), link(1, 0)).crowding == ()
+
+
+def test_links_within_a_host_do_not_crowd_its_way_out():
+    within = [link(a, b, 2e6) for a, b in ((0, 1), (1, 0))]
+    assert on_hosts(*within, hosts=("alpha", "alpha")).crowding == ()
+    loop = [link(1, 2, 6e6), link(2, 1, 4e6), link(3, 0, 6e6), link(0, 3, 4e6)]
+    assert on_hosts(*within, *loop).crowding == on_hosts(*loop).crowding
 
 
 def test_links_that_leave_a_host_together_share_its_way_out():

@@ -5,7 +5,7 @@ import pytest
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.profile.record import Environment, Profile
-from autotune.profile.replay import fused_as_split, replay_workload, replayed_device, waits_for
+from autotune.profile.replay import as_waited, replay_workload, replayed_device, waits_for
 
 
 def profile(*rows, virtual_stages=1, **more):
@@ -55,7 +55,7 @@ def test_messages_have_the_recorded_size():
 def test_what_is_predicted_of_a_replay_is_what_its_stages_wait(name, row):
     """A waiting stage's fused backward is the sum of its halves; the first stage leaves all of it to the weights."""
     made = profile(*[row] * 4, virtual_stages=2)
-    made = made.model_copy(update={"stages": tuple(map(fused_as_split, made.stages))})
+    made = made.model_copy(update={"stages": tuple(map(as_waited, made.stages))})
     costs = stage_costs(made, 1, build_schedule(name, 2, 4, 2))
     for stage, wait in enumerate(waits_for(made, 1)):
         assert costs.forward[stage] == wait.t_f
@@ -68,3 +68,9 @@ def test_the_ranks_build_next_to_nothing():
     work = replay_workload(profile(*[FUSED] * 6, virtual_stages=2), 64)
     assert (work.stages, work.layers, work.batch) == (3, 6, 64)  # a layer for every stage of every rank
     assert work.hidden * work.vocab < 10
+
+
+def test_a_stage_that_waits_starts_no_kernels():
+    """What the recorded machine's CPU took to start them is no cost here."""
+    (stage,) = profile(FUSED | {"host_s": 0.5}).stages
+    assert as_waited(stage).time_s[0].host_s is None

@@ -3,8 +3,19 @@
 import pytest
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Primed, RecordedAction, StageTime, StepTimes, TimeStages
-from autotune.profile.measure import Measurer
+from autotune.pipeline.commands import (
+    Cut,
+    Prepare,
+    Primed,
+    RecordedAction,
+    StageTime,
+    Step,
+    StepTimes,
+    TimeStages,
+    Waits,
+)
+from autotune.profile.measure import WAIT_S, Measurer, waiting
+from autotune.profile.record import Calibration
 
 SIZES = (1, 2, 4, 8, 16)
 
@@ -20,8 +31,9 @@ class ScriptedRanks:
 
     hosts = ()
 
-    def __init__(self, placed):
+    def __init__(self, placed, device):
         self.placed, self.asked, self.everyone = placed, [], range(max(placed) + 1)
+        self.device = device
 
     def ask(self, command, timeout_s, idle_s):
         self.asked.append(command)
@@ -49,9 +61,9 @@ class ScriptedRanks:
         return [step.model_dump(mode="json") for _ in self.everyone]
 
 
-def measurer(p, v=1, **more):
+def measurer(p, v=1, device="cpu", **more):
     cut = Cut(virtual_stages=v)
-    ranks = ScriptedRanks([stage % p for stage in range(p * v)])
+    ranks = ScriptedRanks([stage % p for stage in range(p * v)], device)
     return Measurer(ranks, workload(p), cut, SIZES, False, print, output_bytes=8 * 16 * 4, **more), ranks
 
 
@@ -84,3 +96,37 @@ def test_every_size_is_timed_three_times_at_least_in_all_rounds(is_shared):
     if is_shared:  # the largest, in the first round alone
         assert [command.micro_batch_sizes[-1] for command in timed] == [16, 4, 8]
         assert counts[16] == 3
+
+
+@pytest.mark.parametrize(("device", "waited"), [("cuda", 0.006), ("cpu", WAIT_S)])
+def test_a_gpu_waits_as_long_as_recorded_and_the_cpu_as_long_as_asked(device, waited):
+    """A GPU counts the cycles of a clock that drifts; the CPU sleeps, and the rest of an action is the runtime's."""
+    made, _ = measurer(2, device=device)
+    assert made.calibration(1, 4, waiting(64)).wait_s == pytest.approx(waited)
+    assert made.calibration(1, 4, None).wait_s is None
+
+
+def test_of_several_rounds_the_middle_wait_counts():
+    runs = [
+        Calibration(schedule="1F1B", micro_batches=4, micro_batch_size=1, wait_s=wait_s, step_times_s=(1.0,))
+        for wait_s in (0.005, 0.009, 0.006)
+    ]
+    assert Calibration.merged(runs).wait_s == 0.006
+    computing = [run.model_copy(update={"wait_s": None}) for run in runs]
+    assert Calibration.merged(computing).wait_s is None
+
+
+@pytest.mark.parametrize("v", [1, 2])
+def test_the_cpu_beside_gpus_takes_what_a_step_of_stages_that_do_nothing_takes(v):
+    """A step of 20 ms: of 16 micro-batches on two ranks each has 32 actions, or 64 of two stages."""
+    made, ranks = measurer(2, v, device="cuda")
+    assert made.host_action() == pytest.approx(0.02 / (32 * v))
+    plan, *steps = ranks.asked
+    assert isinstance(plan, Prepare)
+    assert (plan.micro_batches, plan.waits) == (16, (Waits(),) * 2 * v)
+    assert set(steps) == {Step()}  # unrecorded
+
+
+def test_where_the_cpu_is_the_device_nothing_is_asked():
+    made, ranks = measurer(2)
+    assert (made.host_action(), ranks.asked) == (0.0, [])
