@@ -17,7 +17,7 @@ from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertaint
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.sharing import slowdown_with
 from autotune.predict.simulate import Costs, Seconds, optimizer_tail
-from autotune.predict.split import action_counts, split_step
+from autotune.predict.split import split_step
 from autotune.predict.uncertainty import interval, total_sigma
 from autotune.predict.wavefront import StepTime, step_time
 from autotune.profile.record import ROUNDS, Profile, StageProfile
@@ -107,6 +107,25 @@ def action_overheads(profile: Profile, schedule: Schedule) -> Seconds:
     return found
 
 
+def host_seconds(profile: Profile, micro_batch_size: int) -> list[list[float]] | None:
+    """Return float[4][S]: the CPU seconds to start an action beside a GPU, by kind and stage: the runtime's own, and
+    those of the stage's kernels, of which each action has the share that it has of the pass. None where none were
+    measured."""
+    if not profile.host_action_s and not any(row.host_s for stage in profile.stages for row in stage.time_s):
+        return None
+
+    def row(part: Callable[[StageTime], float]) -> list[float]:
+        def host(times: StageTime) -> float:
+            whole = times.t_f + times.backward
+            return (times.host_s or 0.0) * part(times) / whole if whole else 0.0
+
+        return [profile.host_action_s + stage.seconds(micro_batch_size, host) for stage in profile.stages]
+
+    whole = row(lambda times: times.backward)
+    inputs, weights = row(lambda times: times.input_gradient), row(lambda times: times.weight_gradient)
+    return [row(lambda times: times.t_f), whole, [profile.host_action_s, *inputs[1:]], [whole[0], *weights[1:]]]
+
+
 def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> Costs:
     """Return what every action and message of this micro-batch size costs; the runtime's overhead is part of each
     action.
@@ -138,6 +157,7 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         hosts=profile.hosts,
         crowding=profile.crowding,
         has_streams=profile.environment.device == "cuda",
+        host=host_seconds(profile, micro_batch_size),
     )
 
 
@@ -202,36 +222,13 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     )
 
 
-def host_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int) -> float:
-    """Return the CPU seconds that the busiest rank's process needs to start all of its actions; 0 where the CPU is the
-    device, or was not measured.
-
-    A GPU's process runs ahead of it, and waits for no message: these seconds are a chain of their own.
-    """
-    by_stage = [stage.seconds(micro_batch_size, lambda times: times.host_s or 0.0) for stage in profile.stages]
-    if not profile.host_action_s and not any(by_stage):
-        return 0.0
-    actions = action_counts(schedule).sum(axis=0)
-    chains = actions * profile.host_action_s + schedule.micro_batches * np.array(by_stage)
-    return float(np.bincount(schedule.stage_ranks, chains, schedule.ranks).max())
-
-
-def overhead_seconds(profile: Profile, schedule: Schedule, micro_batch_size: int, on_devices_s: float) -> float:
-    """Return the seconds of a step beyond those on the devices: the runtime's, once a step, and those by which the CPU
-    is behind with starting a GPU's work when that could have ended."""
-    held_up = host_seconds(profile, schedule, micro_batch_size) - on_devices_s
-    return profile.step_overhead_s + max(0.0, held_up)
-
-
 class PaperStep(NamedTuple):
-    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer, ``optimizer_s`` of each rank, and
-    ``overhead_s`` beyond what the devices do."""
+    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
 
     schedule: Schedule
     costs: Costs
     totals: StepTime
     optimizer_s: list[float]
-    overhead_s: float
     seconds: float
 
 
@@ -245,17 +242,15 @@ def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
     totals = step_time(schedule, costs)
     optimizer_s = optimizer_seconds(profile, schedule)
-    on_devices = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s)
-    overhead = overhead_seconds(profile, schedule, candidate.micro_batch_size, on_devices)
-    step = on_devices + overhead
+    step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    return PaperStep(schedule, costs, totals, optimizer_s, overhead, step)
+    return PaperStep(schedule, costs, totals, optimizer_s, step)
 
 
 def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
     """Predicts one step of ``candidate``, as ``run_on_paper``. ``memory_limit``: bytes per rank, None for unlimited."""
-    schedule, costs, totals, optimizer_s, overhead, step = run_on_paper(profile, candidate)
+    schedule, costs, totals, optimizer_s, step = run_on_paper(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     low, high = interval(step, total_sigma(unsure))
@@ -268,7 +263,7 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         micro_batch_size=candidate.micro_batch_size,
         optimizer_s=optimizer_s,
         overhead_s=overheads,
-        step_overhead_s=overhead,
+        step_overhead_s=profile.step_overhead_s,
     )
     peaks = peak_memory(profile, candidate, schedule)
     taken = device_bytes(profile, peaks) if peaks else None

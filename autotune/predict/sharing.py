@@ -41,7 +41,9 @@ class Sharing:
     has_streams: bool = False
 
 
-def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> tuple[Seconds, Seconds]:
+def run_shared(
+    program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing, started: Seconds | None = None
+) -> tuple[Seconds, Seconds]:
     """Start and end of every action; float64[N] each.
 
     All active ranks of a host advance at one speed, so one work clock serves them all: it shows the undisturbed seconds
@@ -55,8 +57,10 @@ def run_shared(program: Program, seconds: Seconds, delay: Seconds, sharing: Shar
 
     The messages that leave a host have such a clock too; each from when it is made, its receive
     is posted, and the one before it on the stream of its two ranks, where they have one, has come.
+
+    ``started[n]``: when the CPU of its rank has started action n, where devices run beside a CPU.
     """
-    return _Step(program, seconds, delay, sharing).run()
+    return _Step(program, seconds, delay, sharing, started).run()
 
 
 class _Shared:
@@ -97,7 +101,9 @@ class _Shared:
 class _Step:
     """The state between two events: who computes, which messages are under way, who waits."""
 
-    def __init__(self, program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing) -> None:
+    def __init__(
+        self, program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing, started: Seconds | None
+    ) -> None:
         count = len(seconds)
         self.program = program
         self.cores = _each(sharing.cores, sharing.slowdown)
@@ -109,6 +115,10 @@ class _Step:
         self.behind = {before: message for message, before in self.before.items()}
         self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
         self.work, self.travel = seconds.tolist(), delay.tolist()
+        self.started = [0.0] * count if started is None else started.tolist()
+        self.startable = [0.0, *self.started[:-1]]  # when the CPU has come to each action
+        for first in program.first[:-1].tolist():
+            self.startable[first] = 0.0
         self.stop = program.first[1:].tolist()
         self.position = program.first[:-1].tolist()
         self.starts = [0.0] * count
@@ -151,11 +161,13 @@ class _Step:
             self.waiting[self.producer[index]] = rank
             return
         arrives = max(made, self.ends[self.posted[index]]) + self.travel[index]
-        if arrives > self.now and index not in self.wires:
-            heappush(self.coming, (arrives, BEGUN, rank))
+        ready = max(self.startable[index], 0.0 if index in self.wires else arrives)
+        if ready > self.now:
+            heappush(self.coming, (ready, BEGUN, rank))
             return
         self.starts[index] = self.now
-        self._use(self.cores[rank], self.work[index], ENDED, rank)
+        work = max(self.work[index], self.started[index] - self.now)
+        self._use(self.cores[rank], work, ENDED, rank)
 
     def _use(self, shared: _Shared | None, work: float, what: int, who: int) -> None:
         """Begins to use what others use too, or what nobody else does."""

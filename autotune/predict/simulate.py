@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,9 @@ class Costs:
     ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
     on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
     do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time between any two
-    ranks, as under NCCL.
+    ranks, as under NCCL. ``host``: float[4][S], seconds that the CPU beside a device takes to start an action, by kind
+    and stage. It goes on to the next action at once, for it waits for no message; the device may be far behind, or wait
+    for it. None: the CPU is the device, or was not measured.
     """
 
     forward: Sequence[float]
@@ -42,6 +45,7 @@ class Costs:
     hosts: Sequence[int] | None = None
     crowding: Sequence[float] = ()
     has_streams: bool = False
+    host: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         """Refuses lists of unequal length."""
@@ -75,6 +79,10 @@ class Costs:
         nothing = [0.0] * (self.stages - 1)
         free = replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
         return replace(free, has_streams=False)  # a message that waits for another is what links cost, too
+
+    def with_free_host(self) -> "Costs":
+        """Return the same where the CPU is never late."""
+        return replace(self, host=None)
 
     def with_equal_stages(self) -> "Costs":
         """Return the costs where every stage takes the mean of all, kind by kind."""
@@ -182,21 +190,33 @@ def travel_seconds(program: Program, costs: Costs) -> Seconds:
     return delay
 
 
+def started_by_host(program: Program, costs: Costs) -> Seconds | None:
+    """Return when the CPU of its rank has started all of each action, float64[N]; None where the CPU is the device."""
+    if costs.host is None:
+        return None
+    seconds = np.asarray(costs.host, np.float64)[program.kind, program.stage]
+    started = np.empty_like(seconds)
+    for begin, end in pairwise(program.first.tolist()):
+        np.cumsum(seconds[begin:end], out=started[begin:end])
+    return started
+
+
 def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> Timeline:
     """Runs a schedule on paper; raises ScheduleError if it can never finish, naming who waits for what.
 
     An action starts when its rank is free and its input has arrived. The message moves once it is made and its receive
     posted: start = max(end before it, max(producer's end, end of the action after which it is posted) + link).
+    A device beside a CPU begins an action when the CPU has started the one before, and does not end it before the CPU
+    has started all of it.
     ``receives``: posted as torch does, or early, all at the beginning of the step.
     """
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     program = program_of(schedule, receives)
     seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
-    if costs.is_shared:
-        return Timeline(
-            program, *run_shared(program, seconds, delay, costs.sharing(schedule.ranks, program.rounds is not None))
-        )
+    if costs.is_shared or costs.host is not None:
+        sharing, started = costs.sharing(schedule.ranks, program.rounds is not None), started_by_host(program, costs)
+        return Timeline(program, *run_shared(program, seconds, delay, sharing, started))
     if costs.has_streams and program.rounds is not None:
         return Timeline(program, *run_on_streams(program, seconds, delay))
     return Timeline(program, *run(program, seconds, delay))

@@ -36,7 +36,8 @@ class StepSplit:
     ``imbalance``      idle that equal stages would save; and waiting for the last rank's optimizer
     ``bubble``         idle that remains with free links and equal stages
     ``optimizer``      the rank's own optimizer step
-    ``overhead``       what the runtime takes for each action, and for each step
+    ``overhead``       what the runtime takes for each action, and for each step; and what a device waits for a CPU that
+                       is late in starting its next action
     """
 
     compute: Seconds
@@ -84,27 +85,34 @@ def split_step(
     ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
     ``sequences``: those of the batch, at most m x ``micro_batch_size``; the others are padding.
     ``optimizer_s[r]``: seconds of the optimizer step of rank r, at the pace that it has in the step.
-    Two more steps are run on paper, with free links and with equal stages.
+    Two more steps are run on paper, with free links and with equal stages; where a CPU starts the actions, one without
+    waiting for it.
     """
     optimizer = np.array(optimizer_s, np.float64)
     compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, overhead_s)
     done = compute + granularity + overhead
-    busy = done if costs.slowdown is None else step.busy
+    busy = done if costs.slowdown is None and costs.host is None else step.busy
     after = optimizer_tail(step.rank_ends, optimizer_s) - optimizer  # below 0: of its idle time before the last action
     idle = np.maximum(0.0, step.makespan - busy + np.minimum(0.0, after))
     pace = np.minimum(1.0, np.divide(busy, done, out=np.ones_like(done), where=done > 0))
     share = sequences / (schedule.micro_batches * micro_batch_size)
-    communication, imbalance, bubble = _idle(schedule, costs, step.makespan, idle, receives)
+    beyond, late, makespan = np.maximum(0.0, busy - done), np.zeros_like(idle), step.makespan
+    if costs.host is not None:  # no cores are shared then: what is busy beyond its work waits for the CPU
+        costs = costs.with_free_host()
+        makespan = step_time(schedule, costs, receives).makespan
+        waited = np.clip(step.makespan - makespan - beyond, 0.0, idle)
+        idle, late, beyond = idle - waited, beyond + waited, late
+    communication, imbalance, bubble = _idle(schedule, costs, makespan, idle, receives)
     return StepSplit(
         compute=pace * compute * share,
         padding=pace * compute * (1.0 - share),
         granularity=pace * granularity,
-        slowdown=np.maximum(0.0, busy - done),
+        slowdown=beyond,
         communication=communication,
         imbalance=imbalance + np.maximum(0.0, after),
         bubble=bubble,
         optimizer=optimizer,
-        overhead=pace * overhead + step_overhead_s,
+        overhead=pace * overhead + late + step_overhead_s,
     )
 
 

@@ -56,9 +56,9 @@ def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") ->
         return StepTime(timeline.rank_ends, timeline.busy)
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
-    busy = schedule.micro_batches * (costs.work()[FORWARD] + costs.work()[BACKWARD])
     travel = _travel_by_column(schedule, costs, receives)
-    return StepTime(_run(columns(schedule.ranks, schedule.micro_batches), travel, costs, receives), busy)
+    ends, late = _run(columns(schedule.ranks, schedule.micro_batches), travel, costs, receives)
+    return StepTime(ends, schedule.micro_batches * (costs.work()[FORWARD] + costs.work()[BACKWARD]) + late)
 
 
 Column = tuple[slice, slice]
@@ -109,19 +109,32 @@ def _travel_by_column(schedule: Schedule, costs: Costs, receives: Receives) -> I
         yield travel
 
 
-def _run(columns: Iterator[Column], travels: Iterator[Seconds], costs: Costs, receives: Receives) -> Seconds:
-    """When each rank has ended its last action; float64[p]."""
+def _run(
+    columns: Iterator[Column], travels: Iterator[Seconds], costs: Costs, receives: Receives
+) -> tuple[Seconds, Seconds]:
+    """When each rank has ended its last action, and how long its actions in all were begun but not yet started as a
+    whole by the CPU; float64[p] each."""
     work, blocking = costs.work(), receives == "torch"
     ends = np.zeros(costs.stages + 2)  # of ranks -1 ... p: the two beyond the pipeline give their input at time 0
     own, before, after = ends[1:-1], ends[:-2], ends[2:]
+    host = None if costs.host is None else np.array(costs.host)
+    started, late = np.zeros(costs.stages), np.zeros(costs.stages)  # when each CPU has started all actions so far
 
     def ends_with(kind: int, stages: slice, giver: Seconds, travel: Seconds) -> Seconds:
         if blocking:  # the receive is posted when the rank is free
-            return np.maximum(own[stages], giver[stages]) + travel[kind, stages] + work[kind, stages]
-        return np.maximum(own[stages], giver[stages] + travel[kind, stages]) + work[kind, stages]
+            start = np.maximum(own[stages], giver[stages]) + travel[kind, stages]
+        else:
+            start = np.maximum(own[stages], giver[stages] + travel[kind, stages])
+        if host is None:
+            return start + work[kind, stages]
+        start = np.maximum(start, started[stages])
+        started[stages] += host[kind, stages]
+        wait: Seconds = np.maximum(0.0, started[stages] - start - work[kind, stages])
+        late[stages] += wait
+        return start + work[kind, stages] + wait
 
     for (forward, backward), travel in zip(columns, travels, strict=False):
         forward_ends = ends_with(FORWARD, forward, before, travel)
         own[backward] = ends_with(BACKWARD, backward, after, travel)
         own[forward] = forward_ends
-    return own
+    return own, late

@@ -9,7 +9,7 @@ import numpy as np
 from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
 from autotune.predict.orders import WEIGHT_GRADIENT
-from autotune.predict.predict import optimizer_seconds, overhead_seconds, stage_costs
+from autotune.predict.predict import optimizer_seconds, stage_costs
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.profile.record import Profile, read_profile
@@ -224,7 +224,7 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
         unit_times=False,
         micro_batch_size=size,
         optimizer_s=optimizer_s,
-        overhead_s=overhead_seconds(profile, schedule, size, timeline.makespan + optimizer_s),
+        overhead_s=profile.step_overhead_s,
         notes=notes,
     )
 

@@ -1,6 +1,7 @@
 """The fast ways to a step's time against the step-by-step simulation."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,21 @@ def test_wavefront_equals_the_simulation(name, ranks, receives):
         assert fast.makespan == timeline.makespan
         assert fast.busy == pytest.approx(timeline.busy, rel=1e-12)
         assert fast.bubble_fraction == pytest.approx(timeline.bubble_fraction, rel=1e-9, abs=1e-12)
+
+
+@RECEIVES
+@pytest.mark.parametrize("name", ["GPipe", "1F1B"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 9])
+def test_wavefront_equals_the_simulation_where_a_cpu_starts_the_actions(name, ranks, receives):
+    for micro_batches in (1, 3, 8, 21):
+        schedule, costs = build_schedule(name, ranks, micro_batches), unequal_stages(ranks, micro_batches)
+        for pace in (0.1, 1.0, 3.0):
+            host = (pace * np.random.default_rng(ranks).random((4, ranks))).tolist()
+            both = (function(schedule, replace(costs, host=host), receives) for function in (step_time, simulate))
+            fast, timeline = both
+            ends = [timeline.end(rank)[-1] for rank in range(ranks)]
+            assert fast.rank_ends.tolist() == pytest.approx(ends, rel=1e-12)
+            assert fast.busy == pytest.approx(timeline.busy, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
