@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import log
@@ -25,7 +25,8 @@ from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.state import ACCIDENTS, Outcome, SearchState, over_limit
 from autotune.search.study import Study
-from autotune.search.timing import Timing
+from autotune.search.take_over import catch_up, predict_again, take_over
+from autotune.search.timing import Timing, wall_clock
 from autotune.verdict import Stop, StopReason
 
 if TYPE_CHECKING:
@@ -37,12 +38,6 @@ NOTICEABLE = 0.05  # log; a change of the machine's speed that is told
 
 Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Outcome]
 """(candidate, its prediction, timed steps, keep going?) -> what a real run of it ends as."""
-
-
-def wall_clock() -> Callable[[], float]:
-    """Return a clock that tells seconds since 1970, and never goes back."""
-    begun, then = time.time(), time.monotonic()
-    return lambda: begun + time.monotonic() - then
 
 
 @dataclass
@@ -92,9 +87,10 @@ class Runner:
         """Take over what an earlier run measured, then time candidates until nothing is worth its time."""
         self.started_s = self.clock()
         self.study.use(make_sampler(self.sampler, self.study.space, self.seed, lambda: self.state.untried))
-        self.take_over()
+        take_over(self.state, self.belief, self.study)
         while True:
-            self.catch_up()
+            if catch_up(self.state, self.belief, self.study):
+                self.on_outcome(self)
             action = self.next()
             if isinstance(action, Candidate):
                 self.visit(action)
@@ -268,18 +264,14 @@ class Runner:
             self.warn_of(candidate, outcome, was_accident)
         elif timing is not None:
             self.tell_drift()
-        self.predict_again()
+        predict_again(self.state, self.belief)
         self.on_outcome(self)
 
     def warn_of(self, candidate: Candidate, failure: Failure, was_accident: bool) -> None:
         """Tell a failure whose consequences go beyond its candidate."""
         if failure.kind == "out_of_memory":
             fits = self.state.largest_that_fits(candidate)
-            rest = (
-                f"the largest micro-batch predicted to fit is {fits} sequences"
-                if fits
-                else "no smaller one fits either"
-            )
+            rest = f"the largest micro-batch predicted to fit is {fits} sequences" if fits else "no smaller one fits"
             self.on_warning(f"{show(candidate)} ran out of memory ({failure.message}); {rest}")
         elif failure.kind in ACCIDENTS and not was_accident:
             self.on_warning(f"{show(candidate)} may be tried once more: {failure.message}")
@@ -293,51 +285,6 @@ class Runner:
                 f"the machine drifted: steps take {self.belief.speed_factors()[-1]:.2f} times as long as usual;"
                 " candidates are compared with that taken into account"
             )
-
-    def predict_again(self) -> None:
-        """Predict what has not run with what has."""
-        for candidate, revision in self.belief.revisions().items():
-            if candidate not in self.state.outcomes:
-                self.state.last_predictions[candidate] = revision
-
-    def take_over(self) -> None:
-        """Take over what earlier runs of this study have stored, and other controllers."""
-        state = self.state
-        timings = self.study.timings()
-        state.session = 1 + max((one.session for one in timings if one.machine == state.here), default=-1)
-        self.adopt(self.study.finished(state.memory_limit), timings)
-
-    def catch_up(self) -> None:
-        """Take over what other controllers have measured since, and free what dead ones were running."""
-        state = self.state
-        if not self.study.controller:
-            return
-        self.study.recover()
-        state.elsewhere = self.study.running_elsewhere()  # read first: one that ends now is in both, not in neither
-        found = self.study.finished(state.memory_limit)
-        known = {(one.machine, one.number) for one in state.timings}
-        timings = [one for one in self.study.timings() if (one.machine, one.number) not in known]
-        new = {candidate: outcome for candidate, outcome in found.items() if self.is_news(candidate, outcome)}
-        self.adopt(new, [one for one in timings if one.machine != state.here])
-        if new:
-            self.on_outcome(self)
-
-    def is_news(self, candidate: Candidate, outcome: Outcome) -> bool:
-        """Return whether another controller's outcome says more than what is known of the candidate."""
-        known = self.state.outcomes.get(candidate)
-        is_open = known is None or candidate in self.state.second_chance
-        return is_open or (isinstance(known, Failure) and isinstance(outcome, Measurement))
-
-    def adopt(self, outcomes: Mapping[Candidate, Outcome], timings: Sequence[Timing]) -> None:
-        """Take over outcomes and timings that were not seen on these ranks in this run."""
-        self.state.earlier_trials += len(outcomes)
-        for candidate, outcome in outcomes.items():
-            self.state.add(candidate, outcome)
-            self.state.second_chance.discard(candidate)  # it has had that
-        for timing in timings:
-            self.belief.add(timing)
-            self.state.add(timing.candidate, None, timing)
-        self.predict_again()
 
     def waits_for_others(self, stop: Stop) -> bool:
         """Wait a moment for what other controllers are running now; return False where that is not to be waited for."""

@@ -1,5 +1,7 @@
 """A visit as it is kept: the steps that were timed, when, and on whose ranks."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autotune.predict.record import Candidate
@@ -21,3 +23,9 @@ class Timing:
     machine: str = ""
     session: int = 0
     ready_s: float = 0.0
+
+
+def wall_clock() -> Callable[[], float]:
+    """Return a clock that tells seconds since 1970, and never goes back."""
+    begun, then = time.time(), time.monotonic()
+    return lambda: begun + time.monotonic() - then

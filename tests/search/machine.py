@@ -6,9 +6,10 @@ from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.record import Profile
 from autotune.search.goal import Goal, Limits
-from autotune.search.runner import Runner, wall_clock
+from autotune.search.runner import Runner
 from autotune.search.state import SearchState
 from autotune.search.study import Study
+from autotune.search.timing import wall_clock
 
 ROWS = [{"micro_batch_size": b, "t_f": 0.2 + 0.1 * b, "t_bw": 0.4 + 0.2 * b} for b in (1, 2, 4, 8, 16, 32, 64)]
 MEMORY = [{"micro_batch_size": b, "activation_bytes": b * 2**20} for b in (1, 64)]
