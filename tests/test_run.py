@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from itertools import takewhile
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -217,6 +218,24 @@ def test_a_limit_below_every_candidate_leaves_the_predictions(tmp_path):
     report = read_report(tmp_path / "report.json")
     assert report.status == "infeasible"
     assert all(row.prediction.fits is False for row in report.candidates)
+
+
+def test_the_name_of_the_temporary_folder_may_be_longer_than_that_of_a_socket(tmp_path):
+    """A socket's name has at most 107 bytes: multiprocessing's would lie in that folder."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    before = set(Path("/tmp").glob("autotune-*"))
+    done = subprocess.run(
+        command("run", "--layers", 4, "--stages", 2, "--device", "cpu", "--dry-run"),
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert wait_until(lambda: not any(folder.iterdir()), 10)
+    assert wait_until(lambda: set(Path("/tmp").glob("autotune-*")) <= before, 10)
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):

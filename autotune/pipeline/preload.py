@@ -22,14 +22,14 @@ def load() -> None:
 
 
 def clean_up() -> None:
-    """Remove the folder when the last process that used this server has ended: a killed controller could not.
+    """Remove the folders when the last process that used this server has ended: a killed controller could not.
 
     Ranks, which are forks of this process, end without coming here. Nothing else is left to do, and taking all modules
     down would keep whoever waits for the end of our output.
     """
-    folder = os.environ.get("AUTOTUNE_FOLDER")
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in ("AUTOTUNE_FOLDER", "AUTOTUNE_SOCKETS"):
+        if folder := os.environ.get(name):
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

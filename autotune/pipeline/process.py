@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ from autotune.records import Record
 Run = Callable[[Seat, str, Connection], None]
 """(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
 
+LONGEST_SOCKET_NAME = 107  # bytes: sun_path of Linux without the zero at its end
 GONE_S = 10.0  # that a process may take to go after SIGKILL: its memory is given back, on the GPU too
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -115,7 +117,28 @@ def load_torch() -> None:
         "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
     )  # else counting GPUs begins CUDA, and a fork cannot use it
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/inductor")  # torch makes one when it is loaded
-    forkserver.ensure_running()
+    with short_socket_name(folder):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def short_socket_name(folder: str) -> Iterator[None]:
+    """Have multiprocessing make the server's socket in /tmp where that cannot be in its own ``folder``: the name of a
+    socket is short (unix(7)), and a job's temporary folder may have a long one. All other files stay in ``folder``."""
+    if len(os.fsencode(folder)) + len("/listener-12345678") <= LONGEST_SOCKET_NAME:
+        yield
+        return
+    sockets = os.environ.get("AUTOTUNE_SOCKETS", "")
+    if not os.path.isdir(sockets):
+        sockets = os.environ["AUTOTUNE_SOCKETS"] = tempfile.mkdtemp(
+            prefix="autotune-", dir="/tmp"
+        )  # the server removes it
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    config["tempdir"] = sockets
+    try:
+        yield
+    finally:
+        config["tempdir"] = folder
 
 
 def survey() -> dict[str, Any]:
