@@ -19,9 +19,9 @@ from functools import cache
 from pathlib import Path
 
 from autotune.config import WorkloadFacts
-from autotune.pipeline.commands import StageTime
 from autotune.profile.record import MessageSize, Profile, StageProfile
 from autotune.report.load import read_report
+from autotune.stage_costs import StageTime
 
 SECRET = "a secret of these tests only"
 HOSTS, ADDRESSES = ("alpha", "beta"), ("10.77.0.1", "10.77.0.2")

@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autotune.pipeline.commands import StageMemory
 from autotune.pipeline.device import CpuDevice, MemoryUse
 from autotune.pipeline.probe import StageProbe
+from autotune.stage_costs import StageMemory
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.protocol import Workload
 

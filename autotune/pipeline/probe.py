@@ -11,9 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
-from autotune.pipeline.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, StageMemory, StageTime, TimeStages
+from autotune.pipeline.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, TimeStages
 from autotune.pipeline.device import Device
 from autotune.pipeline.facts import has_batch_statistics
+from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.optimizer import MasterWeights
 from autotune.workload.protocol import Workload
 

@@ -35,6 +35,7 @@ from autotune.pipeline.trial import Held, Optimizer, Trial
 from autotune.pipeline.waiting import Waiting
 from autotune.pipeline.watch import Watch
 from autotune.pipeline.wire import MET, Seat
+from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.gpt import Gpt
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks
@@ -138,10 +139,10 @@ class Rank:
     def _stages(self) -> nn.ModuleList:
         return nn.ModuleList(self.held.values())
 
-    def time_stages(self, command: commands.TimeStages) -> list[list[commands.StageTime]]:
+    def time_stages(self, command: commands.TimeStages) -> list[list[StageTime]]:
         return [probe.times(command) for index, probe in self.probes.items() if index in command.stages]
 
-    def measure_memory(self, command: commands.MeasureMemory) -> list[list[commands.StageMemory]]:
+    def measure_memory(self, command: commands.MeasureMemory) -> list[list[StageMemory]]:
         return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]
 
     def time_optimizer(self, command: commands.TimeOptimizer) -> commands.OptimizerCost:

@@ -16,8 +16,8 @@ from functools import cache
 from math import inf
 
 from autotune.errors import InputError, UsageError
-from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.profile.record import Profile, StageProfile
+from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.partition import layers_per_stage
 
 Grown = Callable[[float, Callable[[StageProfile], float]], float]

@@ -1,8 +1,8 @@
 """A profile on paper, for a forecast before anything was measured: what stages would cost by their arithmetic."""
 
 from autotune.config import Workload
-from autotune.pipeline.commands import StageTime
 from autotune.profile.record import Environment, Profile, Shared, StageProfile
+from autotune.stage_costs import StageTime
 from autotune.workload.partition import layers_per_stage
 
 REACHED = 0.5  # of the speed of one large matrix product, that whole layers come to

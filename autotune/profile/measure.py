@@ -21,8 +21,6 @@ from autotune.pipeline.commands import (
     Prepare,
     Primed,
     StageFacts,
-    StageMemory,
-    StageTime,
     Step,
     TimeOptimizer,
     TimeStages,
@@ -35,6 +33,7 @@ from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.schedule_spec import default_schedule
+from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.partition import stage_ranks
 
 WAIT_S = 0.005  # long enough to hide nothing of the runtime

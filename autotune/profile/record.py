@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.config import WorkloadFacts
-from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.records import SCHEMA_VERSION, Record, read_record
 from autotune.schedule_spec import ScheduleName
+from autotune.stage_costs import StageMemory, StageTime
 
 ROUNDS = 3
 """How often profiling goes round: machines drift, and what is compared must be measured in turns."""

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Cut, StageTime, Waits
+from autotune.pipeline.commands import Cut, Waits
 from autotune.pipeline.ranks import Ranks
 from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, StageProfile
+from autotune.stage_costs import StageTime
 
 
 def replayed_device(recorded: Environment) -> str:

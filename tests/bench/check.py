@@ -9,12 +9,12 @@ from math import log1p
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
-from autotune.pipeline.commands import StageTime
 from autotune.profile.record import Profile, StageProfile
 from autotune.records import write_record
 from autotune.report.check.judge import SURE, check
 from autotune.report.load import read_report
 from autotune.report.record import Report
+from autotune.stage_costs import StageTime
 
 REPEATS = 20
 SLOWER = 1.05

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 
 from autotune.config import Config, Workload
-from autotune.pipeline.commands import StageMemory, StageTime
 from autotune.pipeline.paper import stage_memory
 from autotune.predict.predict import candidates_for, predict
 from autotune.predict.record import Candidate, Prediction
 from autotune.profile.assumed import forward_operations
 from autotune.profile.fragmentation import ASSUMED
 from autotune.profile.record import Link, MessageSize, Profile, StageProfile
+from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.gpt import Gpt, boundary_type, build_stage
 from autotune.workload.optimizer import static_bytes
 from autotune.workload.partition import layers_of_stage, layers_per_stage

@@ -12,7 +12,7 @@ from typing import get_args
 
 from autotune.config import ScheduleName, Workload
 from autotune.outcome import Measurement
-from autotune.pipeline.commands import Cut, Prepare, StageTime
+from autotune.pipeline.commands import Cut, Prepare
 from autotune.pipeline.measure import build, measure_candidate
 from autotune.pipeline.ranks import Ranks
 from autotune.predict.calibrate import calibrated
@@ -21,6 +21,7 @@ from autotune.predict.record import Candidate
 from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 from autotune.schedule_spec import SCHEDULES, why_illegal
+from autotune.stage_costs import StageTime
 
 STEPS, ROUNDS = 1, 3
 MESSAGE_BYTES = 256 * 1024

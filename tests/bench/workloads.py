@@ -5,9 +5,9 @@ from pathlib import Path
 
 from autotune.config import load_config
 from autotune.job import Events
-from autotune.pipeline.commands import StageTime
 from autotune.profile.record import Environment, MessageSize, Profile, StageMemory, StageProfile
 from autotune.records import write_record
+from autotune.stage_costs import StageTime
 from autotune.tune import profile_only
 from tests.published import zero_bubble
 

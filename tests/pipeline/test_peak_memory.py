@@ -3,7 +3,7 @@
 import pytest
 
 from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Prepare, StageTime
+from autotune.pipeline.commands import Cut, Prepare
 from autotune.pipeline.measure import build
 from autotune.pipeline.ranks import Ranks
 from autotune.predict.memory import peak_memory
@@ -12,6 +12,7 @@ from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
 from autotune.profile.record import MessageSize, Profile
 from autotune.schedule_spec import SCHEDULES, why_illegal
+from autotune.stage_costs import StageTime
 
 BATCH = 16
 COUNTS = (1, 3, 4, 8)  # 3 pads

@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotune.config import Workload
-from autotune.pipeline.commands import StageTime, TimeStages
+from autotune.pipeline.commands import TimeStages
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
+from autotune.stage_costs import StageTime
 from autotune.workload.gpt import Gpt, SequenceLoss, boundary_type, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 

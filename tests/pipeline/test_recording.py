@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from autotune.pipeline.commands import Cut, Prepare, StageTime, step_seconds
+from autotune.pipeline.commands import Cut, Prepare, step_seconds
 from autotune.pipeline.device import CpuDevice
 from autotune.pipeline.measure import build, record_steps
 from autotune.pipeline.ranks import Ranks
@@ -18,6 +18,7 @@ from autotune.profile.record import Environment, MessageSize, Profile, StageProf
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 from autotune.recorded import recorded_step
 from autotune.schedule_spec import SCHEDULES
+from autotune.stage_costs import StageTime
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6

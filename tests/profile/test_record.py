@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from autotune.config import Workload
 from autotune.errors import InputError
-from autotune.pipeline.commands import StageTime
 from autotune.profile.cache import cached_profile, fingerprint, keep_profile, profile_path
 from autotune.profile.record import Calibration, Environment, Link, Profile, interpolate, read_profile
 from autotune.records import write_record
+from autotune.stage_costs import StageTime
 
 ROW = {"micro_batch_size": 4, "t_f": 0.01, "t_bw": 0.02}
 LEAST = {"schema_version": 1, "kind": "autotune.profile", "stages": [{"time_s": [ROW]}, {"time_s": [ROW]}]}

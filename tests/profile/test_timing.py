@@ -3,19 +3,10 @@
 import pytest
 
 from autotune.config import Workload
-from autotune.pipeline.commands import (
-    Cut,
-    Prepare,
-    Primed,
-    RecordedAction,
-    StageTime,
-    Step,
-    StepTimes,
-    TimeStages,
-    Waits,
-)
+from autotune.pipeline.commands import Cut, Prepare, Primed, RecordedAction, Step, StepTimes, TimeStages, Waits
 from autotune.profile.measure import WAIT_S, Measurer, waiting
 from autotune.profile.record import Calibration
+from autotune.stage_costs import StageTime
 
 SIZES = (1, 2, 4, 8, 16)
 
