@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def test_the_kernels_table_is_read_right():
         assert server.getsockname() in mine
 
 
+def modes_below(folder):
+    """Name and mode of all that is in ``folder``, but for its own folders; what goes away meanwhile is left out."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (files if place == str(folder) else [*folders, *files])):
+            with suppress(FileNotFoundError):
+                yield str(path.relative_to(folder)), path.lstat().st_mode & 0o777
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     """A whole run: every address at which one of its processes listened at any moment, and the folder it ran in."""
@@ -77,9 +86,8 @@ def watched(tmp_path_factory):
         most = max(most, len(members))
         held = set().union(*map(sockets_of, members)) if members else set()
         addresses |= {address for inode, address in listening().items() if inode in held}
-        for path in folder.rglob("*"):
-            if path.parent != folder or path.is_file():
-                modes.setdefault(str(path.relative_to(folder)), path.lstat().st_mode & 0o777) if path.exists() else None
+        for name, mode in modes_below(folder):
+            modes.setdefault(name, mode)
     assert process.returncode == 0
     assert most >= 4  # the controller, the server, two ranks
     assert wait_until(lambda: not family(marker), 10)
