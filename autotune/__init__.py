@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autotune.report.record import Report
+    from autotune.records.report import Report
 
 __version__ = "0.1.0"
 DISTRIBUTION = "pipeline-autotune"  # what pip calls us; autotune on PyPI is another project

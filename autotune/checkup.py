@@ -10,11 +10,11 @@ from statistics import median
 from autotune import DISTRIBUTION
 from autotune.disk import refusal
 from autotune.errors import AutotuneError
-from autotune.pipeline.commands import Ping
-from autotune.pipeline.process import GpuState, gpu_state, survey
-from autotune.pipeline.ranks import RankFailure, Ranks
-from autotune.pipeline.starting import LEAST_SHARED_BYTES, SHARED_MEMORY, remedy, shared_memory_bytes
-from autotune.profile.record import Environment
+from autotune.pipeline.control.commands import Ping
+from autotune.pipeline.control.process import GpuState, gpu_state, survey
+from autotune.pipeline.control.ranks import RankFailure, Ranks
+from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, SHARED_MEMORY, remedy, shared_memory_bytes
+from autotune.records.environment import Environment
 from autotune.report.doctor import Check, Checkup
 from autotune.report.units import show_bytes, show_seconds
 

@@ -4,14 +4,14 @@ from statistics import median
 
 import numpy as np
 
-from autotune.predict.record import Candidate
-from autotune.report.record import Drift
+from autotune.records.prediction import Candidate
+from autotune.records.report import Drift
+from autotune.records.verdict import Estimate, Stop, Verdict
 from autotune.report.units import show_certainty, show_rate, show_seconds
 from autotune.search.choose import certainty
 from autotune.search.goal import LEAST_STEPS
 from autotune.search.runner import Runner
 from autotune.search.space import show
-from autotune.verdict import Estimate, Stop, Verdict
 
 HOPE = 0.01  # probability of being the winner from which on a candidate is counted as one that could still win
 

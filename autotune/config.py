@@ -15,14 +15,12 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
-from autotune.records import Record, explain, read_bytes
+from autotune.records.base import Record, explain, read_bytes
+from autotune.records.verdict import Objective
+from autotune.records.workload import Norm, Optimizer, Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName
 from autotune.settings import SETTINGS
-from autotune.verdict import Objective
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Optimizer = Literal["adamw", "sgd", "none"]
-Norm = Literal["layer", "batch"]
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
 SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
 
@@ -74,49 +72,6 @@ def expand_schedules(value: Any) -> Any:
 def divisors(number: int) -> tuple[int, ...]:
     """Return every divisor of ``number``, ascending."""
     return tuple(candidate for candidate in range(1, number + 1) if number % candidate == 0)
-
-
-class WorkloadFacts(Record):
-    """What is known of the training job behind a profile; a hand-written profile may leave anything out."""
-
-    layers: PositiveInt | None = None
-    """Transformer blocks."""
-    stages: PositiveInt | None = None
-    """Pipeline stages, one device each."""
-    hidden: PositiveInt | None = None
-    """Width of the model."""
-    heads: PositiveInt | None = None
-    """Attention heads."""
-    seq_len: PositiveInt | None = None
-    """Tokens per sequence."""
-    vocab: PositiveInt | None = None
-    """Tokens in the vocabulary."""
-    batch: PositiveInt | None = None
-    """Sequences per step of one pipeline (B)."""
-    precision: Precision | None = None
-    """Number format that the model computes in."""
-    optimizer: Optimizer | None = None
-    """Optimizer that steps after each batch."""
-    norm: Norm | None = None
-    """Normalisation: layer (LayerNorm) or batch (BatchNorm)."""
-    seed: int | None = None
-    """Seed of weights and data."""
-
-
-class Workload(WorkloadFacts):
-    """The training job, every size settled: ``layers`` transformer blocks cut into ``stages``, ``batch`` sequences."""
-
-    layers: PositiveInt
-    stages: PositiveInt
-    hidden: PositiveInt
-    heads: PositiveInt
-    seq_len: PositiveInt
-    vocab: PositiveInt
-    batch: PositiveInt
-    precision: Precision
-    optimizer: Optimizer
-    norm: Norm = "layer"
-    seed: int = 0
 
 
 DEFAULT_SIZES: dict[str, dict[str, Any]] = {
@@ -206,7 +161,7 @@ class Config(Record):
             )
         return self
 
-    def workload(self, device: str) -> Workload:
+    def workload(self, device: str) -> WorkloadConfig:
         """Settles the open sizes for ``device`` ("cpu" or "cuda"); raises UsageError where they do not agree."""
         names = ("layers", "stages", "batch", "optimizer", "norm", "seed")
         sizes = DEFAULT_SIZES[device] | {name: getattr(self, name) for name in names}
@@ -215,7 +170,7 @@ class Config(Record):
             sizes["heads"] = max(count for count in divisors(self.hidden) if count <= max(1, self.hidden // 16))
         if sizes["hidden"] % sizes["heads"]:
             raise UsageError(f"hidden {sizes['hidden']} is not divisible by heads {sizes['heads']}; set --hidden too")
-        return Workload(**sizes)
+        return WorkloadConfig(**sizes)
 
     def counts(self) -> tuple[int, ...]:
         """Return the candidate numbers of micro-batches, ascending, without repeats."""

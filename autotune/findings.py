@@ -8,16 +8,16 @@ from autotune import __version__
 from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
 from autotune.job import Job
-from autotune.predict.record import Candidate, Prediction
-from autotune.profile.record import Profile
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.profile import Profile
+from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
+from autotune.records.verdict import Estimate, Stop, StopReason
+from autotune.report.correctness import checked
 from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
-from autotune.report.record import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
-from autotune.report.soundness import checked
 from autotune.search.dry_run import exhaustive_seconds
 from autotune.search.goal import TIE, Goal
 from autotune.search.runner import Runner
-from autotune.verdict import Estimate, Stop, StopReason
 
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 

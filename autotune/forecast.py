@@ -6,15 +6,15 @@ from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.findings import exclusions, goal_of
 from autotune.job import Events, Job, prepare_job
-from autotune.pipeline.process import matrix_rate
+from autotune.pipeline.control.process import matrix_rate
 from autotune.predict.predict import predict
-from autotune.profile.assumed import assumed_profile
+from autotune.profile.analytic import assumed_profile
 from autotune.profile.cache import cached_profile, profile_path
-from autotune.profile.record import Profile
+from autotune.records.profile import Profile
 from autotune.report.cost import Basis, Forecast
 from autotune.search.dry_run import exhaustive_seconds, expected_cost
 from autotune.search.goal import Limits
-from autotune.search.sampler import check_sampler
+from autotune.search.study.sampler import check_sampler
 
 PROFILING_STEPS = 7  # a profile takes about as long as so many steps of the largest micro-batch
 STARTING_S = 8.0  # for torch, the ranks and the stages

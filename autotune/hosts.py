@@ -11,10 +11,11 @@ from typing import Any
 from autotune import __version__
 from autotune.config import Config, load_config
 from autotune.errors import DeviceError, UsageError
-from autotune.pipeline.handshake import PORT, parse_address, read_secret
-from autotune.pipeline.host import NO_RUN, Worker, launched_as
-from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.profile.record import OF_EACH_GPU, Environment, read_profile
+from autotune.pipeline.hosts.handshake import PORT, parse_address, read_secret
+from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
+from autotune.pipeline.hosts.worker import NO_RUN, Worker, launched_as
+from autotune.records.environment import OF_EACH_GPU, Environment
+from autotune.records.profile import read_profile
 
 Tell = Callable[[str], None]
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")

@@ -7,27 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.config import Config, Workload, WorkloadFacts, load_config
+from autotune.config import Config, load_config
 from autotune.disk import refusal
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
 from autotune.hosts import common_environment, rendezvous_of
-from autotune.pipeline.commands import Cut, StageFacts
-from autotune.pipeline.measure import build, describe
-from autotune.pipeline.process import survey
-from autotune.pipeline.ranks import RankFailure, Ranks
-from autotune.pipeline.rendezvous import Rendezvous
-from autotune.pipeline.starting import not_started
+from autotune.pipeline.control.commands import Cut, StageFacts
+from autotune.pipeline.control.measure import build, describe
+from autotune.pipeline.control.process import survey
+from autotune.pipeline.control.ranks import RankFailure, Ranks
+from autotune.pipeline.control.starting import not_started
+from autotune.pipeline.hosts.rendezvous import Rendezvous
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import candidates_for
-from autotune.predict.record import Candidate
 from autotune.predict.sweep import profile_candidates
 from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.profile.measure import measure_profile
-from autotune.profile.record import Environment, Profile, read_profile
 from autotune.profile.replay import replay_workload, replayed_device, replayed_profile
-from autotune.records import not_written
+from autotune.records.base import not_written
+from autotune.records.environment import Environment
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile, read_profile
+from autotune.records.report import Report
+from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.report.hosts import places
-from autotune.report.record import Report
 from autotune.report.units import show_bytes
 from autotune.schedule_spec import SCHEDULES
 from autotune.workload.partition import stage_ranks
@@ -59,7 +61,7 @@ class Job:
 
     config: Config
     environment: Environment
-    workload: Workload
+    workload: WorkloadConfig
     facts: WorkloadFacts
     memory_limit: int | None
     candidates: list[Candidate]

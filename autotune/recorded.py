@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from autotune.pipeline.commands import StepTimes, step_seconds
+from autotune.pipeline.control.commands import StepTimes, step_seconds
 from autotune.predict.schedules import Action, Kind, Schedule
-from autotune.report.record import RecordedStep
+from autotune.records.report import RecordedStep
 
 KINDS: dict[str, Kind] = {"forward": "F", "backward": "B", "input_gradient": "I", "weight_gradient": "W"}
 

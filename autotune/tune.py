@@ -15,29 +15,30 @@ from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.findings import Findings, exclusions, goal_of
 from autotune.job import Events, Job, obtain_profile, prepared, writable
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import measure_candidate, record_steps
-from autotune.pipeline.ranks import RankFailure
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import measure_candidate, record_steps
+from autotune.pipeline.control.ranks import RankFailure
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate, Prediction
 from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
-from autotune.profile.record import Environment, Profile
 from autotune.profile.replay import waits_for
 from autotune.recorded import recorded_step
-from autotune.records import remove_leftovers, write_record, write_text
-from autotune.report.record import RecordedStep, Report
+from autotune.records.base import remove_leftovers, write_record, write_text
+from autotune.records.environment import Environment
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.profile import Profile
+from autotune.records.report import RecordedStep, Report
+from autotune.records.verdict import Stop, StopReason
 from autotune.report.units import show_bytes
 from autotune.search.goal import Limits
-from autotune.search.lock import locked
 from autotune.search.runner import Runner
-from autotune.search.sampler import check_sampler
-from autotune.search.shared import SharedStudy, check_storage
 from autotune.search.space import show
 from autotune.search.state import SearchState
-from autotune.search.study import Study, load_storage
-from autotune.verdict import Stop, StopReason
+from autotune.search.study.lock import locked
+from autotune.search.study.sampler import check_sampler
+from autotune.search.study.shared import SharedStudy, check_storage
+from autotune.search.study.study import Study, load_storage
 
 UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviation of passes, ratio of pipelined steps
 RECORDED_STEPS = 3

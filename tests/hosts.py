@@ -18,10 +18,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from autotune.config import WorkloadFacts
-from autotune.profile.record import MessageSize, Profile, StageProfile
+from autotune.records.profile import MessageSize, Profile, StageProfile
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadFacts
 from autotune.report.load import read_report
-from autotune.stage_costs import StageTime
 
 SECRET = "a secret of these tests only"
 HOSTS, ADDRESSES = ("alpha", "beta"), ("10.77.0.1", "10.77.0.2")

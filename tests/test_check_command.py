@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.errors import InputError, Regression
-from autotune.records import write_record
+from autotune.records.base import write_record
 from tests.report.check.reports import HERE, report_of
 
 

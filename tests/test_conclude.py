@@ -3,8 +3,8 @@
 import pytest
 
 from autotune.conclude import drift, estimates, verdict
+from autotune.records.verdict import StopReason
 from autotune.search.goal import Goal
-from autotune.verdict import StopReason
 from tests.search.machine import Machine, search
 
 

@@ -1,9 +1,10 @@
 """Only the GPUs in use are in header, environment and fingerprints; which facts make figures comparable."""
 
-from autotune.config import WorkloadFacts, load_config
+from autotune.config import load_config
 from autotune.job import choose_device
 from autotune.profile.cache import profile_path
-from autotune.profile.record import Environment
+from autotune.records.environment import Environment
+from autotune.records.workload import WorkloadFacts
 from autotune.report.fingerprint import fingerprint, machine_facts
 
 GPUS = 8

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from autotune.records import write_record
+from autotune.records.base import write_record
 from autotune.report.export.targets import TARGETS
 from tests.report.export.reports import make_report
 

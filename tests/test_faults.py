@@ -7,9 +7,9 @@ import pytest
 from autotune.config import load_config
 from autotune.errors import DeviceError, MemoryLimitError
 from autotune.job import Events, prepare_job
-from autotune.outcome import Failure
-from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
+from autotune.records.outcome import Failure
 from autotune.report.load import read_report
 from autotune.tune import profile_and_search
 from tests.pipeline.faults import FAULTS, FaultyRank

@@ -9,13 +9,13 @@ from contextlib import closing, redirect_stderr, suppress
 import pytest
 
 from autotune.errors import InputError
-from autotune.pipeline.commands import Step
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.watch import Watch
-from autotune.pipeline.worker import Rank, answer
+from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.commands import Step
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.rank import Rank, answer
 from autotune.profile.cache import keep_profile
 from autotune.report.load import read_report
-from autotune.search.study import Study
+from autotune.search.study.study import Study
 from autotune.search.timing import Timing
 from tests.search.machine import CANDIDATES, PROFILE
 from tests.test_security import FLAGS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.records import write_record
+from autotune.records.base import write_record
 from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, RENDEZVOUS, TwoHosts, tuned, waiting_profile, why_not
 

@@ -4,7 +4,7 @@ import pytest
 
 from autotune.config import load_config
 from autotune.job import memory_limit
-from autotune.profile.record import Environment
+from autotune.records.environment import Environment
 
 GB = 10**9
 CARD = Environment(device="cuda", memory_bytes=40 * GB)

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.errors import UsageError
-from autotune.records import write_record
+from autotune.records.base import write_record
 from tests.report.export.reports import make_report
 
 RAMP = ("--rampup-batch-size", "16", "16", "3000", "--train-samples", "10000")

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from autotune.config import load_config
 from autotune.job import Events, prepare_job
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.ranks import Ranks
+from autotune.report.correctness import GROWTH_BYTES
 from autotune.report.load import read_report
-from autotune.report.soundness import GROWTH_BYTES
 from autotune.report.table import print_report
 from autotune.tune import profile_and_search
 from tests.killing import family, wait_until

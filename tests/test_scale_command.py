@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.errors import InputError, UsageError
-from autotune.predict.scale import ScalePlan
-from autotune.records import write_record
+from autotune.plan.scale import ScalePlan
+from autotune.records.base import write_record
 from tests.report.export.reports import make_report
 from tests.report.scales import document
 

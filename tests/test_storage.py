@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from autotune.config import load_config
 from autotune.errors import InputError, UsageError
 from autotune.job import Events, Job
-from autotune.profile.record import Environment
+from autotune.records.environment import Environment
 from autotune.report.load import read_report
-from autotune.search.shared import check_storage
+from autotune.search.study.shared import check_storage
 from autotune.storage_url import HIDDEN, scrubbed, shown, without_credentials
 from autotune.tune import study_name
 from tests import postgres

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from autotune.cli import app
 from autotune.errors import AutotuneError
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
-from autotune.profile.record import Profile
-from autotune.records import write_record
-from autotune.report.record import Report, SearchReport, SweetSpot, candidate_report
+from autotune.records.base import write_record
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile
+from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
 
 SOURCE_TABLE = Path(__file__).parent / "predict" / "data" / "source-schedule.csv"
 

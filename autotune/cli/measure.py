@@ -11,7 +11,7 @@ from autotune.cli.output import console, print_json
 def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **settings: Any) -> None:
     """Profile, predict, confirm by real runs; print the table, write report.json, report.html and profile.json."""
     from autotune.config import load_config
-    from autotune.pipeline.process import load_torch
+    from autotune.pipeline.control.process import load_torch
 
     settled = load_config(config, settings)
     if settled.rendezvous is None:

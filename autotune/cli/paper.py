@@ -10,8 +10,8 @@ from autotune.cli.output import console, print_json, print_notes
 def predict(path: Path, json_output: bool, **settings: Any) -> None:
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
     from autotune.predict.sweep import sweep
-    from autotune.profile.record import read_profile
-    from autotune.report.record import prediction_document
+    from autotune.records.profile import read_profile
+    from autotune.records.report import prediction_document
     from autotune.report.table import print_predictions
 
     pairs, missing = sweep(read_profile(path), settings)
@@ -21,9 +21,9 @@ def predict(path: Path, json_output: bool, **settings: Any) -> None:
 
 def timeline(form: str, out: Path | None, width: int | None, **request: Any) -> None:
     """Draw a schedule with real durations, or check and draw one of your own; nothing is measured."""
-    from autotune.report.step import Request, simulate_step
-    from autotune.report.timeline import print_timeline
-    from autotune.report.trace import DOCUMENTS, check_format, save_step
+    from autotune.report.timeline.step import Request, simulate_step
+    from autotune.report.timeline.timeline import print_timeline
+    from autotune.report.timeline.trace import DOCUMENTS, check_format, save_step
 
     check_format(form, width)
     step = simulate_step(Request(**request))
@@ -43,7 +43,7 @@ def scale(path: Path, html: Path | None, json_output: bool, **flags: Any) -> Non
     progress = console(stderr=True)
     plan = plan_of(path, Flags(**flags), lambda ranks, name: progress.print(f"p = {ranks}, {name}", highlight=False))
     if html is not None:
-        from autotune.records import write_text
+        from autotune.records.base import write_text
         from autotune.report.page.scale import scale_page
 
         write_text(html, scale_page(plan))
@@ -61,7 +61,7 @@ def ramp(
     json_output: bool,
 ) -> None:
     """Predict m in each phase of Megatron's batch ramp, and which micro-batch size serves all phases best."""
-    from autotune.predict.ramp import Ramp
+    from autotune.plan.ramp import Ramp
     from autotune.report.ramp import plan_of, print_ramp, ramp_document
 
     asked = Ramp(*rampup_batch_size, global_batch_size or 0, train_samples, data_parallel)

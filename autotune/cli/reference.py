@@ -30,10 +30,10 @@ def schema_of(name: str) -> dict[str, Any]:
     """Return the JSON Schema of the record of that name; raise UsageError where there is none."""
     from autotune.config import Config
     from autotune.errors import UsageError
-    from autotune.predict.scale import ScalePlan
-    from autotune.profile.record import Profile
-    from autotune.records import Record
-    from autotune.report.record import Report
+    from autotune.plan.scale import ScalePlan
+    from autotune.records.base import Record
+    from autotune.records.profile import Profile
+    from autotune.records.report import Report
 
     records: dict[str, type[Record]] = {"config": Config, "profile": Profile, "report": Report, "scale": ScalePlan}
     if name not in records:

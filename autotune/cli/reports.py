@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from autotune.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from autotune.report.record import Report
+    from autotune.records.report import Report
 
 
 def show(path: Path, explain: int | None, html: Path | None, json_output: bool) -> None:
@@ -18,7 +18,7 @@ def show(path: Path, explain: int | None, html: Path | None, json_output: bool) 
 
     report = read_report(path)
     if html is not None:
-        from autotune.records import write_text
+        from autotune.records.base import write_text
         from autotune.report.page.page import page
 
         write_text(html, page(report))
@@ -45,7 +45,7 @@ def export(
     quiet: bool,
 ) -> None:
     """Print the launcher's own flags or config file for the sweet spot of a report."""
-    from autotune.records import write_text
+    from autotune.records.base import write_text
     from autotune.report.export.export import export as settings_for
     from autotune.report.load import read_report
 
@@ -70,7 +70,7 @@ def check(
     json_output: bool,
 ) -> None:
     """Compare a report with a baseline; exit 6 where something has become worse."""
-    from autotune.records import write_text
+    from autotune.records.base import write_text
     from autotune.report.check.judge import check as compare
     from autotune.report.check.judge import parse_regression
     from autotune.report.check.show import junit, markdown, print_check, say_regression
@@ -90,8 +90,8 @@ def check(
 
 def verify_here(*reports: "Report") -> None:
     """Raise InputError where a report is not of this machine as it is now; loads torch in a process of its own."""
-    from autotune.pipeline.process import survey
-    from autotune.profile.record import Environment
+    from autotune.pipeline.control.process import survey
+    from autotune.records.environment import Environment
     from autotune.report.fingerprint import verify_environment
 
     verify_environment(Environment.model_validate(survey()), *reports)

@@ -11,9 +11,9 @@ import numpy as np
 
 from autotune.predict.predict import action_overheads, optimizer_seconds, stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Seconds, optimizer_tail, simulate
-from autotune.profile.record import Calibration, Profile, Shared, StageProfile
-from autotune.stage_costs import StageTime
+from autotune.predict.simulator.simulate import Seconds, optimizer_tail, simulate
+from autotune.records.profile import Calibration, Profile, Shared, StageProfile
+from autotune.records.stage_costs import StageTime
 
 NUDGE = {"message_overhead_s": 1e-4, "crowding": 0.01}
 LEAST = {"message_overhead_s": 0.0, "crowding": 0.5}

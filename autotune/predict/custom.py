@@ -23,7 +23,7 @@ from typing import NamedTuple, cast
 
 from autotune.errors import InputError
 from autotune.predict.schedules import Action, Kind, Schedule, custom_schedule
-from autotune.records import read_bytes
+from autotune.records.base import read_bytes
 
 MOST_BYTES = 16 * 2**20
 MOST_ACTIONS = 1_000_000

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, KINDS, WEIGHT_GRADIENT
-from autotune.predict.record import Candidate, MemorySplit
 from autotune.predict.schedules import Schedule
-from autotune.profile.record import Profile
-from autotune.stage_costs import StageMemory
+from autotune.records.prediction import Candidate, MemorySplit
+from autotune.records.profile import Profile
+from autotune.records.stage_costs import StageMemory
 
 Bytes = NDArray[np.float64]
 LOSS_BYTES = 4  # of each micro-batch, kept by torch's schedule until the step ends

@@ -10,18 +10,18 @@ from typing import NamedTuple
 import numpy as np
 
 from autotune.errors import InputError, UsageError
+from autotune.predict.breakdown import split_step
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
-from autotune.predict.record import Candidate, Prediction, TimeSplit, Uncertainty
 from autotune.predict.schedules import Schedule, build_schedule
-from autotune.predict.sharing import slowdown_with
-from autotune.predict.simulate import Costs, Seconds, optimizer_tail
-from autotune.predict.split import split_step
+from autotune.predict.simulator.contention import slowdown_with
+from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
+from autotune.predict.simulator.wavefront import StepTime, step_time
 from autotune.predict.uncertainty import interval, total_sigma
-from autotune.predict.wavefront import StepTime, step_time
-from autotune.profile.record import ROUNDS, Profile, StageProfile
+from autotune.records.prediction import Candidate, Prediction, TimeSplit, Uncertainty
+from autotune.records.profile import ROUNDS, Profile, StageProfile
+from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal
-from autotune.stage_costs import StageTime
 
 # Relative standard deviations of the model's own errors, from `make bench` (real and replay): ranks that share cores
 # disturb each other in ways that no profile holds; ranks with a device of their own hardly do.

@@ -6,8 +6,8 @@ from typing import Any
 from autotune.config import Config, load_config
 from autotune.errors import UsageError
 from autotune.predict.predict import candidates_for, predict
-from autotune.predict.record import Candidate, Prediction
-from autotune.profile.record import Profile
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.profile import Profile
 from autotune.schedule_spec import SCHEDULES, default_schedule
 
 

@@ -2,7 +2,7 @@
 
 from math import hypot
 
-from autotune.predict.record import Uncertainty
+from autotune.records.prediction import Uncertainty
 
 QUANTILE = 1.645  # a normal variable lies within +-1.645 sigma in 90 of 100 cases
 

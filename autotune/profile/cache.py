@@ -4,13 +4,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from autotune.config import Workload
 from autotune.errors import InputError
-from autotune.profile.record import Environment, Profile, read_profile
-from autotune.records import STATE_DIR, not_written, write_record
+from autotune.records.base import STATE_DIR, not_written, write_record
+from autotune.records.environment import Environment
+from autotune.records.profile import Profile, read_profile
+from autotune.records.workload import WorkloadConfig
 
 
-def fingerprint(workload: Workload, environment: Environment, *more: object) -> str:
+def fingerprint(workload: WorkloadConfig, environment: Environment, *more: object) -> str:
     """Return sixteen hex digits that change when the workload, the device, torch or the host does; on GPUs also when
     others of the host are used (by their UUIDs), or the same at another power limit: a profile holds their own absolute
     times.
@@ -24,7 +25,7 @@ def fingerprint(workload: Workload, environment: Environment, *more: object) -> 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def profile_path(state_dir: Path, workload: Workload, environment: Environment, virtual_stages: int) -> Path:
+def profile_path(state_dir: Path, workload: WorkloadConfig, environment: Environment, virtual_stages: int) -> Path:
     """Return where the profile of this workload on this machine is kept, one for every number of stages per rank."""
     return state_dir / "profiles" / f"{fingerprint(workload, environment, virtual_stages)}.json"
 

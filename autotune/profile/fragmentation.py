@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from autotune.pipeline.commands import Primed
+from autotune.pipeline.control.commands import Primed
 
 SEGMENTS_BYTES = 64 * 2**20
 """Most that torch's allocator leaves unused because it takes memory in segments: of 2 and 20 MiB for small tensors, a

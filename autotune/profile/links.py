@@ -5,8 +5,8 @@ from itertools import accumulate
 from statistics import median
 from typing import Any
 
-from autotune.pipeline.commands import Command, Exchange, Ping
-from autotune.profile.record import Link, LinkTime
+from autotune.pipeline.control.commands import Command, Exchange, Ping
+from autotune.records.profile import Link, LinkTime
 
 MOST_SIZES = 5  # of messages that are timed on each link
 REPEATS, EMPTY_REPEATS, EXCHANGES = 8, 20, 3

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
-from autotune.config import Workload, WorkloadFacts
 from autotune.errors import DeviceError, MemoryLimitError
-from autotune.pipeline.commands import (
+from autotune.pipeline.control.commands import (
     FEWEST_SAMPLES,
     Command,
     Cut,
@@ -27,13 +26,15 @@ from autotune.pipeline.commands import (
     Waits,
     step_seconds,
 )
-from autotune.pipeline.measure import build, by_stage, run_step
-from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.pipeline.control.measure import build, by_stage, run_step
+from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
-from autotune.profile.record import ROUNDS, Calibration, Environment, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.records.environment import Environment
+from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.schedule_spec import default_schedule
-from autotune.stage_costs import StageMemory, StageTime
 from autotune.workload.partition import stage_ranks
 
 WAIT_S = 0.005  # long enough to hide nothing of the runtime
@@ -57,7 +58,7 @@ class Measurer:
     def __init__(
         self,
         ranks: Ranks,
-        workload: Workload,
+        workload: WorkloadConfig,
         cut: Cut,
         sizes: tuple[int, ...],
         split: bool,
@@ -268,7 +269,7 @@ def waiting(message_bytes: int) -> Waits:
 
 def measure_profile(
     ranks: Ranks,
-    workload: Workload,
+    workload: WorkloadConfig,
     cut: Cut,
     facts: list[StageFacts],
     sizes: tuple[int, ...],

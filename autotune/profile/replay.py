@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 
-from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Waits
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Cut, Waits
+from autotune.pipeline.control.ranks import Ranks
 from autotune.profile.measure import Measurer, Warn, waiting
-from autotune.profile.record import ROUNDS, Calibration, Environment, Profile, StageProfile
-from autotune.stage_costs import StageTime
+from autotune.records.environment import Environment
+from autotune.records.profile import ROUNDS, Calibration, Profile, StageProfile
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
 
 
 def replayed_device(recorded: Environment) -> str:
@@ -17,9 +18,9 @@ def replayed_device(recorded: Environment) -> str:
     return f"replay of {recorded.device or 'a hand-written profile'}" + (f" ({', '.join(names)})" if names else "")
 
 
-def replay_workload(profile: Profile, batch: int) -> Workload:
+def replay_workload(profile: Profile, batch: int) -> WorkloadConfig:
     """Return what the ranks are told to build: a model of no size, for the stages only wait."""
-    return Workload(
+    return WorkloadConfig(
         layers=len(profile.stages),
         stages=profile.ranks,
         hidden=1,

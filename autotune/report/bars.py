@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
+from autotune.records.report import CandidateReport, Report
 from autotune.report.recommend import curve
-from autotune.report.record import CandidateReport, Report
 from autotune.report.units import show_bytes, show_rate
 
 ROOM = 53  # columns that the words of a row take

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from autotune.records import SCHEMA_VERSION, Record
-from autotune.report.record import Report
+from autotune.records.base import SCHEMA_VERSION, Record
+from autotune.records.report import Report
 
 Basis = Literal["recorded profile", "profile of an earlier run", "arithmetic"]
 

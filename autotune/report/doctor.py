@@ -5,8 +5,8 @@ from typing import Self
 
 from rich.console import Console
 
-from autotune.profile.record import Environment
-from autotune.records import Record
+from autotune.records.base import Record
+from autotune.records.environment import Environment
 from autotune.report.units import show_bytes
 
 

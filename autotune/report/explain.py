@@ -1,9 +1,9 @@
 """Why not that m? The candidates with it against the sweet spot: throughput, where the time goes, memory."""
 
 from autotune.errors import UsageError
-from autotune.predict.record import TimeSplit
+from autotune.records.prediction import TimeSplit
+from autotune.records.report import CandidateReport, Report
 from autotune.report.recommend import is_undecided, undecided_text
-from autotune.report.record import CandidateReport, Report
 from autotune.report.table import raw_text
 from autotune.report.units import show_bytes, show_rate, show_seconds, show_share
 

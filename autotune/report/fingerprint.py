@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune import __version__
-from autotune.config import WorkloadFacts
 from autotune.errors import InputError
-from autotune.profile.record import Environment
-from autotune.records import changed
-from autotune.report.record import Report
+from autotune.records.base import changed
+from autotune.records.environment import Environment
+from autotune.records.report import Report
+from autotune.records.workload import WorkloadFacts
 
 Facts = Mapping[str, Any]
 

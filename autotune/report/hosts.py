@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from autotune.profile.record import Link, Profile
+from autotune.records.profile import Link, Profile
 from autotune.report.units import show_bytes, show_seconds
 
 

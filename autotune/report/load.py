@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from autotune.errors import InputError
-from autotune.records import read_record
+from autotune.records.base import read_record
+from autotune.records.report import Report
+from autotune.records.verdict import Stop, StopReason, Verdict
 from autotune.report.recommend import loses_to, pareto_front, recommend, under_limit
-from autotune.report.record import Report
-from autotune.verdict import Stop, StopReason, Verdict
 
 USUAL_TOLERANCE = 0.01
 

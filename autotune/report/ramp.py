@@ -9,10 +9,10 @@ from rich.table import Table
 
 from autotune.config import load_config
 from autotune.errors import UsageError
-from autotune.predict.ramp import Ramp, RampPlan, plan_ramp
+from autotune.plan.ramp import Ramp, RampPlan, plan_ramp
 from autotune.predict.sweep import memory_per_rank
-from autotune.records import SCHEMA_VERSION
-from autotune.report.step import read_source
+from autotune.records.base import SCHEMA_VERSION
+from autotune.report.timeline.step import read_source
 from autotune.schedule_spec import default_schedule
 
 MOST_ROWS = 24  # of phases on the terminal; --json has them all

@@ -7,9 +7,9 @@ from what is printed.
 from collections.abc import Sequence
 from math import inf
 
-from autotune.report.record import CandidateReport, KneeReport, Neighbour, ParetoPoint, Report, SweetSpot
+from autotune.records.report import CandidateReport, KneeReport, Neighbour, ParetoPoint, Report, SweetSpot
+from autotune.records.verdict import Objective, Stop, StopReason, Verdict
 from autotune.report.units import show_bytes, show_share
-from autotune.verdict import Objective, Stop, StopReason, Verdict
 
 Rows = Sequence[CandidateReport]
 

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from autotune.config import load_config, split_commas
 from autotune.errors import UsageError
-from autotune.predict.network import MESSAGES_OUT, Network, Wire, read_network
-from autotune.predict.scale import MOST_RANKS, SLOWER, Request, ScalePlan, ScalePoint, batch_for, scale
+from autotune.plan.network import MESSAGES_OUT, Network, Wire, read_network
+from autotune.plan.scale import MOST_RANKS, SLOWER, Request, ScalePlan, ScalePoint, batch_for, scale
 from autotune.predict.sweep import memory_per_rank
-from autotune.profile.record import Profile
-from autotune.report.step import read_source
+from autotune.records.profile import Profile
+from autotune.report.timeline.step import read_source
 from autotune.report.units import show_bytes, show_seconds
 from autotune.schedule_spec import default_schedule
 

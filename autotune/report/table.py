@@ -8,12 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.outcome import Measurement
-from autotune.predict.record import Candidate, Prediction
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.report import CandidateReport, Report, Source, candidate_report
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words
 from autotune.report.recommend import is_undecided, undecided_text
-from autotune.report.record import CandidateReport, Report, Source, candidate_report
 from autotune.report.units import (
     counted,
     rate_decimals,

@@ -6,7 +6,7 @@ from math import inf
 
 import numpy as np
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief
 from autotune.search.belief.prior import Array
 from autotune.search.goal import Goal

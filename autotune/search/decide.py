@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief, Draws
 from autotune.search.belief.prior import Array, Mask
 from autotune.search.gain import Outlook

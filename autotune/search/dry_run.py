@@ -6,13 +6,13 @@ from statistics import mean
 from typing import NamedTuple
 
 from autotune.config import SamplerName
-from autotune.outcome import Measurement
-from autotune.predict.record import Candidate, Prediction
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate, Prediction
 from autotune.search.belief.prior import STEP_NOISE
 from autotune.search.goal import STEPS, Goal, Limits
 from autotune.search.runner import Runner
 from autotune.search.state import SearchState
-from autotune.search.study import MemoryStudy
+from autotune.search.study.study import MemoryStudy
 
 SEARCHES = 3
 

@@ -1,6 +1,6 @@
 """What failures say of the trials that are left."""
 
-from autotune.outcome import Failure
+from autotune.records.outcome import Failure
 from autotune.search.state import SearchState
 
 ALIKE = 3  # failures in a row, with nothing that ever ran, that say that it is not the candidates

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from autotune.verdict import Objective
+from autotune.records.verdict import Objective
 
 TIE = 0.01  # throughputs closer than this are tied
 STEPS = 5  # timed steps of a visit at most

@@ -9,7 +9,7 @@ would show is drawn, and every draw of the belief weighs by how well it agrees w
 
 import numpy as np
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Draws
 from autotune.search.belief.prior import Array, Mask
 from autotune.search.goal import Goal

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 
 
 class Preparation:

@@ -13,21 +13,21 @@ from math import log
 from typing import TYPE_CHECKING
 
 from autotune.config import SamplerName
-from autotune.outcome import Failure, Measurement
-from autotune.predict.record import Candidate, Prediction
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.verdict import Stop, StopReason
 from autotune.search.belief.belief import Belief
 from autotune.search.choose import pick
 from autotune.search.decide import Kind, Situation, decide
 from autotune.search.failures import common_fault
 from autotune.search.goal import LEAST_STEPS, STEPS, Limits
 from autotune.search.preparation import Preparation
-from autotune.search.sampler import make_sampler
 from autotune.search.space import show
 from autotune.search.state import ACCIDENTS, Outcome, SearchState, over_limit
-from autotune.search.study import Study
-from autotune.search.take_over import catch_up, predict_again, take_over
+from autotune.search.study.sampler import make_sampler
+from autotune.search.study.study import Study
+from autotune.search.study.take_over import catch_up, predict_again, take_over
 from autotune.search.timing import Timing, wall_clock
-from autotune.verdict import Stop, StopReason
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

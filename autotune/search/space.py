@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.predict.record import Candidate, schedule_words
+from autotune.records.prediction import Candidate, schedule_words
 
 Key = tuple[int | str, ...]
 """What names a candidate inside a study: its value in every dimension."""

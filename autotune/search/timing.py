@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autotune import config
+from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Batch, Loss
 
@@ -24,7 +24,7 @@ class FeatureBatchNorm(nn.BatchNorm1d):
         return super().forward(hidden.flatten(0, 1)).view_as(hidden)
 
 
-def norm_layer(workload: config.Workload) -> nn.Module:
+def norm_layer(workload: WorkloadConfig) -> nn.Module:
     """Return the block's normalisation over ``hidden`` features."""
     return nn.LayerNorm(workload.hidden) if workload.norm == "layer" else FeatureBatchNorm(workload.hidden)
 
@@ -32,7 +32,7 @@ def norm_layer(workload: config.Workload) -> nn.Module:
 class Embedding(nn.Module):
     """(batch, tokens) ids -> (batch, tokens, hidden)."""
 
-    def __init__(self, workload: config.Workload) -> None:
+    def __init__(self, workload: WorkloadConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(workload.vocab, workload.hidden)
         self.position = nn.Embedding(workload.seq_len, workload.hidden)
@@ -45,7 +45,7 @@ class Embedding(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, workload: config.Workload) -> None:
+    def __init__(self, workload: WorkloadConfig) -> None:
         super().__init__()
         hidden = workload.hidden
         self.heads = workload.heads
@@ -68,11 +68,11 @@ class Block(nn.Module):
 class Head(nn.Sequential):
     """(batch, tokens, hidden) -> (batch, tokens, vocab) logits."""
 
-    def __init__(self, workload: config.Workload) -> None:
+    def __init__(self, workload: WorkloadConfig) -> None:
         super().__init__(norm_layer(workload), nn.Linear(workload.hidden, workload.vocab, bias=False))
 
 
-def cast(part: nn.Module, workload: config.Workload) -> nn.Module:
+def cast(part: nn.Module, workload: WorkloadConfig) -> nn.Module:
     """Give the weights of ``part`` the type that the model computes in; gradients are summed in fp32 all the same.
 
     Batch normalisation keeps fp32, as launchers leave it: its running statistics are sums of many small changes, and
@@ -86,13 +86,13 @@ def cast(part: nn.Module, workload: config.Workload) -> nn.Module:
     return part
 
 
-def seeded(kind: type[nn.Module], workload: config.Workload, number: int) -> nn.Module:
+def seeded(kind: type[nn.Module], workload: WorkloadConfig, number: int) -> nn.Module:
     """Builds part ``number`` of the model with weights that depend on the seed and the number alone."""
     torch.manual_seed(workload.seed * 1_000_003 + number)
     return kind(workload)
 
 
-def boundary_type(workload: config.Workload) -> torch.dtype:
+def boundary_type(workload: WorkloadConfig) -> torch.dtype:
     """Return the element type of what crosses a stage boundary, and of all that lies between."""
     return ELEMENT_TYPES[workload.precision]
 
@@ -104,7 +104,7 @@ class SequenceLoss:
     gradients, whatever the padding. ``scale`` keeps fp16 gradients from vanishing; it is 1 otherwise.
     """
 
-    def __init__(self, workload: config.Workload, sequences: int) -> None:
+    def __init__(self, workload: WorkloadConfig, sequences: int) -> None:
         self.scale = 1024.0 if workload.precision == "fp16" else 1.0
         self.tokens = sequences * workload.seq_len
 
@@ -115,9 +115,7 @@ class SequenceLoss:
         return summed * (self.scale / self.tokens)
 
 
-def random_batch(
-    workload: config.Workload, sequences: int, padding: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def random_batch(workload: WorkloadConfig, sequences: int, padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return random token ids and their next-token targets, each (sequences + padding, seq_len); padding targets
     IGNORED."""
     generator = torch.Generator().manual_seed(workload.seed)
@@ -131,10 +129,10 @@ def random_batch(
 class Gpt:
     """The built-in GPT as a Workload: layer ``n`` is block ``n``, part ``n + 1`` of the model."""
 
-    sizes: config.Workload
+    sizes: WorkloadConfig
 
     @property
-    def facts(self) -> config.WorkloadFacts:
+    def facts(self) -> WorkloadFacts:
         """The facts that reports state of it."""
         return self.sizes
 
@@ -180,6 +178,6 @@ class Gpt:
         return SequenceLoss(self.sizes, sequences)
 
 
-def build_stage(workload: config.Workload, index: int, stages: int, device: torch.device) -> nn.Sequential:
+def build_stage(workload: WorkloadConfig, index: int, stages: int, device: torch.device) -> nn.Sequential:
     """Build stage ``index`` of ``stages``, cut as evenly as possible."""
     return Gpt(workload).build_stage(layers_of_stage(workload.layers, stages, index), device)

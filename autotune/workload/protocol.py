@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from autotune.config import WorkloadFacts
+from autotune.records.workload import WorkloadFacts
 
 
 class Batch(NamedTuple):

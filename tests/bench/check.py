@@ -9,12 +9,12 @@ from math import log1p
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
-from autotune.profile.record import Profile, StageProfile
-from autotune.records import write_record
+from autotune.records.base import write_record
+from autotune.records.profile import Profile, StageProfile
+from autotune.records.report import Report
+from autotune.records.stage_costs import StageTime
 from autotune.report.check.judge import SURE, check
 from autotune.report.load import read_report
-from autotune.report.record import Report
-from autotune.stage_costs import StageTime
 
 REPEATS = 20
 SLOWER = 1.05

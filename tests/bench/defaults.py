@@ -1,6 +1,6 @@
 """The default workload on GPUs that are not here: which m and schedule fit, and where a sweet spot could lie.
 
-Bytes are from fake tensors (``autotune.pipeline.paper``), put through the memory model that every run uses. Seconds are
+Bytes are from fake tensors (``pipeline.rank.paper``), put through the memory model that every run uses. Seconds are
 assumed: published throughput against the micro-batch size, scaled to what such a device reaches.
 """
 
@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import torch
 
-from autotune.config import Config, Workload
-from autotune.pipeline.paper import stage_memory
+from autotune.config import Config
+from autotune.pipeline.rank.paper import stage_memory
 from autotune.predict.predict import candidates_for, predict
-from autotune.predict.record import Candidate, Prediction
-from autotune.profile.assumed import forward_operations
+from autotune.profile.analytic import forward_operations
 from autotune.profile.fragmentation import ASSUMED
-from autotune.profile.record import Link, MessageSize, Profile, StageProfile
-from autotune.stage_costs import StageMemory, StageTime
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.profile import Link, MessageSize, Profile, StageProfile
+from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, boundary_type, build_stage
 from autotune.workload.optimizer import static_bytes
 from autotune.workload.partition import layers_of_stage, layers_per_stage
@@ -64,7 +65,7 @@ class Row(NamedTuple):
         return self.candidate.schedule, self.candidate.micro_batches
 
 
-def workload(devices: int) -> Workload:
+def workload(devices: int) -> WorkloadConfig:
     """What ``autotune run --stages N`` trains on GPUs."""
     return Config(stages=devices).workload("cuda")
 

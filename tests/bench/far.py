@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from autotune.predict.network import connected, read_network
+from autotune.plan.extrapolate import stretched
+from autotune.plan.network import connected, read_network
+from autotune.plan.scale import Request, scale
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
-from autotune.predict.scale import Request, scale
-from autotune.predict.stretch import stretched
-from autotune.profile.record import Profile, StageProfile, read_profile
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile, StageProfile, read_profile
 from tests.bench.speed import action_count, goal, most_mib, stages_per_rank
 
 RANKS = (64, 128, 256, 512, 1024)

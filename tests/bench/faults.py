@@ -3,9 +3,9 @@
 import time
 from statistics import median
 
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.records.outcome import Failure, Measurement
 from tests.pipeline.faults import FAULTS, FaultyRank
 from tests.pipeline.test_faults import BAD, GOOD, LIMIT, WORK, P
 

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from autotune.records import write_record
+from autotune.records.base import write_record
+from autotune.records.report import Report
 from autotune.report.hosts import host_words
-from autotune.report.record import Report
 from tests.hosts import tuned, waiting_profile, why_not
 
 COMPUTING = ["--layers", 8, "--stages", 4, "--hidden", 256, "--seq-len", 64, "--vocab", 256, "--batch", 32]

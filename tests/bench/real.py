@@ -15,11 +15,11 @@ from statistics import linear_regression, median, quantiles
 
 from autotune.config import load_config
 from autotune.job import Events, Job, obtain_profile, prepare_job
-from autotune.outcome import Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import measure_candidate
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import measure_candidate
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief
 from autotune.search.timing import Timing
 

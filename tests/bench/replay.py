@@ -10,18 +10,20 @@ from itertools import product
 from statistics import median
 from typing import get_args
 
-from autotune.config import ScheduleName, Workload
-from autotune.outcome import Measurement
-from autotune.pipeline.commands import Cut, Prepare
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.config import ScheduleName
+from autotune.pipeline.control.commands import Cut, Prepare
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
-from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
+from autotune.records.environment import Environment
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate
+from autotune.records.profile import MessageSize, Profile, StageProfile
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
-from autotune.stage_costs import StageTime
 
 STEPS, ROUNDS = 1, 3
 MESSAGE_BYTES = 256 * 1024
@@ -61,7 +63,7 @@ def candidates(ranks: int, virtual_stages: int) -> Iterator[Candidate]:
                 )
 
 
-def made_ready(ranks: int, virtual_stages: int, shape: str, live: Ranks) -> tuple[Workload, Profile]:
+def made_ready(ranks: int, virtual_stages: int, shape: str, live: Ranks) -> tuple[WorkloadConfig, Profile]:
     """Builds the waiting stages; what the ranks were told to build, and the profile with this machine's links and
     overheads."""
     profile = recorded(ranks, virtual_stages, shape)

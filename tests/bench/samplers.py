@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import mean
 
 from autotune.config import SamplerName
-from autotune.outcome import Measurement
-from autotune.predict.record import Candidate, Prediction
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate, Prediction
+from autotune.records.verdict import Stop
 from autotune.search.goal import Limits
 from autotune.search.runner import Runner
 from autotune.search.state import SearchState
-from autotune.search.study import Study
-from autotune.verdict import Stop
+from autotune.search.study.study import Study
 from tests.bench.truth import Truth
 
 SAMPLERS: tuple[SamplerName, ...] = ("cost-model", "tpe", "gp", "random")

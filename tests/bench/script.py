@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from statistics import mean, median
 
-from autotune.config import Workload
-from autotune.outcome import Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.records.outcome import Measurement
+from autotune.records.report import Report
+from autotune.records.workload import WorkloadConfig
 from autotune.report.export.export import export
 from autotune.report.load import read_report
-from autotune.report.record import Report
 
 ROUNDS, STEPS = 5, 6
 WORKLOAD = ["--layers", "12", "--hidden", "96", "--seq-len", "64", "--vocab", "512", "--device", "cpu", "--quiet"]
@@ -30,7 +30,7 @@ def visit(ranks: Ranks, report: Report) -> float:
     row = report.candidates[report.sweet_spot.candidate]
     known = row.model_dump(include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages"})
     plan = Prepare(sequences=row.sequences, **known)
-    workload = Workload.model_validate(report.workload.model_dump(exclude_none=True))
+    workload = WorkloadConfig.model_validate(report.workload.model_dump(exclude_none=True))
     found = measure_candidate(ranks, workload, plan, row.prediction.step_time_s, STEPS, lambda *_: True)
     assert isinstance(found, Measurement), found
     return found.throughput_seq_s

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 from tests.bench.samplers import SAMPLERS, SEEDS, compare
 from tests.bench.truth import Truth, find_truth
 from tests.bench.workloads import A100, ALL_SCHEDULES, MEASURED, REAL, is_replayed

@@ -12,12 +12,12 @@ import numpy as np
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
-from autotune.predict.record import Candidate
+from autotune.records.prediction import Candidate
 from autotune.search.choose import certainty
 from autotune.search.goal import Goal, Limits
 from autotune.search.runner import Runner
 from autotune.search.state import SearchState
-from autotune.search.study import MemoryStudy
+from autotune.search.study.study import MemoryStudy
 from tests.bench.simulated_machines import BASIC, PROFILED_S, SCENARIOS, Scenario, SimulatedMachine
 
 LEAN = Goal("memory", 0.05)

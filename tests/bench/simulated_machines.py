@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.outcome import Measurement
-from autotune.predict.record import Candidate, Prediction, Uncertainty
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate, Prediction, Uncertainty
 from tests.search.machine import CANDIDATES, PREDICTIONS
 
 WAYS = (("1F1B", 1, 0.02), ("Interleaved1F1B", 2, 0.01), ("InterleavedZeroBubble", 2, 0.0), ("ZBVZeroBubble", 2, 0.004))

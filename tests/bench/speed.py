@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from autotune.predict.receives import Receives
-from autotune.predict.running import run_in_turn
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Costs, Timeline, simulate, travel_seconds
-from autotune.predict.wavefront import step_time
+from autotune.predict.simulator.dedicated import run_in_turn
+from autotune.predict.simulator.posting import Receives
+from autotune.predict.simulator.simulate import Costs, Timeline, simulate, travel_seconds
+from autotune.predict.simulator.wavefront import step_time
 from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 
 LARGE = (1024, 8192)

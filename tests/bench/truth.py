@@ -13,12 +13,12 @@ from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
 from autotune.job import Events, Job, prepare_job
-from autotune.outcome import Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import measure_candidate
-from autotune.predict.record import Candidate
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import measure_candidate
 from autotune.profile.replay import waits_for
-from autotune.report.record import Report
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate
+from autotune.records.report import Report
 from autotune.tune import tune
 from tests.bench.workloads import flags_of, is_replayed
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from autotune.config import load_config
 from autotune.job import Events
-from autotune.profile.record import Environment, MessageSize, Profile, StageMemory, StageProfile
-from autotune.records import write_record
-from autotune.stage_costs import StageTime
+from autotune.records.base import write_record
+from autotune.records.environment import Environment
+from autotune.records.profile import MessageSize, Profile, StageMemory, StageProfile
+from autotune.records.stage_costs import StageTime
 from autotune.tune import profile_only
 from tests.published import zero_bubble
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from autotune.config import Workload
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
 from tests.emulated.machine import model
 
 P = 3
-WORK = Workload(
+WORK = WorkloadConfig(
     stages=P, layers=6, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="adamw"
 )
 BAD, GOOD = (Prepare(schedule="1F1B", micro_batches=16 // size, micro_batch_size=size, sequences=16) for size in (4, 2))
@@ -58,7 +58,7 @@ class SlowRank:
         self.stage = stage
 
     def __call__(self, *arguments):
-        from autotune.pipeline.worker import serve
+        from autotune.pipeline.rank.rank import serve
 
         serve(*arguments, partial(SlowGpt, stage=self.stage))
 

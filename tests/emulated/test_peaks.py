@@ -3,9 +3,9 @@ and on used ones."""
 
 import pytest
 
-from autotune.pipeline.commands import Cut, MeasureMemory, Prepare
-from autotune.pipeline.measure import build, describe
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Cut, MeasureMemory, Prepare
+from autotune.pipeline.control.measure import build, describe
+from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
 from tests.pipeline.test_peak_memory import candidates, measured_profile, workload

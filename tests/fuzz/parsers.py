@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from autotune.config import load_config, shipped
 from autotune.errors import InputError
+from autotune.plan.network import read_network
 from autotune.predict.custom import read_schedule
-from autotune.predict.network import read_network
-from autotune.profile.record import read_profile
+from autotune.records.profile import read_profile
 from autotune.report.load import read_report
 from tests.report.export.reports import make_report
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from autotune.checkup import examine, round_trip
-from autotune.pipeline.process import gpu_state, survey
-from autotune.profile.record import OF_EACH_GPU, Environment
+from autotune.pipeline.control.process import gpu_state, survey
+from autotune.records.environment import OF_EACH_GPU, Environment
 from autotune.report.doctor import Verdict
 
 

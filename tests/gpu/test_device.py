@@ -6,20 +6,20 @@ import time
 import pytest
 import torch
 
-from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Prepare, Step
-from autotune.pipeline.device import CudaDevice, open_device
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
-from autotune.pipeline.recording import Recording
-from autotune.report.soundness import TOLERANCE
+from autotune.pipeline.control.commands import Cut, Prepare, Step
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.pipeline.rank.device import CudaDevice, open_device
+from autotune.pipeline.rank.recording import Recording
+from autotune.records.workload import WorkloadConfig
+from autotune.report.correctness import TOLERANCE
 
 MIB = 2**20
 TIMEOUT_S = 120.0
 
 
 def workload(stages):
-    return Workload(
+    return WorkloadConfig(
         layers=4,
         stages=stages,
         hidden=64,

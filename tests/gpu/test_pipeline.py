@@ -10,14 +10,14 @@ from statistics import median
 import pytest
 import torch
 
-from autotune.config import Workload
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import Cut, Exchange, Ping, Prepare
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Cut, Exchange, Ping, Prepare
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
-from autotune.predict.record import Candidate
 from autotune.predict.schedules import build_schedule
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Candidate
+from autotune.records.workload import WorkloadConfig
 from autotune.report.units import show_bytes
 from tests.gpu.figures import IS_EMULATED, note
 from tests.pipeline.test_peak_memory import BATCH, measured_profile
@@ -34,7 +34,7 @@ NEAR = 0.02  # of the measured peak
 
 def workload(stages, **more):
     sizes = {"layers": 4 * stages, "hidden": 64, "heads": 4, "seq_len": 32, "vocab": 128, "batch": 8}
-    return Workload(**({"stages": stages, "precision": "bf16", "optimizer": "adamw"} | sizes | more))
+    return WorkloadConfig(**({"stages": stages, "precision": "bf16", "optimizer": "adamw"} | sizes | more))
 
 
 def plan_of(schedule, micro_batches, sequences=8):

@@ -9,8 +9,8 @@ import pytest
 from autotune.cli.options import COMMANDS
 from autotune.cli.reference import schema_of
 from autotune.guide import page
-from autotune.outcome import FailureKind
-from autotune.predict.record import TimeSplit
+from autotune.records.outcome import FailureKind
+from autotune.records.prediction import TimeSplit
 from autotune.report import scale, table
 from autotune.report.check.judge import Verdict
 from tests.guide.reference import SCHEMAS

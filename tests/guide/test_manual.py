@@ -16,7 +16,7 @@ from autotune.cli.reference import schema_of
 from autotune.config import load_config
 from autotune.guide import TOPICS, page, title
 from autotune.predict.sweep import sweep
-from autotune.profile.record import Profile
+from autotune.records.profile import Profile
 from autotune.settings import SETTINGS
 from tests.guide.manual import FOLDER, PAGES, README, ROOT, blocks, shell_lines, typed
 from tests.guide.reference import PAGES as MADE

@@ -14,7 +14,7 @@ import deepspeed.ops
 import torch
 from torch.nn import functional
 
-from autotune.config import Workload
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import build_stage, random_batch
 
 STEPS = 2
@@ -24,7 +24,7 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def main(config: str, stages: int, workload: Workload) -> None:
+def main(config: str, stages: int, workload: WorkloadConfig) -> None:
     # DeepSpeed would compile a shared-memory all-reduce for ranks on CPUs; without it, gloo carries everything.
     deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed("gloo")
@@ -52,4 +52,4 @@ def main(config: str, stages: int, workload: Workload) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Workload.model_validate_json(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), WorkloadConfig.model_validate_json(sys.argv[3]))

@@ -94,7 +94,7 @@ class WrongRank:
         self.model = model
 
     def __call__(self, *arguments):
-        from autotune.pipeline.worker import serve
+        from autotune.pipeline.rank.rank import serve
 
         serve(*arguments, MODELS[self.model])
 
@@ -181,6 +181,6 @@ class FaultyRank:
         self.planted, self.stage = (fault, size, once), stage
 
     def __call__(self, *arguments):
-        from autotune.pipeline.worker import serve
+        from autotune.pipeline.rank.rank import serve
 
         serve(*arguments, partial(FaultyGpt, planted=self.planted, stage=self.stage))

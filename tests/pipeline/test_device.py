@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from autotune.pipeline.device import CpuDevice, MemoryUse, least_tensor, open_device
-from autotune.pipeline.heap import heap_bytes
+from autotune.pipeline.rank.device import CpuDevice, MemoryUse, least_tensor, open_device
+from autotune.pipeline.rank.malloc import heap_bytes
 
 MIB = 2**20
 

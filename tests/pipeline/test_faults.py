@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from autotune.config import Workload
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import Prepare
-from autotune.pipeline.measure import build, measure_candidate
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.workload import WorkloadConfig
 from tests.pipeline.faults import FAULTS, FaultyRank
 
 P = 3
-WORK = Workload(
+WORK = WorkloadConfig(
     stages=P, layers=6, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="adamw"
 )
 BAD, GOOD = (Prepare(schedule="1F1B", micro_batches=16 // size, micro_batch_size=size, sequences=16) for size in (4, 2))

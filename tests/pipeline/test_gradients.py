@@ -1,6 +1,6 @@
 """A pipelined step is the same step: loss and gradients equal those of the model run in one piece on the whole batch.
 
-Real ranks over gloo, driven through ``autotune.pipeline.worker.Rank`` as the controller drives them.
+Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.Rank`` as the controller drives them.
 """
 
 import multiprocessing
@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from autotune.config import Precision, ScheduleName, Workload
-from autotune.pipeline.commands import Build, Prepare, Step
-from autotune.pipeline.deaths import doing_file
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.watch import Watch
-from autotune.pipeline.worker import Rank
+from autotune.config import ScheduleName
+from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.commands import Build, Prepare, Step
+from autotune.pipeline.control.diagnose import doing_file
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.rank import Rank
+from autotune.records.workload import Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer
@@ -45,10 +46,10 @@ Found = dict[int, list[torch.Tensor]]
 """One tensor per parameter, by the index of the stage."""
 
 
-def workload(ranks: int, optimizer: str = "none", precision: Precision = "fp32") -> Workload:
+def workload(ranks: int, optimizer: str = "none", precision: Precision = "fp32") -> WorkloadConfig:
     """As many layers as the most stages need."""
     sizes = {"layers": 3 * ranks, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": BATCH}
-    return Workload(stages=ranks, precision=precision, optimizer=optimizer, **sizes)
+    return WorkloadConfig(stages=ranks, precision=precision, optimizer=optimizer, **sizes)
 
 
 def plan_of(name: str, count: int, virtual_stages: int) -> Prepare:
@@ -92,7 +93,7 @@ def low_plans(precision: str, ranks: int) -> list[Prepare]:
     return [plan for plan in plans(ranks) if plan.micro_batches == 12 and plan.schedule in names]
 
 
-def gradients(rank: Rank, work: Workload, several: list[Prepare]) -> list[tuple[dict, float | None, Found]]:
+def gradients(rank: Rank, work: WorkloadConfig, several: list[Prepare]) -> list[tuple[dict, float | None, Found]]:
     """Of one step of every plan: what the first step is told to be, the second one's loss and gradients; of the stages
     that this rank holds."""
     found = []
@@ -105,7 +106,7 @@ def gradients(rank: Rank, work: Workload, several: list[Prepare]) -> list[tuple[
     return found
 
 
-def weights_after(rank: Rank, work: Workload, plan: Prepare) -> Found:
+def weights_after(rank: Rank, work: WorkloadConfig, plan: Prepare) -> Found:
     """The weights after STEPS steps."""
     rank.obey(Build(workload=work, cut=plan.cut))
     rank.obey(plan)
@@ -125,7 +126,7 @@ def in_order(parts: list[Found]) -> list[torch.Tensor]:
     return [tensor for index in sorted(whole) for tensor in whole[index]]
 
 
-def in_one_piece(work: Workload, micro_batches: int = 1) -> tuple[float, list[torch.Tensor]]:
+def in_one_piece(work: WorkloadConfig, micro_batches: int = 1) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of the whole model on the whole batch, without any pipeline."""
     model = build_stage(work, 0, 1, CPU)
     loss, total = SequenceLoss(work, BATCH), 0.0
@@ -141,7 +142,7 @@ def found(request, tmp_path_factory):
     """What each rank found; one set of processes per number of ranks."""
     ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autotune.pipeline.worker"])
+    context.set_forkserver_preload(["autotune.pipeline.rank.rank"])
     processes = [context.Process(target=run_rank, args=(number, ranks, str(folder))) for number in range(ranks)]
     for process in processes:
         process.start()

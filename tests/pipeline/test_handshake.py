@@ -8,9 +8,9 @@ import pytest
 
 from autotune.errors import InputError, UsageError
 from autotune.hosts import first_host
-from autotune.pipeline.handshake import WrongSecret, as_connection, parse_address, read_secret, say_hello
-from autotune.pipeline.host import Launched, launched_as
-from autotune.pipeline.meeting import interface_of, use_interface
+from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, parse_address, read_secret, say_hello
+from autotune.pipeline.hosts.worker import Launched, launched_as
+from autotune.pipeline.rank.process_group import interface_of, use_interface
 from tests.pipeline.workers import (
     SECRET,
     hello,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from autotune.config import Workload
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.paper import Ledger, PaperDevice, flash_backward_bytes, stage_memory
-from autotune.pipeline.probe import StageProbe
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.paper import Ledger, PaperDevice, flash_backward_bytes, stage_memory
+from autotune.pipeline.rank.probe import StageProbe
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.partition import layers_of_stage
@@ -17,7 +17,7 @@ STAGES = 3
 
 def workload(precision, **more):
     sizes = {"layers": 6, "hidden": 64, "heads": 4, "seq_len": 32, "vocab": 512, "batch": 32, "stages": STAGES}
-    return Workload(precision=precision, optimizer="none", **sizes | more)
+    return WorkloadConfig(precision=precision, optimizer="none", **sizes | more)
 
 
 def measured(work, index, split):

@@ -2,17 +2,17 @@
 
 import pytest
 
-from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Prepare
-from autotune.pipeline.measure import build
-from autotune.pipeline.ranks import Ranks
+from autotune.pipeline.control.commands import Cut, Prepare
+from autotune.pipeline.control.measure import build
+from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
-from autotune.predict.record import Candidate
 from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
-from autotune.profile.record import MessageSize, Profile
+from autotune.records.prediction import Candidate
+from autotune.records.profile import MessageSize, Profile
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
-from autotune.stage_costs import StageTime
 
 BATCH = 16
 COUNTS = (1, 3, 4, 8)  # 3 pads
@@ -26,7 +26,7 @@ TIMEOUT_S = 60.0
 def workload(ranks, vocab, precision="fp32"):
     """A large vocabulary makes logits and their gradients outweigh the messages."""
     sizes = {"layers": 8, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": vocab, "batch": BATCH}
-    return Workload(stages=ranks, precision=precision, optimizer="adamw", **sizes)
+    return WorkloadConfig(stages=ranks, precision=precision, optimizer="adamw", **sizes)
 
 
 def measured_profile(ranks, work, virtual_stages):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autotune.config import Workload
-from autotune.pipeline.commands import TimeStages
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
-from autotune.stage_costs import StageTime
+from autotune.pipeline.control.commands import TimeStages
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, SequenceLoss, boundary_type, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 
-WORK = Workload(
+WORK = WorkloadConfig(
     layers=2, stages=1, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
 )
 SIZES = (1, 2, 4, 8, 16)

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.config import Workload
-from autotune.outcome import Failure, Measurement
-from autotune.pipeline.commands import (
+from autotune.pipeline.control.commands import (
     Build,
     Cut,
     Describe,
@@ -25,12 +23,14 @@ from autotune.pipeline.commands import (
     TimeOptimizer,
     TimeStages,
 )
-from autotune.pipeline.measure import build, by_stage, describe, growth, measure_candidate
-from autotune.pipeline.process import LocalRank
-from autotune.pipeline.ranks import RankFailure, Ranks
+from autotune.pipeline.control.measure import build, by_stage, describe, growth, measure_candidate
+from autotune.pipeline.control.process import LocalRank
+from autotune.pipeline.control.ranks import RankFailure, Ranks
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.workload import WorkloadConfig
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
-WORK = Workload(stages=2, precision="fp32", optimizer="adamw", **SIZES)
+WORK = WorkloadConfig(stages=2, precision="fp32", optimizer="adamw", **SIZES)
 PLAN = Prepare(schedule="1F1B", micro_batches=4, micro_batch_size=4, sequences=16)
 TIMEOUT_S = 60.0
 
@@ -250,13 +250,13 @@ def test_an_error_between_commands_leaves_nothing_either():
 
 def test_busy_ranks_exit_when_their_controller_is_killed(tmp_path):
     code = f"""
-from autotune.config import Workload
-from autotune.pipeline.commands import Build, Ping
-from autotune.pipeline.ranks import Ranks
+from autotune.config import WorkloadConfig
+from autotune.pipeline.control.commands import Build, Ping
+from autotune.pipeline.control.ranks import Ranks
 if __name__ == "__main__":
     ranks = Ranks(2, "cpu")
     ranks.start()
-    ranks.ask(Build(workload=Workload.model_validate_json({WORK.model_dump_json()!r})), 60)
+    ranks.ask(Build(workload=WorkloadConfig.model_validate_json({WORK.model_dump_json()!r})), 60)
     print(*[rank.process.pid for rank in ranks._live], flush=True)
     ranks.ask(Ping(source=0, target=1, there_bytes=1, back_bytes=1, repeats=10**8), 90)
 """

@@ -5,20 +5,21 @@ from statistics import median
 
 import pytest
 
-from autotune.pipeline.commands import Cut, Prepare, step_seconds
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.measure import build, record_steps
-from autotune.pipeline.ranks import Ranks
-from autotune.pipeline.recording import Recording
+from autotune.pipeline.control.commands import Cut, Prepare, step_seconds
+from autotune.pipeline.control.measure import build, record_steps
+from autotune.pipeline.control.ranks import Ranks
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.recording import Recording
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import simulate
-from autotune.profile.record import Environment, MessageSize, Profile, StageProfile
+from autotune.predict.simulator.simulate import simulate
 from autotune.profile.replay import replay_workload, replayed_profile, waits_for
 from autotune.recorded import recorded_step
+from autotune.records.environment import Environment
+from autotune.records.profile import MessageSize, Profile, StageProfile
+from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES
-from autotune.stage_costs import StageTime
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from autotune.outcome import Failure
-from autotune.pipeline import remote
-from autotune.pipeline.remote import RemoteRank, by_host
-from autotune.pipeline.wire import ORDER, Answer, Exited, Heartbeat, Look, Start, send
+from autotune.pipeline.hosts import remote
+from autotune.pipeline.hosts.remote import RemoteRank, by_host
+from autotune.pipeline.hosts.wire import ORDER, Answer, Exited, Heartbeat, Look, Start, send
+from autotune.records.outcome import Failure
 from tests.pipeline.workers import SEAT, hello, pair
 
 

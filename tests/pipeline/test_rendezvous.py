@@ -10,10 +10,10 @@ from contextlib import suppress
 import pytest
 
 from autotune.errors import DeviceError, InputError
-from autotune.pipeline import handshake
-from autotune.pipeline.handshake import as_connection, cut, say_hello
-from autotune.pipeline.rendezvous import AT_ONCE, Rendezvous
-from autotune.pipeline.wire import ORDER, Leave
+from autotune.pipeline.hosts import handshake
+from autotune.pipeline.hosts.handshake import as_connection, cut, say_hello
+from autotune.pipeline.hosts.rendezvous import AT_ONCE, Rendezvous
+from autotune.pipeline.hosts.wire import ORDER, Leave
 from tests.pipeline.workers import (
     MINE,
     SECRET,

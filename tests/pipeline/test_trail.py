@@ -2,9 +2,9 @@
 
 import pytest
 
-from autotune.pipeline.trail import LOOK_S, Trail
-from autotune.pipeline.watch import Action, Watch, last_doing
-from autotune.pipeline.worker import shortened
+from autotune.pipeline.control.activity import Action, Watch, last_doing
+from autotune.pipeline.rank.rank import shortened
+from autotune.pipeline.rank.trail import LOOK_S, Trail
 from tests.killing import wait_until
 
 WAIT_S = 50 * LOOK_S

@@ -5,11 +5,11 @@ import threading
 import time
 from contextlib import suppress
 
-from autotune.outcome import Failure
-from autotune.pipeline.handshake import as_connection, say_hello
-from autotune.pipeline.remote import RemoteRank
-from autotune.pipeline.rendezvous import Identity, Rendezvous
-from autotune.pipeline.wire import MET, ORDER, Answer, Exited, Heartbeat, Hello, Leave, Look, Seat, Start, send
+from autotune.pipeline.hosts.handshake import as_connection, say_hello
+from autotune.pipeline.hosts.remote import RemoteRank
+from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
+from autotune.pipeline.hosts.wire import MET, ORDER, Answer, Exited, Heartbeat, Hello, Leave, Look, Seat, Start, send
+from autotune.records.outcome import Failure
 
 SECRET = b"0123456789abcdef"
 MINE = Identity("1.0", "2.13.0", "none", 2)

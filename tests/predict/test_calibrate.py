@@ -4,8 +4,8 @@ import pytest
 
 from autotune.predict.calibrate import calibrated, run_seconds
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
-from autotune.profile.record import Calibration, Profile, Shared
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Calibration, Profile, Shared
 
 LINKS = [{"from": a, "to": b, "latency_s": 1e-4} for a, b in ((0, 1), (1, 0))]
 

@@ -8,7 +8,7 @@ import pytest
 from autotune.errors import InputError
 from autotune.predict.custom import MOST_BYTES, read_schedule
 from autotune.predict.schedules import ScheduleError, build_schedule
-from autotune.predict.simulate import Costs, simulate
+from autotune.predict.simulator.simulate import Costs, simulate
 from autotune.schedule_spec import why_illegal
 from tests.predict.torch_orders import MULTI, stand_in
 

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from autotune.predict.memory import LOSS_BYTES, device_bytes, peak_memory
-from autotune.predict.record import Candidate, MemorySplit
 from autotune.predict.schedules import build_schedule
-from autotune.profile.record import Profile
+from autotune.records.prediction import Candidate, MemorySplit
+from autotune.records.profile import Profile
 from autotune.schedule_spec import SCHEDULES
 
 SPLIT = {"split_held_bytes": 60, "input_transient_bytes": 20, "weight_transient_bytes": 5}

@@ -7,7 +7,7 @@ from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import action_overheads, candidates_for, link_seconds, predict
 from autotune.predict.schedules import build_schedule
 from autotune.predict.sweep import sweep
-from autotune.profile.record import Profile
+from autotune.records.profile import Profile
 
 
 def profile(stages=4, **more):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Costs, simulate, travel_seconds
-from autotune.predict.wavefront import step_time
+from autotune.predict.simulator.simulate import Costs, simulate, travel_seconds
+from autotune.predict.simulator.wavefront import step_time
 from autotune.schedule_spec import SCHEDULE_NAMES, nearest_legal_m, why_illegal
 
 BRIEF = settings(max_examples=80, deadline=None)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from autotune.predict.orders import FORWARD
-from autotune.predict.program import lay_flat
-from autotune.predict.running import run
 from autotune.predict.schedules import build_schedule
+from autotune.predict.simulator.dedicated import run
+from autotune.predict.simulator.graph import lay_flat
 from autotune.predict.sweep import sweep
 from tests.published.zero_bubble import (
     CHUNKS,

@@ -9,7 +9,7 @@ from autotune.cli import app
 from autotune.errors import UsageError
 from autotune.predict.predict import candidates_for
 from autotune.predict.sweep import sweep
-from autotune.profile.record import Profile
+from autotune.records.profile import Profile
 from autotune.schedule_spec import SCHEDULES
 
 ONE_EACH = ("GPipe", "1F1B")

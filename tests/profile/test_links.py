@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotune.pipeline.commands import Exchange, Ping
+from autotune.pipeline.control.commands import Exchange, Ping
 from autotune.profile.links import measure_links
 
 LATENCY_S = 1e-3

@@ -2,16 +2,16 @@
 
 import pytest
 
-from autotune.config import Workload
-from autotune.outcome import Failure
-from autotune.pipeline.commands import Cut, Prepare, Primed, StageFacts
-from autotune.pipeline.ranks import RankFailure
+from autotune.pipeline.control.commands import Cut, Prepare, Primed, StageFacts
+from autotune.pipeline.control.ranks import RankFailure
 from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
 from autotune.profile.measure import Measurer
+from autotune.records.outcome import Failure
+from autotune.records.workload import WorkloadConfig
 
 MIB = 2**20
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}
-WORK = Workload(stages=2, precision="bf16", optimizer="adamw", **SIZES)
+WORK = WorkloadConfig(stages=2, precision="bf16", optimizer="adamw", **SIZES)
 FACTS = [StageFacts(layers=1, parameters=1, static_bytes=size, batch_statistics=False) for size in (400, 100, 500, 300)]
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.profile.record import Environment, Profile
 from autotune.profile.replay import as_waited, replay_workload, replayed_device, waits_for
+from autotune.records.environment import Environment
+from autotune.records.profile import Profile
 
 
 def profile(*rows, virtual_stages=1, **more):

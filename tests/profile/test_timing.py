@@ -2,17 +2,17 @@
 
 import pytest
 
-from autotune.config import Workload
-from autotune.pipeline.commands import Cut, Prepare, Primed, RecordedAction, Step, StepTimes, TimeStages, Waits
+from autotune.pipeline.control.commands import Cut, Prepare, Primed, RecordedAction, Step, StepTimes, TimeStages, Waits
 from autotune.profile.measure import WAIT_S, Measurer, waiting
-from autotune.profile.record import Calibration
-from autotune.stage_costs import StageTime
+from autotune.records.profile import Calibration
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
 
 SIZES = (1, 2, 4, 8, 16)
 
 
 def workload(stages):
-    return Workload(
+    return WorkloadConfig(
         layers=8, stages=stages, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="none"
     )
 

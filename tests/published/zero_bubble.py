@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.predict.predict import predict
-from autotune.predict.record import Candidate
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulate import Costs, simulate
-from autotune.profile.record import Profile
+from autotune.predict.simulator.simulate import Costs, simulate
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile
 
 CHUNKS = 3
 """v of the paper's 1F1B-I: as many as there are layers (22 + 2 on 8 GPUs, 46 + 2 on 16)."""

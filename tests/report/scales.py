@@ -1,8 +1,8 @@
 """A plan to print: four ranks, made up, as 16 and 64 over a described network."""
 
-from autotune.predict.network import Network
-from autotune.predict.scale import Request, scale
-from autotune.profile.record import Profile
+from autotune.plan.network import Network
+from autotune.plan.scale import Request, scale
+from autotune.records.profile import Profile
 from autotune.report.scale import with_assumptions
 
 WIRES = {

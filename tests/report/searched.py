@@ -2,9 +2,10 @@
 
 from types import SimpleNamespace
 
-from autotune.config import Config, WorkloadFacts
+from autotune.config import Config
 from autotune.findings import Findings
-from autotune.profile.record import Environment
+from autotune.records.environment import Environment
+from autotune.records.workload import WorkloadFacts
 from tests.search.machine import CANDIDATES, PREDICTIONS, PROFILE
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from autotune.errors import InputError
-from autotune.records import write_record
+from autotune.records.base import write_record
+from autotune.records.report import RelativeError
+from autotune.records.verdict import Stop, StopReason, Verdict
 from autotune.report.export.export import export
 from autotune.report.load import read_report
 from autotune.report.page.page import page
 from autotune.report.recommend import is_undecided, pareto_front, recommend
-from autotune.report.record import RelativeError
 from autotune.search.goal import Goal
-from autotune.search.shared import SharedStudy
-from autotune.verdict import Stop, StopReason, Verdict
+from autotune.search.study.shared import SharedStudy
 from tests.report.page.test_page import Reader
 from tests.report.printed import ANSWER, contradictions, printed, taken_apart
 from tests.report.searched import report_of

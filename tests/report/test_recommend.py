@@ -2,7 +2,9 @@
 
 import pytest
 
-from autotune.outcome import Failure, Measurement
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.report import candidate_report
+from autotune.records.verdict import Estimate, Stop, StopReason, Verdict
 from autotune.report.recommend import (
     baseline,
     is_undecided,
@@ -15,8 +17,6 @@ from autotune.report.recommend import (
     ties,
     under_limit,
 )
-from autotune.report.record import candidate_report
-from autotune.verdict import Estimate, Stop, StopReason, Verdict
 from tests.report.searched import report_of
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
 

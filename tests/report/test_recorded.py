@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from autotune.records.report import RecordedStep
 from autotune.report.page.page import page
-from autotune.report.record import RecordedStep
-from autotune.report.step import Request, simulate_step, with_recorded
-from autotune.report.timeline import draw, in_words
-from autotune.report.trace import timeline_document, trace_document
+from autotune.report.timeline.step import Request, simulate_step, with_recorded
+from autotune.report.timeline.timeline import draw, in_words
+from autotune.report.timeline.trace import timeline_document, trace_document
 from tests.report.export.reports import make_report
 from tests.report.page.test_page import Reader
 

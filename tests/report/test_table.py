@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from autotune.outcome import Failure, Measurement
 from autotune.predict.memory import LOSS_BYTES
 from autotune.predict.predict import candidates_for, predict
-from autotune.profile.record import Profile
-from autotune.report.record import candidate_report, relative_error
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.profile import Profile
+from autotune.records.report import candidate_report, relative_error
 from autotune.report.table import Mark, cells, print_predictions
 from autotune.report.units import show_bytes, show_seconds
 

@@ -2,13 +2,13 @@
 
 import random
 
-from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
-from autotune.profile.record import Profile
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.profile import Profile
 from autotune.search.goal import Goal, Limits
 from autotune.search.runner import Runner
 from autotune.search.state import SearchState
-from autotune.search.study import Study
+from autotune.search.study.study import Study
 from autotune.search.timing import wall_clock
 
 ROWS = [{"micro_batch_size": b, "t_f": 0.2 + 0.1 * b, "t_bw": 0.4 + 0.2 * b} for b in (1, 2, 4, 8, 16, 32, 64)]

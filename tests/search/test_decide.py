@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from autotune.predict.record import Candidate, Uncertainty
+from autotune.records.prediction import Candidate, Uncertainty
 from autotune.search.belief.belief import Belief
 from autotune.search.decide import Kind, Situation, decide
 from autotune.search.goal import Goal

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from autotune.predict.record import Uncertainty
+from autotune.records.prediction import Uncertainty
 from autotune.search.belief.belief import Belief
-from autotune.search.study import MemoryStudy
+from autotune.search.study.study import MemoryStudy
 from tests.search.machine import CANDIDATES, PREDICTIONS, Machine, make_search
 
 PROFILED_S, TRIALS_S = 400.0, 500.0  # a run is usually so long; a step takes 33 to 79 s

@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 
 from autotune.conclude import drift
-from autotune.outcome import Failure
+from autotune.records.outcome import Failure
+from autotune.records.verdict import StopReason
 from autotune.search.choose import certainty
 from autotune.search.goal import Goal
-from autotune.verdict import StopReason
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
 
 COUNTS = [candidate.micro_batches for candidate in CANDIDATES]

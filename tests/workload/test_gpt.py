@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from autotune.config import Workload
-from autotune.pipeline.device import CpuDevice
-from autotune.pipeline.facts import has_batch_statistics
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.rank.facts import has_batch_statistics
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import (
     IGNORED,
     Gpt,
@@ -21,7 +21,7 @@ SIZES = {"layers": 5, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batc
 
 
 def workload(**more):
-    return Workload(**{"stages": 1, "precision": "fp32", "optimizer": "none", **SIZES, **more})
+    return WorkloadConfig(**{"stages": 1, "precision": "fp32", "optimizer": "none", **SIZES, **more})
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 5])

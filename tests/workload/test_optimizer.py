@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from autotune.config import Workload
-from autotune.pipeline.device import CpuDevice
+from autotune.pipeline.rank.device import CpuDevice
+from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import build_stage
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 
@@ -22,7 +22,7 @@ BYTES_PER_WEIGHT = {  # weight, gradient, master weight, moments
 
 
 def workload(precision, optimizer, **more):
-    return Workload(precision=precision, optimizer=optimizer, **SIZES | more)
+    return WorkloadConfig(precision=precision, optimizer=optimizer, **SIZES | more)
 
 
 def held(stage, name):

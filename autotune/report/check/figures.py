@@ -6,7 +6,7 @@ from math import hypot, log, sqrt
 from statistics import median, stdev
 from typing import Literal, NamedTuple
 
-from autotune.report.record import CandidateReport, Report
+from autotune.records.report import CandidateReport, Report
 
 RUN_NOISE = 0.01  # relative standard deviation of a figure between runs on a machine that shows none while it profiles
 NINETY = 1.645  # standard deviations from the middle of a 90 % interval to its ends

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.errors import UsageError
+from autotune.records.report import Report
 from autotune.report.export.plan import by_throughput, chosen, plan_of
 from autotune.report.export.render import merged, render
 from autotune.report.export.targets import TARGETS, Target
 from autotune.report.recommend import is_undecided, undecided_text
-from autotune.report.record import Report
 from autotune.report.units import show_bytes, show_certainty, show_rate
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from autotune.config import WorkloadFacts
 from autotune.errors import InputError, UsageError
-from autotune.report.record import Report
+from autotune.records.report import Report
+from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
 
 

@@ -2,7 +2,7 @@
 
 from string import Template
 
-from autotune.config import Workload
+from autotune.records.workload import WorkloadConfig
 from autotune.report.export.plan import Plan
 from autotune.schedule_spec import SCHEDULES
 
@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
 
-from autotune.config import Workload
+from autotune.config import WorkloadConfig
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 from autotune.workload.partition import stage_ranks
@@ -33,7 +33,7 @@ MICRO_BATCHES, MICRO_BATCH_SIZE = $micro_batches, $micro_batch_size
 VIRTUAL_STAGES, IS_FOLDED = $virtual_stages, $folded
 SEQUENCES = MICRO_BATCHES * MICRO_BATCH_SIZE
 STEPS = 8
-WORKLOAD = Workload(
+WORKLOAD = WorkloadConfig(
 $workload
 )
 
@@ -119,6 +119,6 @@ def torch_limit(plan: Plan) -> str | None:
     """Return why not: the script runs one replica of a model that autotune can build."""
     if plan.data_parallel > 1:
         return "runs one replica; wrap the stages in DDP or FSDP yourself, and leave out --data-parallel"
-    needed = [name for name, entry in Workload.model_fields.items() if entry.is_required()]
+    needed = [name for name, entry in WorkloadConfig.model_fields.items() if entry.is_required()]
     missing = [name for name in needed if getattr(plan.workload, name) is None]
     return f"builds the model, of which the report does not know {', '.join(missing)}" if missing else None

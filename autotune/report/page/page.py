@@ -13,13 +13,13 @@ from jinja2 import Environment, select_autoescape
 
 from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
-from autotune.profile.record import Profile
+from autotune.records.profile import Profile
+from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_words
 from autotune.report.page import plots
-from autotune.report.record import CandidateReport, Report
-from autotune.report.step import Step, timed, with_recorded
 from autotune.report.table import COLUMNS, cells, conclusion, headline, marks
+from autotune.report.timeline.step import Step, timed, with_recorded
 from autotune.report.units import show_bytes, show_rate, show_seconds
 
 MOST_ACTIONS = 20_000

@@ -7,10 +7,10 @@ import numpy as np
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Range1d
 from bokeh.plotting import figure
 
-from autotune.predict.record import MemorySplit, TimeSplit
-from autotune.report.record import CandidateReport, Report
-from autotune.report.step import Step
-from autotune.report.timeline import MEANING
+from autotune.records.prediction import MemorySplit, TimeSplit
+from autotune.records.report import CandidateReport, Report
+from autotune.report.timeline.step import Step
+from autotune.report.timeline.timeline import MEANING
 
 # Okabe and Ito's colours, which people who see red and green alike can tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")

@@ -6,7 +6,7 @@ from typing import Any
 from bokeh.models import ColumnDataSource, HoverTool
 
 from autotune import __version__
-from autotune.predict.scale import ScalePlan, ScalePoint
+from autotune.plan.scale import ScalePlan, ScalePoint
 from autotune.report.page.page import Section, fact_rows, rendered
 from autotune.report.page.plots import COLOURS, PARTS, plain, stacked
 from autotune.report.scale import (

@@ -25,8 +25,9 @@ from itertools import product
 
 import numpy as np
 
-from autotune.predict.record import Candidate, Prediction, Revision
 from autotune.predict.uncertainty import QUANTILE
+from autotune.records.prediction import Candidate, Prediction, Revision
+from autotune.records.verdict import Estimate
 from autotune.search.belief.hypotheses import Hypotheses, Split, grown
 from autotune.search.belief.prior import (
     JUMP,
@@ -45,7 +46,6 @@ from autotune.search.belief.prior import (
 )
 from autotune.search.belief.visits import Kernel, Visits
 from autotune.search.timing import Timing
-from autotune.verdict import Estimate
 
 NEWS = 0.15  # change of the step noise, in logarithms, that makes hypotheses be weighed anew
 DRAWN_FROM, DRAWS, MOST_ROWS = 32, 4096, 40  # hypotheses, draws, candidates

@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.predict.record import Candidate, Prediction
+from autotune.records.prediction import Candidate, Prediction
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

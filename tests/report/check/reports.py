@@ -1,6 +1,6 @@
 """Reports to compare: a winner whose steps, and a machine whose name, the test chooses."""
 
-from autotune.outcome import Measurement
+from autotune.records.outcome import Measurement
 from tests.report.export.reports import make_report
 
 HERE = {"device": "cuda", "devices": ["A100"] * 4, "torch_version": "2.13.0", "python_version": "3.11.2"}

@@ -6,10 +6,10 @@ from math import log
 import pytest
 
 from autotune.errors import InputError, UsageError
+from autotune.records.report import Drift
+from autotune.records.verdict import Estimate
 from autotune.report.check.figures import QUANTITIES, Figure, estimate_sigma, throughput
 from autotune.report.check.judge import check, compare, parse_regression
-from autotune.report.record import Drift
-from autotune.verdict import Estimate
 from tests.report.check.reports import HERE, report_of, with_drift, with_profile, with_row
 
 THROUGHPUT, MEMORY = QUANTITIES[:2]

@@ -1,9 +1,9 @@
 """A report to export: candidates as predicted from made-up stage times, one of them measured."""
 
-from autotune.outcome import Failure, Measurement
 from autotune.predict.predict import candidates_for, predict
-from autotune.profile.record import Profile
-from autotune.report.record import Report, SearchReport, SweetSpot, candidate_report
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.profile import Profile
+from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
 
 ROWS = [{"micro_batch_size": 1, "t_f": 0.01, "t_bw": 0.02}, {"micro_batch_size": 64, "t_f": 0.32, "t_bw": 0.64}]
 WORKLOAD = {

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from autotune.records.report import Report
 from autotune.report.page.page import page
-from autotune.report.record import Report
 from tests.report.export.reports import make_report
 from tests.report.page.browser import CHROMIUM, opened
 from tests.report.page.test_page import evil_report

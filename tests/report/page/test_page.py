@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from autotune.records.report import Report
 from autotune.report.page.page import page
-from autotune.report.record import Report
 from tests.report.export.reports import make_report
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from autotune.predict.scale import ScalePlan
+from autotune.plan.scale import ScalePlan
 from autotune.report.page.scale import scale_page
 from autotune.report.scale import ON_PAPER, cells, trust
 from tests.report.page.browser import CHROMIUM, opened

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autotune.predict.record import Uncertainty
+from autotune.records.prediction import Uncertainty
 from autotune.search.belief import belief as module
 from autotune.search.belief.belief import Belief
 from autotune.search.belief.hypotheses import Hypotheses, Split, grown

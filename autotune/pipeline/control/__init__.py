@@ -1,0 +1,1 @@
+"""The controller's side of the ranks: starts them, asks them, learns how they ended. No torch."""

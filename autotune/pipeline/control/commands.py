@@ -1,0 +1,228 @@
+"""What the controller asks of the ranks, and what they answer: JSON records, so that nothing is ever unpickled.
+
+A command goes to every rank; a rank that is not among ``active`` answers at once.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+
+from autotune.records.base import Record
+from autotune.records.outcome import Failure
+from autotune.records.workload import WorkloadConfig
+from autotune.schedule_spec import SCHEDULES, ScheduleName
+
+FEWEST_SAMPLES = 3
+"""How often each micro-batch size is timed at least, in all rounds of profiling together."""
+
+LONGEST_S = 86400.0
+"""The most seconds that a command is given."""
+
+
+class Cut(Record):
+    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``folded`` into a V."""
+
+    virtual_stages: PositiveInt = 1
+    folded: bool = False
+
+
+class Describe(Record):
+    """Build the rank's stages without memory; answers list[StageFacts], in the order of the stages."""
+
+    kind: Literal["describe"] = "describe"
+    workload: WorkloadConfig
+    cut: Cut = Cut()
+
+
+class Build(Record):
+    """Build the rank's stages and optimizer on its device; answers list[StageFacts] with the allocator's own bytes."""
+
+    kind: Literal["build"] = "build"
+    workload: WorkloadConfig
+    cut: Cut = Cut()
+
+
+class TimeStages(Record):
+    """Time forward and backward of ``stages``, one micro-batch at a time, sizes in turn, each ``fewest`` times at
+    least; answers list[list[StageTime]], one list for each of them that the rank holds, ascending in stage and size.
+
+    ``split``: time the backward for inputs and for weights apart as well.
+    """
+
+    kind: Literal["time_stages"] = "time_stages"
+    stages: tuple[NonNegativeInt, ...]
+    micro_batch_sizes: tuple[PositiveInt, ...]
+    fewest: tuple[PositiveInt, ...]
+    split: bool = False
+
+
+class MeasureMemory(Record):
+    """Measure what one micro-batch of each size takes; answers list[list[StageMemory]], one list per stage of the rank.
+
+    ``split``: also what is held between the backward for inputs and that for weights.
+    """
+
+    kind: Literal["measure_memory"] = "measure_memory"
+    micro_batch_sizes: tuple[PositiveInt, ...]
+    split: bool = False
+
+
+class TimeOptimizer(Record):
+    """Time the optimizer step with its zeroing of gradients; answers an OptimizerCost."""
+
+    kind: Literal["time_optimizer"] = "time_optimizer"
+    active: tuple[NonNegativeInt, ...]
+
+
+class Ping(Record):
+    """Send ``there_bytes`` from rank ``source`` to ``target`` and ``back_bytes`` back; answers round trip seconds."""
+
+    kind: Literal["ping"] = "ping"
+    source: NonNegativeInt
+    target: NonNegativeInt
+    there_bytes: PositiveInt
+    back_bytes: PositiveInt
+    repeats: PositiveInt
+
+
+class Exchange(Record):
+    """Send ``message_bytes`` over every one of ``links`` (source, target) at once; answers how long each repeat took
+    until the rank's own had been sent and received, seconds. Ranks of no link answer an empty list."""
+
+    kind: Literal["exchange"] = "exchange"
+    links: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
+    message_bytes: PositiveInt
+    repeats: PositiveInt
+
+
+class Waits(Record):
+    """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
+
+    t_f: NonNegativeFloat = 0.0
+    t_b: NonNegativeFloat = 0.0
+    t_w: NonNegativeFloat = 0.0
+    optimizer_s: NonNegativeFloat = 0.0
+    message_bytes: NonNegativeInt = 0
+
+
+class Prepare(Record):
+    """Make ready for steps of one candidate, and run the first, untimed; answers a Primed.
+
+    ``waits``: one per stage of the model, which then take the place of the model's own. They need no Build.
+    """
+
+    kind: Literal["prepare"] = "prepare"
+    schedule: ScheduleName
+    micro_batches: PositiveInt
+    micro_batch_size: PositiveInt
+    sequences: PositiveInt
+    virtual_stages: PositiveInt = 1
+    waits: tuple[Waits, ...] = ()
+
+    @property
+    def cut(self) -> Cut:
+        """The way the stages must lie on the ranks for this schedule."""
+        return Cut(virtual_stages=self.virtual_stages, folded=SCHEDULES[self.schedule].placement == "v")
+
+
+class Step(Record):
+    """Run one timed step of the prepared candidate; answers a StepTimes. ``record``: with its actions."""
+
+    kind: Literal["step"] = "step"
+    record: bool = False
+
+
+Command = Annotated[
+    Describe | Build | TimeStages | MeasureMemory | TimeOptimizer | Ping | Exchange | Prepare | Step,
+    Field(discriminator="kind"),
+]
+COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
+
+
+class StageFacts(Record):
+    """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers. ``output_bytes``:
+    what it sends to the next stage for one sequence, 0 of the last."""
+
+    layers: NonNegativeInt
+    parameters: NonNegativeInt
+    static_bytes: NonNegativeInt
+    output_bytes: NonNegativeInt = 0
+    batch_statistics: bool
+
+
+class OptimizerCost(Record):
+    """Median seconds of one optimizer step over all stages of a rank, and the most bytes it holds while it runs."""
+
+    seconds: float
+    transient_bytes: NonNegativeInt
+
+
+class Primed(Record):
+    """The first step of a candidate: the most bytes this rank's allocator held at once during it.
+
+    ``reserved_bytes``: what it had taken from the device for that. ``outside_bytes``: held on the device by others, the
+    CUDA context and NCCL's buffers first of all. None where the device has no such thing. ``held_bytes``: as after any
+    step.
+
+    The step began with the weights that the stages were built with: its ``loss``, where the last stage is, and the sum
+    of its gradients' squares over the rank's parameters are those of any candidate with the same batch. None where
+    stages only wait.
+    """
+
+    peak_memory_bytes: NonNegativeInt
+    loss: float | None = None
+    gradient_square_sum: NonNegativeFloat | None = None
+    reserved_bytes: NonNegativeInt | None = None
+    outside_bytes: NonNegativeInt | None = None
+    held_bytes: NonNegativeInt | None = None
+
+
+ActionName = Literal["forward", "backward", "input_gradient", "weight_gradient"]
+
+
+class RecordedAction(Record):
+    """When a rank really began and ended an action, on the host's monotonic clock."""
+
+    name: ActionName
+    stage: NonNegativeInt
+    micro_batch: NonNegativeInt
+    start_s: float
+    end_s: float
+
+
+class StepTimes(Record):
+    """Start and end of one step on this rank, on its host's monotonic clock; the loss where the last stage is.
+
+    ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
+    ``alloc_retries``: how often the allocator had to give back what it kept before it could go on.
+    ``actions``: in the order in which they ran, where the step was recorded.
+    """
+
+    start_s: float
+    end_s: float
+    loss: float | None = None
+    held_bytes: NonNegativeInt | None = None
+    alloc_retries: NonNegativeInt = 0
+    actions: tuple[RecordedAction, ...] = ()
+
+    def shifted(self, by_s: float) -> "StepTimes":
+        """Return the times on a clock that shows ``by_s`` more."""
+
+        def later(record: Record) -> dict[str, float]:
+            return {name: getattr(record, name) + by_s for name in ("start_s", "end_s")}
+
+        actions = tuple(action.model_copy(update=later(action)) for action in self.actions)
+        return self.model_copy(update=later(self) | {"actions": actions})
+
+
+def step_seconds(step: Sequence[StepTimes]) -> float:
+    """Return the seconds from the first rank's start to the last one's end; ``step`` holds what every rank answered."""
+    return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
+
+
+class Reply(Record):
+    """A rank's answer: a JSON ``value``, or the ``failure`` that kept it from answering."""
+
+    value: object = None
+    failure: Failure | None = None

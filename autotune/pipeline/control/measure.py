@@ -1,0 +1,192 @@
+"""A short real pipeline run of one candidate, from the controller's side: a Measurement or a Failure comes back."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from math import inf, sqrt
+from typing import Any
+
+from autotune.pipeline.control.commands import (
+    LONGEST_S,
+    Build,
+    Cut,
+    Describe,
+    Prepare,
+    Primed,
+    StageFacts,
+    Step,
+    StepTimes,
+    step_seconds,
+)
+from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
+from autotune.pipeline.control.starting import not_started
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.workload import WorkloadConfig
+from autotune.workload.partition import stage_ranks
+
+PATIENCE = 20  # times the predicted step
+IDLE_S, IDLE_STEPS = 5.0, 3  # ranks that compute may be idle for so long, and so many predicted steps
+FLOOR_S, FIRST_FLOOR_S = 10.0, 20.0  # no step is given less time than this, nor the first
+BUILD_TIMEOUT_S = 600.0
+
+KeepGoing = Callable[[int, float], bool]
+"""Called after each timed step with its number and seconds; says whether another one is wanted."""
+
+
+def by_stage(answers: list[Any], cut: Cut) -> list[Any]:
+    """Return what each rank answered of each of its stages, in the order of the stages."""
+    left = [iter(answer) for answer in answers]
+    return [next(left[rank]) for rank in stage_ranks(len(answers), cut.virtual_stages, cut.folded)]
+
+
+def describe(ranks: Ranks, workload: WorkloadConfig, cut: Cut) -> list[StageFacts]:
+    """Builds every stage on paper; raises RankFailure."""
+    answers = ranks.ask(Describe(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
+
+
+def build(ranks: Ranks, workload: WorkloadConfig, cut: Cut) -> list[StageFacts]:
+    """Starts the ranks if need be, and builds every stage.
+
+    Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
+    """
+    has_started = True
+
+    def work() -> list[Any]:
+        nonlocal has_started
+        if not ranks.alive:
+            has_started = False
+            ranks.start()
+            ranks.ask(Describe(workload=workload, cut=cut), START_TIMEOUT_S)
+        has_started = True
+        return ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+
+    try:
+        answers = ranks.outlasting(work)
+    except RankFailure as error:
+        if has_started:
+            raise
+        raise not_started(ranks.device, error.failure) from None
+    ranks.cut = cut
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
+
+
+def measure_candidate(
+    ranks: Ranks,
+    workload: WorkloadConfig,
+    plan: Prepare,
+    expected_step_s: float,
+    steps: int,
+    keep_going: KeepGoing,
+    seq_len: int | None = None,
+) -> Measurement | Failure:
+    """Runs one untimed step and then up to ``steps`` timed ones. ``expected_step_s`` sets the time limit: 20 steps.
+
+    ``seq_len``: tokens per sequence, None where not known.
+
+    Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it. Raises
+    DeviceError where they cannot be, for no candidate is to blame for that.
+    """
+    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
+    times: list[float] = []
+    held: list[list[int | None]] = []  # by step, the untimed one too, by rank
+    retries: list[list[int]] = []  # by step and rank
+    loss = None
+    try:
+        if not ranks.alive or ranks.cut != plan.cut:
+            build(ranks, workload, plan.cut)
+        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
+        held.append([answer.held_bytes for answer in primed])
+        for number in range(steps):
+            answers = run_step(ranks, Step(), later_s, idle_s)
+            times.append(step_seconds(answers))
+            held.append([answer.held_bytes for answer in answers])
+            retries.append([answer.alloc_retries for answer in answers])
+            loss = next((answer.loss for answer in answers if answer.loss is not None), None)
+            if not keep_going(number, times[-1]):
+                break
+    except RankFailure as error:
+        return error.failure
+    return Measurement.of(
+        tuple(times),
+        plan.sequences,
+        seq_len,
+        # A waiting stage holds nothing of what the recorded one held.
+        peak_memory_bytes=None if plan.waits else tuple(answer.peak_memory_bytes for answer in primed),
+        device_memory_bytes=device_memory(primed),
+        loss=loss,
+        first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
+        gradient_norm=gradient_norm(primed),
+        growth_bytes=None if plan.waits else growth(held),
+        alloc_retries=tuple(map(sum, zip(*retries, strict=True))),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        pruned=len(times) < steps,
+    )
+
+
+def run_step(ranks: Ranks, command: Step, timeout_s: float, idle_s: float = inf) -> list[StepTimes]:
+    """Run one step of the prepared candidate, by rank, on one clock."""
+    answers = [StepTimes.model_validate(answer) for answer in ranks.ask(command, timeout_s, idle_s)]
+    return on_one_clock(answers, ranks.hosts or ("",) * len(answers))
+
+
+def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]:
+    """Return the step with the clock of every host set so that its first rank begins at 0.
+
+    Clocks of different hosts have nothing in common, but all ranks begin together: they have just left a barrier, which
+    ends on all hosts within about the latency of a message.
+    """
+    begun: dict[str, float] = {}
+    for rank, host in zip(step, hosts, strict=True):
+        begun[host] = min(rank.start_s, begun.get(host, inf))
+    return [rank.shifted(-begun[host]) for rank, host in zip(step, hosts, strict=True)]
+
+
+def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
+    """Return seconds that the first step may take, that each later one may, and that ranks may spend on nothing.
+
+    On a GPU the first two decide: CUDA waits for a device by asking it over and over, which looks like work. Were it to
+    sleep instead, a device that computes would look as idle as one that waits for ever.
+    """
+    first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
+    return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
+
+
+def record_steps(
+    ranks: Ranks, workload: WorkloadConfig, plan: Prepare, expected_step_s: float, steps: int
+) -> list[list[StepTimes]]:
+    """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raises
+    RankFailure."""
+    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
+    if not ranks.alive or ranks.cut != plan.cut:
+        build(ranks, workload, plan.cut)
+    ranks.ask(plan, first_s, idle_s)
+    return [run_step(ranks, Step(record=True), later_s, idle_s) for _ in range(steps)]
+
+
+def gradient_norm(primed: list[Primed]) -> float | None:
+    """Return 2-norm over the gradients of all ranks, each of which holds other parameters; None where stages
+    only wait."""
+    known = [answer.gradient_square_sum for answer in primed if answer.gradient_square_sum is not None]
+    return sqrt(sum(known)) if len(known) == len(primed) else None
+
+
+def growth(held: list[list[int | None]]) -> tuple[int, ...] | None:
+    """Return what each step left behind on each rank, from what was ``held`` after every step, by rank.
+
+    The least of all steps, of two at least: a leak makes every step leave something; what only one leaves is chance.
+    """
+    changes = []
+    for counts in zip(*held, strict=True):
+        known = [count for count in counts if count is not None]
+        if len(known) < max(3, len(counts)):
+            return None
+        changes.append(min(after - before for before, after in pairwise(known)))
+    return tuple(changes) or None
+
+
+def device_memory(primed: list[Primed]) -> tuple[int, ...] | None:
+    """Return bytes of each device that were not free, or None where the devices do not tell."""
+    pairs = [(answer.reserved_bytes, answer.outside_bytes) for answer in primed]
+    known = [reserved + outside for reserved, outside in pairs if reserved is not None and outside is not None]
+    return tuple(known) if len(known) == len(pairs) else None

@@ -1,0 +1,208 @@
+"""One rank's process on this host, forked from a server that has torch loaded, and the pipe to it.
+
+The process that starts ranks never imports torch itself: that would cost it seconds.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, util
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt
+
+from autotune.errors import DeviceError
+from autotune.pipeline.control.diagnose import death, oom_kills, take_look
+from autotune.pipeline.hosts.wire import Look, Seat
+from autotune.records.base import Record
+from autotune.records.outcome import Failure
+
+Run = Callable[[Seat, str, Connection], None]
+"""(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
+
+LONGEST_SOCKET_NAME = 107  # bytes: sun_path of Linux without the zero at its end
+GONE_S = 10.0  # that a process may take to go after SIGKILL: its memory is given back, on the GPU too
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+class LocalRank:
+    """A live rank of this host. ``folder``: where its files are, which ``make_folder`` makes."""
+
+    is_connected = True
+
+    def __init__(self, seat: Seat, folder: Path, run: Run | None = None) -> None:
+        self.rank, self.folder = seat.rank, folder
+        self._oom_kills = oom_kills()  # in our control group when it was started
+        self.connection, theirs = CONTEXT.Pipe()
+        arguments = (seat, str(folder), theirs)
+        name = f"autotune rank {seat.rank}"
+        self.process = CONTEXT.Process(target=run or run_rank, args=arguments, daemon=True, name=name)
+        self.process.start()
+        theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """True while it is ready for a command."""
+        return self.process.is_alive()
+
+    def send(self, message: bytes) -> None:
+        """Hands it a command; raises OSError where it has gone."""
+        self.connection.send_bytes(message)
+
+    def hear(self) -> bytes | Failure:
+        """Return what it says, once ``connection`` is ready; or how it died."""
+        try:
+            return self.connection.recv_bytes()
+        except (EOFError, OSError):
+            return self.death()
+
+    def look(self) -> Look:
+        """Return what is to be seen of it from outside."""
+        return take_look(int(self.process.pid or 0), self.folder, self.rank)
+
+    def give_up(self, after_s: float) -> None:
+        """Do nothing: a process of this host is never out of sight."""
+
+    def death(self) -> Failure:
+        """Describes how it died."""
+        self.process.join(1.0)
+        return death(self.rank, self.process.exitcode, self.look(), oom_kills() != self._oom_kills)
+
+    def end(self) -> None:
+        """Kill the process: ranks hold nothing worth saving."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Wait after ``end`` until it has gone, or hangs in the kernel, where no signal reaches it."""
+        self.process.join(GONE_S)
+        if self.process.is_alive():
+            forget(self.process)
+        self.connection.close()
+
+
+def forget(process: BaseProcess) -> None:
+    """Has multiprocessing not wait for a process when this one ends, as it does for all that it knows."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # there is no other way
+
+
+def make_folder() -> Path:
+    """Make a folder for the files of ranks, mode 0700: their rendezvous is the user's alone."""
+    return Path(tempfile.mkdtemp(prefix="ranks-", dir=util.get_temp_dir()))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder once the ranks have gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_rank(seat: Seat, folder: str, connection: Connection) -> None:
+    """Runs in the rank's process, where torch is loaded."""
+    from autotune.pipeline.rank.rank import serve
+
+    serve(seat, folder, connection)
+
+
+def load_torch() -> None:
+    """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
+    CONTEXT.set_forkserver_preload(["autotune.pipeline.rank.preload"])
+    folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # else counting GPUs begins CUDA, and a fork cannot use it
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/inductor")  # torch makes one when it is loaded
+    with short_socket_name(folder):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def short_socket_name(folder: str) -> Iterator[None]:
+    """Have multiprocessing make the server's socket in /tmp where that cannot be in its own ``folder``: the name of a
+    socket is short (unix(7)), and a job's temporary folder may have a long one. All other files stay in ``folder``."""
+    if len(os.fsencode(folder)) + len("/listener-12345678") <= LONGEST_SOCKET_NAME:
+        yield
+        return
+    sockets = os.environ.get("AUTOTUNE_SOCKETS", "")
+    if not os.path.isdir(sockets):
+        sockets = os.environ["AUTOTUNE_SOCKETS"] = tempfile.mkdtemp(
+            prefix="autotune-", dir="/tmp"
+        )  # the server removes it
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    config["tempdir"] = sockets
+    try:
+        yield
+    finally:
+        config["tempdir"] = folder
+
+
+def survey() -> dict[str, Any]:
+    """Return what torch sees on this host, asked in a process of its own so that the controller needs no torch."""
+    answer: dict[str, Any] = in_torch(run_survey)
+    return answer
+
+
+def matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Return floating-point operations per second that one of ``ranks`` reaches in a large matrix product,
+    timed here."""
+    return float(in_torch(run_matrix_rate, device, ranks, precision))
+
+
+def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
+    """Return what ``work(*arguments)`` returns in a process that has torch loaded: a JSON value."""
+    load_torch()
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=send_answer, args=(theirs, work, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        return json.loads(ours.recv_bytes())
+    except EOFError:
+        raise DeviceError("torch could not be loaded; run autotune doctor, or install torch again") from None
+    finally:
+        process.join()
+        ours.close()
+
+
+def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
+    """Runs in a process that has torch loaded."""
+    connection.send_bytes(json.dumps(work(*arguments)).encode())
+
+
+class GpuState(Record):
+    """What holds of each visible GPU at this moment. ``free_bytes``: None where it lets nobody in. ``peers``: whether
+    each can reach the memory of each other directly."""
+
+    free_bytes: tuple[NonNegativeInt | None, ...]
+    peers: tuple[tuple[bool, ...], ...]
+
+
+def gpu_state() -> GpuState:
+    """Return the GPUs of this host now, asked in a process of its own."""
+    return GpuState.model_validate(in_torch(run_gpu_state))
+
+
+def run_gpu_state() -> dict[str, Any]:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.rank.gpus import state
+
+    return state()
+
+
+def run_survey() -> dict[str, Any]:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.rank.collect_env import environment
+
+    return environment()
+
+
+def run_matrix_rate(device: str, ranks: int, precision: str) -> float:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.rank.collect_env import matrix_rate
+
+    return matrix_rate(device, ranks, precision)

@@ -1,0 +1,282 @@
+"""The controller's side of the ranks: start them, ask all of them one thing, find out who died, replace them.
+
+::
+
+    controller --pipe----------------------> rank 0 --gloo or NCCL--> rank 1 --> ...     all on this host
+    controller --TCP--> worker --pipe------> rank 0 --gloo or NCCL--> rank 1 --> ...     on the hosts of workers
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from autotune.pipeline.control.commands import Command, Cut
+from autotune.pipeline.control.diagnose import silence
+from autotune.pipeline.control.process import LocalRank, Run, load_torch, make_folder, remove_folder
+from autotune.pipeline.hosts.remote import LOST_S
+from autotune.pipeline.hosts.rendezvous import Rendezvous
+from autotune.pipeline.hosts.wire import Look, Seat
+from autotune.records.outcome import Failure
+
+T = TypeVar("T")
+START_TIMEOUT_S = 120.0
+GRACE_S = 1.0  # how long the others may take to answer once one rank has failed
+CORE_DUMP_S = 3.0  # how long a rank may take to die after its neighbours have lost it
+LOOK_S = 1.0  # how often silent ranks are looked at
+STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
+BUSY = 0.02  # of a core; less by all ranks together is idleness
+SUSPECT_S = 4.0  # without a heartbeat of a host, when its ranks are idle as well
+
+
+class Patience:
+    """With ranks that are silent: at an end when one of them has been stopped for a while, or none has done anything
+    for ``idle_s``."""
+
+    def __init__(self, idle_s: float) -> None:
+        self.idle_s, self.stopped = idle_s, 0
+        self.used_s, self.worked = 0.0, time.monotonic()  # CPU time by then, and when that had last changed
+        self.looked = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """True when it is time to look at them again."""
+        return time.monotonic() - self.looked >= LOOK_S
+
+    def ends(self, looks: Sequence[Look]) -> bool:
+        """Return True when patience has ended; to be called every LOOK_S."""
+        self.stopped = self.stopped + 1 if any(look.is_stopped for look in looks) else 0
+        used_s, now = sum(look.cpu_s for look in looks), time.monotonic()
+        self.looked = now
+        if used_s - self.used_s > BUSY * (now - self.worked):
+            self.used_s, self.worked = used_s, now
+        return self.stopped >= STOPPED_LOOKS or now - self.worked > self.idle_s
+
+
+class RankFailure(Exception):
+    """A command that some rank did not carry out; the ranks must be replaced before the next one."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Rank(Protocol):
+    """What the controller holds of a rank: a process of this host, or a connection to the host where it runs."""
+
+    connection: Connection
+    """Ready when there is something to hear."""
+    is_connected: bool
+    """Whether whoever keeps it can be reached."""
+
+    @property
+    def is_alive(self) -> bool:
+        """True while it is ready for a command."""
+
+    def send(self, message: bytes) -> None:
+        """Hands it a command; raises OSError where it has gone."""
+
+    def hear(self) -> bytes | Failure | None:
+        """Return what it says, or how it died, once ``connection`` is ready; None: nothing that is for the asker."""
+
+    def look(self) -> Look:
+        """Return what is to be seen of it from outside, as far as is known."""
+
+    def give_up(self, after_s: float) -> Failure | None:
+        """Gives it up where nothing has been heard of its host for so long, and says so."""
+
+    def death(self) -> Failure:
+        """Describes how it died."""
+
+    def end(self) -> None:
+        """Ends it, without waiting."""
+
+    def close(self) -> None:
+        """Let go of it after ``end``."""
+
+
+class Ranks:
+    """p live ranks. A context manager: leaving it ends every process and removes every file.
+
+    ``memory_limit``: bytes that each of them may take. ``run``: what each process runs, called as ``run_rank`` is.
+    ``rendezvous``: where the workers of other hosts come to, which then have the ranks; None: they all run here.
+    """
+
+    def __init__(
+        self,
+        ranks: int,
+        device: str,
+        run: Run | None = None,
+        memory_limit: int | None = None,
+        rendezvous: Rendezvous | None = None,
+    ) -> None:
+        self.ranks, self.device, self.run, self.memory_limit = ranks, device, run, memory_limit
+        self.rendezvous = rendezvous
+        self._live: Sequence[Rank] = ()
+        self._folder: Path | None = None
+        self.cut: Cut | None = None  # how the model lies on the ranks now
+        self.busy_s = 0.0  # seconds in which the ranks timed, measured or ran steps, not started or built
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts fresh ranks; any that still run are ended first. Raises DeviceError where a host does not come."""
+        self.stop()
+        if self.rendezvous is not None:
+            self._live = self.rendezvous.start(self.device, self.memory_limit)
+            return
+        load_torch()
+        self._folder = make_folder()
+        live: list[Rank] = []
+        self._live = live
+        for rank in range(self.ranks):
+            seat = Seat(
+                rank=rank,
+                ranks=self.ranks,
+                local_rank=rank,
+                local_ranks=self.ranks,
+                device=self.device,
+                memory_limit=self.memory_limit,
+            )
+            live.append(LocalRank(seat, self._folder, self.run))
+
+    def stop(self) -> None:
+        """Ends every rank and removes its files."""
+        for rank in self._live:
+            rank.end()
+        for rank in self._live:
+            rank.close()
+        self._live, self.cut = (), None
+        if self._folder is not None:
+            remove_folder(self._folder)
+            self._folder = None
+
+    @property
+    def alive(self) -> bool:
+        """True while every rank is ready for a command."""
+        return bool(self._live) and all(rank.is_alive for rank in self._live)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The name of each rank's host; nothing where all are on this one."""
+        return self.rendezvous.hosts if self.rendezvous is not None else ()
+
+    def ask(self, command: Command, timeout_s: float, idle_s: float = inf) -> list[Any]:
+        """Sends ``command`` to every rank and returns their answers, by rank.
+
+        Raises RankFailure when a rank answers with a failure, dies, is silent for ``timeout_s``, or all that are silent
+        use no CPU for ``idle_s``; the ranks have been ended by then, for their neighbours may be stuck, and ``start``
+        replaces them.
+        """
+        assert self._live, "start comes first"
+        message, begun = command.model_dump_json().encode(), time.monotonic()
+        replies: dict[int, Any] = {}
+        failures: list[Failure] = []
+        try:
+            for rank in self._live:
+                try:
+                    rank.send(message)
+                except OSError:
+                    failures.append(rank.death())
+            self._collect(replies, failures, time.monotonic() + timeout_s, idle_s)
+        except BaseException:
+            self.stop()
+            raise
+        if command.kind not in ("describe", "build"):
+            self.busy_s += time.monotonic() - begun
+        if failures:
+            lost = [one for one in failures if one.rank is not None and not self._live[one.rank].is_connected]
+            self.stop()
+            raise RankFailure(self._placed(root_cause(lost or failures)))
+        return [replies[rank] for rank in range(self.ranks)]
+
+    def outlasting(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns; once more where a host was lost meanwhile, as often as it comes back in
+        time."""
+        while True:
+            try:
+                return work()
+            except RankFailure:
+                if self.rendezvous is None or self.rendezvous.is_complete:
+                    raise
+
+    def look_after(self) -> None:
+        """Hear workers of other hosts; to be called now and then while nothing is asked of the ranks."""
+        if self.rendezvous is not None:
+            self.rendezvous.accept()
+
+    def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float, idle_s: float) -> None:
+        """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
+        dead = {failure.rank for failure in failures}
+        waiting = {rank.connection: number for number, rank in enumerate(self._live) if number not in dead}
+        limit, patience = deadline, Patience(idle_s)
+        while waiting:
+            if failures:
+                limit = min(limit, time.monotonic() + (CORE_DUMP_S if self._only_lost(failures) else GRACE_S))
+            ready = wait(list(waiting), timeout=max(0.0, min(LOOK_S, limit - time.monotonic())))
+            answered = [one for one in ready if self._hear(waiting[one], replies, failures)]  # type: ignore[index]
+            for connection in answered:
+                del waiting[connection]  # type: ignore[arg-type]
+            if not answered and self._is_over(list(waiting.values()), failures, limit, patience):
+                return
+
+    def _is_over(self, silent: list[int], failures: list[Failure], limit: float, patience: Patience) -> bool:
+        """Whether those that are silent need not be waited for any longer; ``failures`` says why then."""
+        is_late = time.monotonic() >= limit
+        if not is_late and not patience.is_due:
+            return False
+        looks = {number: self._live[number].look() for number in silent}
+        is_over = patience.ends(list(looks.values())) or is_late
+        after_s = SUSPECT_S if is_over else LOST_S
+        if lost := self._given_up(silent, after_s):
+            lost += self._given_up(silent, after_s - LOOK_S)  # the last signs of a host's ranks were not at one moment
+            failures.insert(0, min(lost, key=lambda one: one.rank or 0))
+            return True
+        if is_over and not failures:
+            failures.append(silence(looks))
+        return is_over
+
+    def _given_up(self, silent: list[int], after_s: float) -> list[Failure]:
+        """Those of the silent whose hosts are lost, for nothing was heard of them for so long."""
+        return [lost for number in silent if (lost := self._live[number].give_up(after_s)) is not None]
+
+    def _only_lost(self, failures: list[Failure]) -> bool:
+        """Whether all we know is that ranks, which still live, have lost a neighbour."""
+        return all(one.kind == "crash" and one.rank is not None and self._live[one.rank].is_alive for one in failures)
+
+    def _hear(self, number: int, replies: dict[int, Any], failures: list[Failure]) -> bool:
+        """Whether the rank had something to say for which it need not be waited for any longer."""
+        said = self._live[number].hear()
+        if said is None:
+            return False
+        if isinstance(said, Failure):
+            failures.insert(0, said)  # before what the neighbours say of having lost it
+            return True
+        reply = json.loads(said)
+        if reply["failure"] is not None:
+            failures.append(Failure.model_validate(reply["failure"]))
+        else:
+            replies[number] = reply["value"]
+        return True
+
+    def _placed(self, failure: Failure) -> Failure:
+        """With the name of the rank's host in its words."""
+        if failure.rank is None or not self.hosts:
+            return failure
+        words = failure.message.replace(f"rank {failure.rank}", f"rank {failure.rank} on {self.hosts[failure.rank]}", 1)
+        return failure.model_copy(update={"message": words})
+
+
+def root_cause(failures: list[Failure]) -> Failure:
+    """Return the failure that explains the others: running out of memory before an error before a death or a lost
+    connection; of equals the first."""
+    order = {"out_of_memory": 0, "model_error": 1, "crash": 2, "hang": 3}
+    return min(failures, key=lambda failure: order[failure.kind])

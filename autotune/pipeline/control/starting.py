@@ -1,0 +1,46 @@
+"""What a host must offer before ranks can start on it, and the remedy where they did not. Imports no torch."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from autotune import disk
+from autotune.errors import DeviceError
+from autotune.records.outcome import Failure
+
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_BYTES = 2**30
+"""NCCL's channels between GPUs that cannot reach each other directly lie in shared memory, some MiB for each; NVIDIA's
+advice for containers is this much, and Docker's default is 64 MiB."""
+
+
+def shared_memory_bytes(folder: Path = SHARED_MEMORY) -> int | None:
+    """Return what is free in shared memory; None where there is none."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return None
+    return room.f_bavail * room.f_frsize
+
+
+def remedy(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> str:
+    """Return what to try where ranks on ``device`` could not start, or could not reach each other."""
+    if device != "cuda" or failure.kind not in ("crash", "hang"):
+        return "see autotune doctor"
+    free = shared_memory_bytes(folder)
+    if free is None or free < LEAST_SHARED_BYTES:
+        room = f"has {free / 2**20:.0f} MiB free" if free is not None else "is not there"
+        return f"{folder} {room}, and NCCL may need 1 GiB: start the container with --shm-size=1g; see autotune doctor"
+    return (
+        "where GPUs cannot reach each other, as in some virtual machines, NCCL_P2P_DISABLE=1 in the environment helps;"
+        " see autotune doctor"
+    )
+
+
+def not_started(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> DeviceError:
+    """Return the error that ends a run whose ranks did not start."""
+    here = Path(tempfile.gettempdir())  # where ranks meet and write their logs: without room they die without a word
+    if refused := disk.refusal(here):
+        way_out = disk.remedy(refused, "folder with TMPDIR")
+        return DeviceError(f"the ranks did not start: cannot write in {here}: {refused.strerror}; {way_out}")
+    return DeviceError(f"the ranks did not start: {failure.message}; {remedy(device, failure, folder)}")

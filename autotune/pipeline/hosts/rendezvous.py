@@ -1,0 +1,300 @@
+"""Where the workers of other hosts come to, and what the controller holds of each: the ranks of a pipeline that spans
+hosts.
+
+::
+
+    worker of host a --TCP--+
+    worker of host a --TCP--+-- Rendezvous, one address, one secret -- Ranks
+    worker of host b --TCP--+
+
+Plain sockets: ZeroMQ with CURVE was tried behind the same tests. It came to no fewer lines and would need a compiled
+package in the environment of every worker. A worker with the wrong secret sees only that the connection ends, and the
+controller is not told when files run out. What it encrypts is this alone; tensors and torch's stores cross the same
+network in the clear.
+"""
+
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Self
+
+from autotune.errors import DeviceError, InputError
+from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, cut, receive_hello, refuse
+from autotune.pipeline.hosts.remote import LOST_S, RemoteRank, by_host, meet, settle
+from autotune.pipeline.hosts.wire import MOST_BYTES, Hello, Leave, Seat, Welcome, send
+
+AT_ONCE = 16  # connections whose handshake goes on; beyond that the oldest is cut off
+AGAIN_S = 0.2  # between two looks at who has come
+FAREWELL_S = 2.0
+PRESENT_S = 4.0  # since a worker's last heartbeat, within which nobody else may take its place
+KIND = ("device", "devices", "cores", "cuda_version", "nccl_version", "driver_version")
+"""What a host must have in common with the one whose place it takes."""
+
+
+class Identity(NamedTuple):
+    """What a worker must agree with: versions, the run, the number of ranks."""
+
+    version: str
+    torch_version: str
+    run_id: str
+    ranks: int
+
+    def objection(self, hello: Hello) -> str | None:
+        """Return why a worker does not belong here."""
+        if hello.version != self.version:
+            return f"it is autotune {hello.version}, the controller {self.version}; install the same on every host"
+        if hello.torch_version != self.torch_version:
+            return f"its torch is {hello.torch_version}, the controller's {self.torch_version}; install the same"
+        if hello.run_id != self.run_id:
+            return f"it belongs to run {hello.run_id!r}, the controller to {self.run_id!r}; see --run-id"
+        if hello.count != self.ranks:
+            return (
+                f"it is one of {hello.count} workers, but the run has {self.ranks} stages; make --stages equal to"
+                " nnodes x nproc-per-node"
+            )
+        return None if hello.number < self.ranks else f"its number is {hello.number}, of {hello.count} workers"
+
+
+class Rendezvous:
+    """A listener on one address for the workers of ``identity``. A context manager: leaving it dismisses them.
+
+    ``host_timeout_s``: how long a host may be away. ``on_progress`` and ``on_warning`` are told by whoever calls.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        secret: bytes,
+        identity: Identity,
+        host_timeout_s: float,
+        on_progress: Callable[[str], None],
+        on_warning: Callable[[str], None],
+    ) -> None:
+        self.secret, self.identity = secret, identity
+        self.host_timeout_s, self.on_progress, self.on_warning = host_timeout_s, on_progress, on_warning
+        self.turned_away: list[str] = []
+        self._workers: dict[int, RemoteRank] = {}  # by their own number
+        self._order: list[RemoteRank] = []  # by rank
+        self._arrived: SimpleQueue[RemoteRank] = SimpleQueue()
+        self._complaints: SimpleQueue[str] = SimpleQueue()
+        self._strangers: deque[Connection] = deque()  # whose handshake goes on, the oldest first
+        self._lock = threading.Lock()  # of _strangers
+        self._is_over = False
+        try:
+            self._listening = socket.create_server(address)
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; give an address of this host"
+                " and a free port with --rendezvous"
+            ) from None
+        self.address: tuple[str, int] = self._listening.getsockname()
+        self.where = f"{self.address[0]}:{self.address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._listen, daemon=True, name="rendezvous").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
+        self._listening.close()
+        self.accept()
+        dismiss([worker for worker in self._workers.values() if worker.is_connected])
+
+    def _listen(self) -> None:
+        while not self._is_over:
+            try:
+                plain, (address, *_) = self._listening.accept()
+                connection = as_connection(plain)
+                threading.Thread(target=self._meet, args=(connection, address), daemon=True, name="handshake").start()
+            except (OSError, RuntimeError) as error:  # no more files or threads; a client that is gone already
+                if not self._is_over:
+                    self._complaints.put(f"somebody, for {error}")
+                    time.sleep(AGAIN_S)
+
+    def _meet(self, connection: Connection, address: str) -> None:
+        """Lets a worker in, or says why not."""
+        with self._lock:
+            self._strangers.append(connection)
+            if len(self._strangers) > AT_ONCE:
+                cut(self._strangers.popleft())
+        try:
+            hello = receive_hello(connection, self.secret)
+            words = self.identity.objection(hello)
+        except WrongSecret:
+            words = "it knows another secret"
+        except (OSError, EOFError, ValueError):
+            words = "it is no worker: it did not say what a worker says"
+        with self._lock, suppress(ValueError):
+            self._strangers.remove(connection)
+        if words:
+            self._complaints.put(f"{address}, for {words}")
+            refuse(connection, words)
+        else:
+            self._arrived.put(RemoteRank(connection, hello))
+
+    def accept(self) -> None:
+        """Reads what connected workers have said, and accepts new ones where no live worker has their number; warns of
+        who was turned away, once of each kind."""
+        for worker in self._workers.values():
+            worker.drain()
+            worker.give_up(LOST_S)
+        for number, one in self._newest().items():
+            before = self._workers.get(number)
+            if before is not None and before.is_connected and before.give_up(PRESENT_S) is None:
+                refuse(one.connection, f"worker {number} is here already, from {before.hello.address}", is_final=False)
+                continue
+            with suppress(OSError):
+                send(one.connection, Welcome())
+                one.heard = time.monotonic()
+                self._workers[number] = one
+        self._workers = {number: worker for number, worker in self._workers.items() if worker.is_connected}
+        with suppress(Empty):
+            while True:
+                words = f"turned away at the rendezvous: {self._complaints.get_nowait()}"
+                if words not in self.turned_away:
+                    self.turned_away.append(words)
+                    self.on_warning(words)
+
+    def _newest(self) -> dict[int, RemoteRank]:
+        """New connections, only the latest of each worker: one that was not answered in time connects again."""
+        found: dict[int, RemoteRank] = {}
+        with suppress(Empty):
+            while True:
+                one = self._arrived.get_nowait()
+                if one.hello.number in found:
+                    found[one.hello.number].connection.close()
+                found[one.hello.number] = one
+        return found
+
+    @property
+    def is_complete(self) -> bool:
+        """True while all workers that had ranks are still here."""
+        self.accept()
+        return all(worker.is_connected for worker in self._order)
+
+    def gather(self, deadline: float | None = None) -> list[RemoteRank]:
+        """Return every worker, by rank; waits for those who are not here. Raises DeviceError where they do not come in
+        time.
+
+        Ranks follow the hosts, in the order of their first worker, so that neighbours share a host where they can.
+        """
+        deadline, told = deadline or time.monotonic() + self.host_timeout_s, ""
+        while True:
+            self.accept()
+            missing = [number for number in range(self.identity.ranks) if number not in self._workers]
+            if not missing:
+                return self._in_order()
+            words = f"waiting at {self.where} for {len(missing)} of {self.identity.ranks} workers"
+            words += ", who were here before" if self._order else ""
+            if words != told:
+                self.on_progress(words)
+                told = words
+            if time.monotonic() > deadline:
+                who = ", ".join(map(self._known, missing))
+                raise DeviceError(
+                    f"worker {who} of {self.identity.ranks} did not come to {self.where} within"
+                    f" {self.host_timeout_s:g} s; start autotune worker there, or raise --host-timeout"
+                )
+            present = [worker.connection for worker in self._workers.values()]
+            wait(present, timeout=AGAIN_S) if present else time.sleep(AGAIN_S)
+
+    def _in_order(self) -> list[RemoteRank]:
+        """All workers by rank; warns where a rank is not on the host any more that it was on, and raises DeviceError
+        where that is another kind of host."""
+        before, self._order = self._order, by_host(self._workers.values(), self._order)
+        check_addresses(self._order)
+        for old, new in zip(before, self._order, strict=False):
+            differs = [name for name in KIND if old.hello.environment.get(name) != new.hello.environment.get(name)]
+            if differs:
+                raise DeviceError(
+                    f"host {new.host} came in place of {old.host}, and has another {differs[0]}; figures of both cannot"
+                    " be compared: bring back one of the same kind, or run again"
+                )
+            if old.host != new.host:
+                self.on_warning(f"host {new.host} takes over a rank from {old.host}")
+        return self._order
+
+    def _known(self, number: int) -> str:
+        """``2 (beta)``: the worker, and its host if it was here before."""
+        host = next((worker.host for worker in self._order if worker.hello.number == number), None)
+        return f"{number} ({host})" if host else str(number)
+
+    def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
+        """Return fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError
+        where a host does not come in time, or ranks do not start twice although all hosts are there."""
+        deadline, accidents = time.monotonic() + self.host_timeout_s, 0
+        while True:
+            workers = self.gather(deadline)
+            self.seat(workers, device, memory_limit)
+            self.on_progress("starting the ranks")
+            failure = meet(workers)
+            if failure is None:
+                return workers
+            settle(workers)
+            accidents += all(worker.is_connected for worker in workers)
+            if accidents > 1 or time.monotonic() > deadline:
+                host = workers[failure.rank].host if failure.rank is not None else self.hosts[0]
+                raise DeviceError(f"the ranks did not start: {failure.message}; see autotune doctor on host {host}")
+
+    def seat(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None) -> None:
+        """Tells every worker which rank to start."""
+        local = Counter(worker.host for worker in workers)
+        found: Counter[str] = Counter()
+        for rank, worker in enumerate(workers):
+            seat = Seat(
+                rank=rank,
+                ranks=len(workers),
+                local_rank=found[worker.host],
+                local_ranks=local[worker.host],
+                device=device,
+                memory_limit=memory_limit,
+                address=worker.hello.address,
+            )
+            found[worker.host] += 1
+            worker.begin(seat)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The name of each rank's host."""
+        return tuple(worker.host for worker in self._order)
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """The environment that each rank's worker sees on its host, by rank."""
+        return [worker.hello.environment for worker in self._order]
+
+
+def check_addresses(workers: Sequence[RemoteRank]) -> None:
+    """Raises DeviceError where some hosts, but not all, are known by an address that only they can reach."""
+    loopback = {worker.host for worker in workers if worker.hello.address.startswith("127.")}
+    others = {worker.host for worker in workers} - loopback
+    if loopback and others:
+        raise DeviceError(
+            f"the workers of host {min(loopback)} came by a loopback address, over which those of {min(others)} cannot"
+            " reach them; give the address of this host that all hosts reach, to run and to every worker"
+        )
+
+
+def dismiss(workers: Sequence[RemoteRank]) -> None:
+    """Ends the workers; waits a moment until each has read it, since closing a connection drops what is on its way."""
+    waiting = {worker.connection for worker in workers}
+    for worker in workers:
+        with suppress(OSError):
+            worker.order(Leave())
+            cut(worker.connection, socket.SHUT_WR)
+    deadline = time.monotonic() + FAREWELL_S
+    while waiting and time.monotonic() < deadline:
+        for connection in wait(list(waiting), timeout=AGAIN_S):
+            assert isinstance(connection, Connection)
+            try:
+                connection.recv_bytes(MOST_BYTES)
+            except (EOFError, OSError):
+                waiting.remove(connection)
+    for worker in workers:
+        worker.connection.close()

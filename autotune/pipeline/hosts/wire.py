@@ -1,0 +1,135 @@
+"""What a controller and the workers of other hosts tell each other: JSON records, so that nothing is ever unpickled.
+
+::
+
+    controller  --Start, Ask, Stop, Leave-->  worker  --pipe-->  rank      one worker and one rank per stage
+                <--Hello, Heartbeat, Answer, Exited--        <--pipe--
+"""
+
+from multiprocessing.connection import Connection
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+
+from autotune.pipeline.control.activity import Action
+from autotune.records.base import Record
+from autotune.records.outcome import Failure
+
+
+class Seat(Record):
+    """Where a rank belongs: ``rank`` of ``ranks``, and ``local_rank`` of the ``local_ranks`` that share its host.
+
+    ``address``: its host's own, over which the ranks reach each other; None: all of them are on one host, and nothing
+    but the loopback interface is used. ``memory_limit``: bytes that it may take.
+    """
+
+    rank: NonNegativeInt
+    ranks: PositiveInt
+    local_rank: NonNegativeInt
+    local_ranks: PositiveInt
+    device: str
+    memory_limit: PositiveInt | None = None
+    address: str | None = None
+
+
+class Look(Record):
+    """What is to be seen of a rank's process from outside: the CPU seconds it has used, whether a signal has stopped
+    it, what it is doing, to what its CPU has gone on meanwhile (None where that is the same), the last lines that it
+    wrote to its stderr, and the exception that ended it, if one did."""
+
+    cpu_s: NonNegativeFloat = 0.0
+    is_stopped: bool = False
+    action: Action | None = None
+    ahead: Action | None = None
+    words: tuple[str, ...] = ()
+    exception: str | None = None
+
+
+class Hello(Record):
+    """The first that a worker says. ``number`` of ``count`` workers, as its launcher counts them; its host's own
+    ``address`` towards the controller, and what it sees there (the fields of an Environment)."""
+
+    kind: Literal["hello"] = "hello"
+    version: str
+    torch_version: str
+    run_id: str
+    number: NonNegativeInt
+    count: PositiveInt
+    address: str
+    environment: dict[str, Any]
+
+
+class Welcome(Record):
+    """The answer to Hello; ``refusal`` says why the worker may not stay, for good or (``is_final`` false) now."""
+
+    kind: Literal["welcome"] = "welcome"
+    refusal: str | None = None
+    is_final: bool = True
+
+
+class Start(Record):
+    """Start a fresh rank; one that still runs is ended first. ``generation``: what comes of it carries this number."""
+
+    kind: Literal["start"] = "start"
+    generation: NonNegativeInt
+    seat: Seat
+
+
+class Ask(Record):
+    """Hand this on to the rank."""
+
+    kind: Literal["ask"] = "ask"
+    message: str
+
+
+class Stop(Record):
+    """End the rank; heartbeats carry this number from then on."""
+
+    kind: Literal["stop"] = "stop"
+    generation: NonNegativeInt
+
+
+class Leave(Record):
+    """End the rank and the worker: the run is over."""
+
+    kind: Literal["leave"] = "leave"
+
+
+class Heartbeat(Record):
+    """Says that the worker lives, every second, with a look at its rank."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    generation: NonNegativeInt
+    look: Look
+
+
+class Answer(Record):
+    """What the rank said."""
+
+    kind: Literal["answer"] = "answer"
+    generation: NonNegativeInt
+    message: str
+
+
+class Exited(Record):
+    """The rank's process has ended."""
+
+    kind: Literal["exited"] = "exited"
+    generation: NonNegativeInt
+    failure: Failure
+
+
+Order = Annotated[Start | Ask | Stop | Leave, Field(discriminator="kind")]
+ORDER: TypeAdapter[Order] = TypeAdapter(Order)
+News = Annotated[Heartbeat | Answer | Exited, Field(discriminator="kind")]
+NEWS: TypeAdapter[News] = TypeAdapter(News)
+MOST_BYTES = 2**26  # of one record
+
+
+def send(connection: Connection, record: Record) -> None:
+    """Says one record; raises OSError where the other side has gone."""
+    connection.send_bytes(record.model_dump_json().encode())
+
+
+MET = b"null"
+"""What a rank on one of several hosts says once it has met the others. Before, rank 0 says where they find it."""

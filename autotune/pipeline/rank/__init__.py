@@ -1,0 +1,1 @@
+"""What runs inside a rank: its device, its stages, its measurements and steps."""

@@ -1,0 +1,22 @@
+"""What a rank tells of its stages."""
+
+from torch import nn
+
+from autotune.pipeline.control.commands import StageFacts
+from autotune.workload.protocol import Workload, stage_outputs
+
+
+def stage_facts(stage: nn.Module, workload: Workload, layers: range, static_bytes: int) -> StageFacts:
+    """Return what the controller wants to know of the stage of ``layers``."""
+    return StageFacts(
+        layers=len(layers),
+        parameters=sum(parameter.numel() for parameter in stage.parameters()),
+        static_bytes=static_bytes,
+        output_bytes=sum(tensor.nbytes for tensor in stage_outputs(workload, layers, micro_batch_size=1)),
+        batch_statistics=has_batch_statistics(stage),
+    )
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Return whether any layer normalises over the batch, so that the micro-batch size changes what is learned."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())

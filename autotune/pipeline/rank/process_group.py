@@ -1,0 +1,60 @@
+"""Where ranks meet: torch's own stores, and the network interface that they then talk over."""
+
+import fcntl
+import json
+import os
+import socket
+from multiprocessing.connection import Connection
+
+from torch._C._distributed_c10d import FileStore, Store, TCPStore
+
+from autotune.pipeline.hosts.wire import Seat
+
+SIOCGIFADDR = 0x8915  # netdevice(7): the address of an interface
+
+
+def use_interface(address: str | None) -> None:
+    """Ties gloo and NCCL to the interface of ``address``, to loopback where that is None. Nothing listens on another.
+
+    An interface that the user has named already, for ranks on several hosts, is left. NCCL takes a name for the
+    beginning of one, unless = stands before it.
+    """
+    if address is None:
+        os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"] = "lo", "=lo"
+        return
+    for name, mark in (("GLOO_SOCKET_IFNAME", ""), ("NCCL_SOCKET_IFNAME", "=")):
+        if name not in os.environ:
+            os.environ[name] = mark + interface_of(address)
+
+
+def interface_of(address: str) -> str:
+    """Return the name of the interface that has the IPv4 ``address``."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(any_socket, SIOCGIFADDR, name.encode().ljust(40, b"\0"))
+            except OSError:
+                continue  # an interface without an address
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    raise OSError(f"no network interface has the address {address}; set GLOO_SOCKET_IFNAME (or NCCL_SOCKET_IFNAME)")
+
+
+def meeting_point(seat: Seat, folder: str, connection: Connection) -> Store:
+    """Return the store in which the ranks of a process group find each other.
+
+    On one host it is a file. On several it is rank 0's, on its host's own address and on no other: rank 0 tells the
+    controller the port, which tells the others.
+    """
+    if seat.address is None:
+        return FileStore(f"{folder}/rendezvous", seat.ranks)
+    if seat.rank:
+        host, port = json.loads(connection.recv_bytes())
+        return TCPStore(host, port, seat.ranks, is_master=False)
+    listening = socket.create_server((seat.address, 0))
+    host, port = listening.getsockname()
+    store = TCPStore(
+        host, port, seat.ranks, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
+    connection.send_bytes(json.dumps([host, port]).encode())
+    return store

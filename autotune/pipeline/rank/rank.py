@@ -1,0 +1,344 @@
+"""One rank: a process that drives one device, obeys the controller, and exits when the controller is gone."""
+
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from pydantic import TypeAdapter
+from torch import nn
+
+from autotune.pipeline.control import commands
+from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.diagnose import doing_file, log_file, place
+from autotune.pipeline.hosts.wire import MET, Seat
+from autotune.pipeline.rank.device import Device, open_device
+from autotune.pipeline.rank.facts import stage_facts
+from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
+from autotune.pipeline.rank.process_group import meeting_point, use_interface
+from autotune.pipeline.rank.recording import Recording
+from autotune.pipeline.rank.replay_stage import Waiting
+from autotune.pipeline.rank.trail import Trail
+from autotune.pipeline.rank.trial import Held, Optimizer, Trial
+from autotune.records.outcome import Failure, FailureKind
+from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.workload import WorkloadConfig
+from autotune.workload.gpt import Gpt
+from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
+from autotune.workload.partition import layers_of_stage, stage_ranks
+from autotune.workload.protocol import Workload
+
+JSON = TypeAdapter(object)
+Open = Callable[[WorkloadConfig], Workload]
+Ready = tuple[Workload, Held, Optimizer | None]
+LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Connection timed out",
+    "Connection refused",
+    "No route to host",
+    "Network is unreachable",
+)
+"""What gloo says of a neighbour that has gone, or the network to it."""
+LATE = torch.AcceleratorError, dist.DistBackendError
+"""What a device reports when the CPU has long gone on."""
+WORDS = 300  # characters of an exception that a failure repeats
+
+
+class Rank:
+    """What one rank holds between commands: its device, its stages and optimizer, the candidate under trial."""
+
+    def __init__(self, rank: int, ranks: int, device: Device, watch: Watch, open_workload: Open = Gpt) -> None:
+        self.rank, self.ranks, self.device, self.watch, self.open_workload = rank, ranks, device, watch, open_workload
+        self.held: Held = {}
+        self.probes: dict[int, StageProbe] = {}  # one for each stage held
+        self.optimizer: MasterWeights | None = None
+        self.workload: Workload | None = None
+        self.cut: commands.Cut | None = None
+        self.static_bytes = 0
+        self.library_bytes = 0  # what the first products of a process leave behind: cuBLAS's workspaces
+        self.trial: Trial | None = None
+
+    def obey(self, command: commands.Command) -> object:
+        """Carries out one command and returns its answer."""
+        work: Callable[..., object] = getattr(self, command.kind)
+        if self.rank not in getattr(command, "active", (self.rank,)):
+            return None
+        self.watch.begin(command.kind)
+        found = work(command)
+        self.watch.end()
+        return found
+
+    def indices(self, cut: commands.Cut) -> list[int]:
+        """Return the stages that lie on this rank, ascending."""
+        placed = stage_ranks(self.ranks, cut.virtual_stages, cut.folded)
+        return [index for index, rank in enumerate(placed) if rank == self.rank]
+
+    def layers(self, workload: Workload, cut: commands.Cut) -> dict[int, range]:
+        """Return the layers of each stage that lies on this rank, by the stage's index."""
+        count, stages = workload.facts.layers or 0, self.ranks * cut.virtual_stages
+        return {index: layers_of_stage(count, stages, index) for index in self.indices(cut)}
+
+    def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
+        workload = self.open_workload(command.workload)
+        found = []
+        for layers in self.layers(workload, command.cut).values():
+            stage = workload.build_stage(layers, torch.device("meta"))
+            found.append(stage_facts(stage, workload, layers, static_bytes(stage, command.workload.optimizer)))
+        return found
+
+    def build(self, command: commands.Build) -> list[commands.StageFacts]:
+        # What an earlier build made is freed before this one's bytes are counted.
+        self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
+        self.workload, self.cut = self.open_workload(command.workload), command.cut
+        own_bytes = max(0, self.device.memory(self._build).end)
+        self.library_bytes += max(0, self.device.memory(self._first_pass).end)
+        self.static_bytes = own_bytes + self.library_bytes
+        weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
+        shares = {index: count / sum(weights.values()) for index, count in weights.items()}
+        # What libraries keep is the same on every rank, so that stages which lie otherwise add up to it as well.
+        library = self.library_bytes / len(self.held)
+        return [
+            stage_facts(stage, self.workload, self.probes[index].layers, round(own_bytes * shares[index] + library))
+            for index, stage in self.held.items()
+        ]
+
+    def _build(self) -> None:
+        workload, cut = self._settled()
+        for index, layers in self.layers(workload, cut).items():
+            stage = self.held[index] = workload.build_stage(layers, self.device.torch_device)
+            self.probes[index] = StageProbe(stage, workload, layers, self.device)
+        hold_gradients(self._stages())
+        self.optimizer = build_optimizer(self._stages(), workload.facts.optimizer or "none")
+        if self.optimizer is not None:
+            self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
+
+    def _first_pass(self) -> None:
+        for probe in self.probes.values():
+            probe.first_pass()
+
+    def _settled(self) -> tuple[Workload, commands.Cut]:
+        """The workload of the last build, and how it was cut."""
+        assert self.workload is not None and self.cut is not None, "build comes first"
+        return self.workload, self.cut
+
+    def _stages(self) -> nn.ModuleList:
+        return nn.ModuleList(self.held.values())
+
+    def time_stages(self, command: commands.TimeStages) -> list[list[StageTime]]:
+        return [probe.times(command) for index, probe in self.probes.items() if index in command.stages]
+
+    def measure_memory(self, command: commands.MeasureMemory) -> list[list[StageMemory]]:
+        return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]
+
+    def time_optimizer(self, command: commands.TimeOptimizer) -> commands.OptimizerCost:
+        return optimizer_cost(self._stages(), self.optimizer, self.device)
+
+    def ping(self, command: commands.Ping) -> list[float]:
+        return round_trips(command, self.rank, self.device)
+
+    def exchange(self, command: commands.Exchange) -> list[float]:
+        return exchanges(command, self.rank, self.device)
+
+    def prepare(self, command: commands.Prepare) -> commands.Primed:
+        self.trial = None  # frees the last candidate's buffers before this one's are counted
+        workload, held, optimizer = self._waiting(command) if command.waits else self._training(command)
+        loss: float | None = None
+
+        def prime() -> None:
+            nonlocal loss
+            stages = self.ranks * command.virtual_stages
+            self.trial = Trial(held, optimizer, workload, stages, command, self.device, self.watch)
+            loss = self.trial.step()
+
+        peak = self.static_bytes + self.device.memory(prime).peak
+        seen = self.device.footprint()
+        primed = commands.Primed(
+            peak_memory_bytes=peak,
+            reserved_bytes=seen.reserved if seen else None,
+            outside_bytes=seen.outside if seen else None,
+            held_bytes=self.device.held(),
+        )
+        if command.waits:
+            return primed
+        first = {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
+        if loss is not None:
+            first["loss"] = finite(loss, "loss of the first step")
+        return primed.model_copy(update=first)
+
+    def _training(self, plan: commands.Prepare) -> Ready:
+        """The model's own stages as they were built: the steps of earlier candidates have changed the weights."""
+        workload, cut = self._settled()
+        assert cut == plan.cut, "build comes first"
+        for index, stage in self.held.items():
+            workload.reset_stage(stage, self.probes[index].layers)
+        if self.optimizer is not None:
+            self.optimizer.restart()
+        self.device.release()  # so that what is reserved is for this candidate
+        return workload, self.held, self.optimizer
+
+    def _waiting(self, plan: commands.Prepare) -> Ready:
+        """Stages that wait in their place."""
+        workload, device = Waiting(plan.waits, self.device), self.device.torch_device
+        held = {i: workload.build_stage(layers, device) for i, layers in self.layers(workload, plan.cut).items()}
+        return workload, dict(held), workload.optimizer(held)
+
+    def step(self, command: commands.Step) -> commands.StepTimes:
+        assert self.trial is not None, "prepare comes first"
+        recording = self.watch.recording = Recording(self.device) if command.record else None
+        retries = self.device.retries()
+        self.device.meet()
+        start = time.monotonic()
+        loss = self.trial.step()
+        end = time.monotonic()
+        self.watch.recording = None
+        if loss is not None:
+            finite(loss, "loss of a step")
+        actions = recording.read() if recording is not None else ()
+        return commands.StepTimes(
+            start_s=start,
+            end_s=end,
+            loss=loss,
+            held_bytes=self.device.held(),
+            alloc_retries=self.device.retries() - retries,
+            actions=actions,
+        )
+
+
+def gradient_square_sum(stages: nn.Module) -> float:
+    """Sum the squares of gradients over all parameters; what stages of one rank share counts once. Optimizers leave
+    gradients as they are.
+
+    Row by row and then in double precision: a norm in fp32 over 16 million elements is off by 7e-4 on the CPU.
+    """
+    rows = [torch.linalg.vector_norm(p.grad, dim=-1) for p in stages.parameters() if p.grad is not None]
+    return float(torch.stack([row.double().square().sum() for row in rows]).sum().item()) if rows else 0.0
+
+
+def finite(value: float, what: str) -> float:
+    """Return ``value``; raise where it is no number, because then nothing else that the candidate shows means
+    anything."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the {what} is {value}")
+    return value
+
+
+def classify(error: Exception) -> FailureKind:
+    """Return which kind of failure an exception of the model, the allocator or a neighbour is."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if is_out_of_memory(chain):
+            return "out_of_memory"
+        if isinstance(chain, dist.DistBackendError | dist.DistNetworkError):
+            return "crash"
+        chain = chain.__cause__
+    return "crash" if any(words in str(error) for words in LOST_PEER) else "model_error"
+
+
+def answer(rank: Rank, message: bytes) -> commands.Reply:
+    """Obeys one command; whatever goes wrong becomes a Failure, with the traceback on stderr."""
+    try:
+        return commands.Reply(value=rank.obey(commands.COMMAND.validate_json(message)))
+    except Exception as error:
+        with suppress(OSError):  # no room for the log is no reason to die without an answer
+            traceback.print_exc()
+        return commands.Reply(failure=failure_of(error, rank))
+
+
+def failure_of(error: Exception, rank: Rank) -> Failure:
+    """Return what went wrong, on which stage, in which action; for want of memory also by how much."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    kind, (action, ahead) = classify(error), rank.watch.doing(isinstance(root, LATE))
+    words = f"{place(rank.rank, action, ahead)}: {type(root).__name__}: {shortened(str(root))}"
+    short = rank.device.shortage(str(root)) if kind == "out_of_memory" else None
+    return Failure(
+        kind=kind,
+        rank=rank.rank,
+        message=words + (f" (short by at least {short} bytes)" if short else ""),
+        stage=action.stage,
+        action=str(action),
+        short_bytes=short,
+    )
+
+
+def shortened(words: str) -> str:
+    """Return the first sentences, on one line: what comes last in torch's words is advice. The first is kept whole."""
+    sentences = re.split(r"(?<=[.;!?])\s+", " ".join(words.split()))
+    kept = sentences[0]
+    for sentence in sentences[1:]:
+        if len(kept) + len(sentence) >= WORDS:
+            break
+        kept += f" {sentence}"
+    return kept
+
+
+def leave(folder: str) -> None:
+    """Ends this process after its controller, whose files it removes: one that was killed could not."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # destroying the process group would wait for neighbours that may be gone
+
+
+def exit_with_controller(folder: str) -> None:
+    """Ends this process when the controller has gone, even while a collective waits for a dead neighbour."""
+    controller = parent_process()
+    assert controller is not None
+
+    def watch() -> None:
+        controller.join()
+        leave(folder)
+
+    threading.Thread(target=watch, daemon=True, name="watch controller").start()
+
+
+def quieten(log: Path) -> None:
+    """Ignore Ctrl-C, which is the controller's business; write stderr, torch's own messages included, to ``log``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+def serve(seat: Seat, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
+    """Live as a rank: meet the others, then obey until the pipe closes."""
+    quieten(log_file(Path(folder), seat.rank))
+    exit_with_controller(folder)
+    watch = Watch(doing_file(Path(folder), seat.rank))
+    device = open_device(seat.device, seat.local_rank, seat.local_ranks)
+    use_interface(seat.address)
+    store = meeting_point(seat, folder, connection)
+    limit = timedelta(seconds=2 * commands.LONGEST_S)  # not torch's ten minutes: the controller knows how long to wait
+    dist.init_process_group(device.backend, timeout=limit, store=store, rank=seat.rank, world_size=seat.ranks)
+    device.meet()
+    if seat.address is not None:
+        connection.send_bytes(MET)
+    if seat.memory_limit is not None:
+        device.limit(seat.memory_limit)
+    if device.runs_behind:
+        watch.trail = Trail(device)
+    watch.end()
+    me = Rank(seat.rank, seat.ranks, device, watch, open_workload)
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except EOFError:
+            break
+        os.ftruncate(sys.stderr.fileno(), 0)  # last words are about what a rank was doing last, not old warnings
+        connection.send_bytes(JSON.dump_json(answer(me, message)))
+    leave(folder)

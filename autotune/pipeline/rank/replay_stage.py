@@ -1,0 +1,156 @@
+"""Stages that wait as long as others computed, as a Workload: what ranks run in a replay and in calibration."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autotune.pipeline.control.commands import Waits
+from autotune.pipeline.rank.device import Device
+from autotune.records.workload import WorkloadFacts
+from autotune.workload.protocol import Batch, Loss
+
+
+class WaitForInput(torch.autograd.Function):
+    """Takes a message to a number; waits while the forward would compute, and while the backward would for the input.
+
+    ``gradient`` is the message that goes back: always the same one, so that only waiting takes time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, message: Tensor, gradient: Tensor, device: Device, t_f: float, t_b: float) -> Tensor:
+        ctx.gradient, ctx.device, ctx.t_b = gradient, device, t_b
+        device.wait(t_f)
+        return message.flatten()[0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.device.wait(ctx.t_b)
+        return ctx.gradient.data, None, None, None, None
+
+
+class WaitForWeight(torch.autograd.Function):
+    """A weight on its way into the graph; its backward waits while the weight gradient would be computed."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, device: Device, t_w: float) -> Tensor:
+        ctx.device, ctx.t_w = device, t_w
+        return weight.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.device.wait(ctx.t_w)
+        return gradients[0], None, None
+
+
+class AsMessage(torch.autograd.Function):
+    """Takes a number to a ``message``, always the same one."""
+
+    @staticmethod
+    def forward(ctx: Any, number: Tensor, message: Tensor) -> Tensor:
+        return message.data  # a tensor of its own without memory of its own; a view could not be detached
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0].flatten()[0], None
+
+
+class WaitingStage(nn.Module):
+    """Waits as long as the stage of a recorded profile computed, and sends messages of the recorded size.
+
+    Autograd sees the graph of a real stage, one way to the input and one to the weight, so that torch can split the
+    backward. The first stage has no input to compute a gradient for, and does t_b + t_w on the way to its weight ::
+
+        input --(t_f, t_b)--+
+                            +--> output
+        weight ----(t_w)----+
+    """
+
+    def __init__(self, waits: tuple[Waits, ...], index: int, device: Device) -> None:
+        super().__init__()
+        self.waits, self.device = waits[index], device
+        self.is_first, self.is_last = index == 0, index == len(waits) - 1
+        self.weight = nn.Parameter(torch.zeros((), device=device.torch_device))
+        self.back, self.out = (
+            torch.rand(message_shape(waits[max(0, at)]), device=device.torch_device) for at in (index - 1, index)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.waits.t_w + (self.waits.t_b if self.is_first else 0.0)
+        number = WaitForWeight.apply(self.weight, self.device, own)  # type: ignore[no-untyped-call]
+        if self.is_first:
+            self.device.wait(self.waits.t_f)
+        else:
+            waits = (self.waits.t_f, self.waits.t_b)
+            number = number + WaitForInput.apply(x, self.back, self.device, *waits)  # type: ignore[no-untyped-call]
+        out: Tensor = number if self.is_last else AsMessage.apply(number, self.out)  # type: ignore[no-untyped-call]
+        return out
+
+
+def message_shape(waits: Waits) -> tuple[int]:
+    """Return the shape of what a stage sends: as many floats as the recorded message had bytes, at least one."""
+    return (max(1, waits.message_bytes // 4),)
+
+
+class LossItself:
+    """The loss of a pipeline of waiting stages: what the last one gives."""
+
+    scale = 1.0
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A row of waiting stages as a Workload: a layer each, of which every stage is one."""
+
+    waits: tuple[Waits, ...]
+    device: Device
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """The number of stages; nothing else is known."""
+        return WorkloadFacts(layers=len(self.waits))
+
+    def build_stage(self, layers: range, device: torch.device) -> WaitingStage:
+        """Build the stage of one layer."""
+        return WaitingStage(self.waits, layers.start, self.device)
+
+    def reset_stage(self, stage: nn.Module, layers: range) -> None:
+        """Do nothing: the weight of a waiting stage is never updated."""
+
+    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+        """Return a number for each sequence, for torch to cut into micro-batches."""
+        return Batch(
+            (torch.zeros(sequences + padding, 1, device=device),), torch.zeros(sequences + padding, device=device)
+        )
+
+    def boundary(self, layer: int, micro_batch_size: int) -> tuple[Tensor, ...]:
+        """Return a number for each sequence, a message, or the number that is the loss."""
+        if layer == 0:
+            return (torch.empty(micro_batch_size, 1, device="meta"),)
+        shape = () if layer == len(self.waits) else message_shape(self.waits[layer - 1])
+        return (torch.empty(shape, device="meta", requires_grad=True),)
+
+    def loss(self, sequences: int) -> Loss:
+        """Return what takes the last stage's number as it is."""
+        return LossItself()
+
+    def optimizer(self, stages: Iterable[int]) -> "WaitingOptimizer":
+        """Return what waits as long as the optimizers of these ``stages`` of one rank took."""
+        return WaitingOptimizer(self.device, sum(self.waits[index].optimizer_s for index in stages))
+
+
+@dataclass(frozen=True)
+class WaitingOptimizer:
+    """Waits instead of updating."""
+
+    device: Device
+    seconds: float
+
+    def step(self) -> None:
+        """Wait."""
+        self.device.wait(self.seconds)

@@ -1,0 +1,108 @@
+"""Steps of one candidate on one rank: torch's PipelineStage and schedule class around the rank's stages."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
+
+from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.rank.device import Device
+from autotune.workload.partition import layers_of_stage
+from autotune.workload.protocol import Workload
+
+Held = dict[int, nn.Module]
+"""The stages of one rank, by their index in the model."""
+
+
+class Optimizer(Protocol):
+    """What updates a rank's weights from the gradients of a whole batch."""
+
+    def step(self) -> None: ...
+
+
+class WatchedStage(PipelineStage):
+    """torch's own stage; ``watch`` is told of each action that it is asked for, and of its end."""
+
+    watch: Watch
+
+    def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
+        self.watch.begin("forward", self.stage_index, fwd_chunk_id)
+        output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
+        self.watch.end()
+        return output
+
+    def backward_one_chunk(
+        self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: Any = False
+    ) -> None:
+        self.watch.begin("backward" if full_backward else "input_gradient", self.stage_index, bwd_chunk_id)
+        super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+        self.watch.end()
+
+    def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
+        self.watch.begin("weight_gradient", self.stage_index, bwd_chunk_id)
+        super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
+        self.watch.end()
+
+
+class Trial:
+    """A candidate made ready on this rank: stages, schedule, batch. ``step`` may be called any number of times."""
+
+    def __init__(
+        self,
+        held: Held,
+        optimizer: Optimizer | None,
+        workload: Workload,
+        stages: int,
+        plan: Prepare,
+        device: Device,
+        watch: Watch,
+    ) -> None:
+        self.held, self.optimizer, self.device, self.watch = held, optimizer, device, watch
+        self.loss = workload.loss(plan.sequences)
+        self.is_first, self.is_last = 0 in held, stages - 1 in held
+        padding = plan.micro_batches * plan.micro_batch_size - plan.sequences
+        self.batch = workload.batch(plan.sequences, padding, device.torch_device)
+        pipeline_stages = []
+        for index, stage in held.items():
+            layers = layers_of_stage(workload.facts.layers or 0, stages, index)
+            # Told what a stage takes and gives, torch need not try a micro-batch to learn it.
+            inputs, outputs = (workload.boundary(at, plan.micro_batch_size) for at in (layers.start, layers.stop))
+            pipeline_stages.append(
+                WatchedStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
+            )
+            pipeline_stages[-1].watch = watch
+        several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)
+        # The loss is a share of the whole batch's, so torch must not divide the gradients by m.
+        self.schedule = get_schedule_class(plan.schedule)(
+            pipeline_stages if several else pipeline_stages[0],
+            n_microbatches=plan.micro_batches,
+            loss_fn=self.loss,
+            scale_grads=False,
+        )
+
+    def step(self) -> float | None:
+        """Run one training step: forward and backward of every micro-batch, then the optimizer. Returns the last
+        stage's loss, averaged over real tokens; gradients stay in place until the next step zeroes them."""
+        for stage in self.held.values():
+            stage.zero_grad(set_to_none=False)
+        losses: list[Tensor] = []
+        inputs = self.batch.args if self.is_first else ()
+        target = self.batch.targets if self.is_last else None
+        self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+        for stage in self.held.values():
+            unscale_gradients(stage, self.loss.scale)
+        self.watch.begin("optimizer")
+        if self.optimizer is not None:
+            self.optimizer.step()
+        self.device.synchronize()
+        self.watch.end()
+        return torch.stack(losses).sum().item() / self.loss.scale if losses else None
+
+
+def unscale_gradients(stage: nn.Module, scale: float) -> None:
+    """Divides the gradients by the loss scale of fp16."""
+    if scale != 1.0:
+        torch._foreach_mul_([p.grad for p in stage.parameters() if p.grad is not None], 1.0 / scale)

@@ -1,0 +1,1 @@
+"""No devices: far more ranks than were measured, other networks, batch ramps."""

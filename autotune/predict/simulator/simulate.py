@@ -1,0 +1,222 @@
+"""The simulator: a schedule and the seconds of its actions -> when every action starts and ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
+from autotune.predict.schedules import Schedule, ScheduleError
+from autotune.predict.simulator.contention import Sharing, run_shared
+from autotune.predict.simulator.dedicated import run, run_on_streams
+from autotune.predict.simulator.graph import Program
+from autotune.predict.simulator.posting import Receives, program_of
+
+Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one micro-batch; lists are indexed by stage (S entries) or boundary (S-1 entries).
+
+    ``backward`` is the fused backward (B); ``input_gradient`` (I) and ``weight_gradient`` (W) its two halves.
+    ``activation_link[s]`` and ``gradient_link[s]``: a message is under way between stages s and s+1, forward and back;
+    no core is used meanwhile. Zero where both stages sit on the same rank.
+    ``slowdown[k-1]``: with k ranks computing at once each runs that many times slower (ranks that share a host's
+    cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
+    ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
+    on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
+    do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time between any two
+    ranks, as under NCCL. ``host``: float[4][S], seconds that the CPU beside a device takes to start an action, by kind
+    and stage. It goes on to the next action at once, for it waits for no message; the device may be far behind, or wait
+    for it. None: the CPU is the device, or was not measured.
+    """
+
+    forward: Sequence[float]
+    backward: Sequence[float]
+    input_gradient: Sequence[float]
+    weight_gradient: Sequence[float]
+    activation_link: Sequence[float]
+    gradient_link: Sequence[float]
+    slowdown: Sequence[float] | None = None
+    hosts: Sequence[int] | None = None
+    crowding: Sequence[float] = ()
+    has_streams: bool = False
+    host: Sequence[Sequence[float]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses lists of unequal length."""
+        stages = len(self.forward)
+        per_stage = (self.backward, self.input_gradient, self.weight_gradient)
+        per_boundary = (self.activation_link, self.gradient_link)
+        if any(len(row) != stages for row in per_stage) or any(len(row) != stages - 1 for row in per_boundary):
+            raise ValueError(
+                f"costs of {stages} stages need {stages} entries per kind of action, {stages - 1} per link"
+            )
+
+    @property
+    def is_shared(self) -> bool:
+        """True where ranks or messages slow each other."""
+        return self.slowdown is not None or bool(self.crowding)
+
+    def sharing(self, ranks: int, is_lowered: bool) -> Sharing:
+        """Return which ranks share cores and which share an uplink: a group number per rank."""
+        hosts = self.hosts or (0,) * ranks
+        cores = range(ranks) if self.slowdown is None else hosts
+        has_streams = self.has_streams and is_lowered
+        return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,), has_streams)
+
+    @property
+    def stages(self) -> int:
+        """S, the number of stages."""
+        return len(self.forward)
+
+    def with_free_links(self) -> "Costs":
+        """Return the costs where messages take no time."""
+        nothing = [0.0] * (self.stages - 1)
+        free = replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
+        return replace(free, has_streams=False)  # a message that waits for another is what links cost, too
+
+    def with_free_host(self) -> "Costs":
+        """Return the same where the CPU is never late."""
+        return replace(self, host=None)
+
+    def with_equal_stages(self) -> "Costs":
+        """Return the costs where every stage takes the mean of all, kind by kind."""
+        f, b, i, w = ([mean] * self.stages for mean in self.work().mean(axis=1).tolist())
+        return replace(self, forward=f, backward=b, input_gradient=i, weight_gradient=w)
+
+    def work(self) -> Seconds:
+        """Return float64[4, S]: seconds of an action, by kind and stage."""
+        return np.array([self.forward, self.backward, self.input_gradient, self.weight_gradient], np.float64)
+
+    def travel(self) -> Seconds:
+        """Return float64[4, S]: seconds that the input of an action is under way to its stage, by kind and stage."""
+        return self._into(self.activation_link, self.gradient_link)
+
+    def exchange(self) -> Seconds:
+        """Return float64[4, S]: the seconds where a message each way is waited for, the slower of the two."""
+        slower = np.maximum(self.activation_link, self.gradient_link)
+        return self._into(slower, slower)
+
+    def _into(self, forward: ArrayLike, backward: ArrayLike) -> Seconds:
+        into = np.zeros((4, self.stages))
+        into[FORWARD, 1:] = forward
+        into[BACKWARD, :-1] = into[INPUT_GRADIENT, :-1] = backward
+        return into
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When every action of one step runs. ``starts`` and ``ends``: float64[N], laid flat as in ``program``."""
+
+    program: Program
+    starts: Seconds
+    ends: Seconds
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that was run."""
+        return self.program.schedule
+
+    def start(self, rank: int) -> Seconds:
+        """Return when each action of the rank starts, in the order of ``schedule.actions(rank)``."""
+        return self.starts[self.program.first[rank] : self.program.first[rank + 1]]
+
+    def end(self, rank: int) -> Seconds:
+        """Return when each action of the rank ends."""
+        return self.ends[self.program.first[rank] : self.program.first[rank + 1]]
+
+    @cached_property
+    def makespan(self) -> float:
+        """Seconds from the first start to the last end of any rank."""
+        return float(self.ends.max(initial=0.0))
+
+    @cached_property
+    def rank_ends(self) -> Seconds:
+        """float64[p]: when each rank has ended its last action."""
+        return self.ends[self.program.first[1:] - 1]
+
+    @cached_property
+    def busy(self) -> Seconds:
+        """float64[p]: seconds that each rank computes, slowed down by the others where they share cores."""
+        return np.array([(self.end(rank) - self.start(rank)).sum() for rank in range(self.schedule.ranks)])
+
+    @property
+    def idle(self) -> Seconds:
+        """float64[p]: seconds of the step that each rank does not compute."""
+        return np.maximum(0.0, self.makespan - self.busy)  # of a rank that is never idle rounding leaves -1e-16
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Idle device time inside the step, as a fraction of p x step time."""
+        return float(self.idle.mean() / self.makespan) if self.makespan else 0.0
+
+    def critical_path(self) -> list[int]:
+        """Return the chain of actions (indices into ``program``) that ends last; none could start before its
+        predecessor.
+
+        An action follows the previous one of its rank; or, where a message came later than that, the one that made
+        the message or the one after which its receive was posted, whichever ended last.
+        """
+        path = [int(self.ends.argmax())]
+        while self.starts[path[-1]] > 0:
+            index = path[-1]
+            producer, posted = int(self.program.producer[index]), int(self.program.posted[index])
+            previous = index - 1 if index not in self.program.first else None
+            if previous is not None and (producer == len(self.ends) or self.ends[previous] == self.starts[index]):
+                path.append(previous)
+            elif posted < len(self.ends) and self.ends[posted] > self.ends[producer]:
+                path.append(posted)
+            else:
+                path.append(producer)
+        return path[::-1]
+
+
+def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
+    """Return seconds of the step after the last action of any rank. A rank takes its optimizer step,
+    ``optimizer_s[r]``, as soon as its own actions are done: one that is done early may have ended that too by then."""
+    return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
+
+
+def travel_seconds(program: Program, costs: Costs) -> Seconds:
+    """Return how long the input of each action is under way; float64[N], 0 where it takes none."""
+    delay: Seconds = costs.travel()[program.kind, program.stage]
+    both = np.flatnonzero(program.exchanged)
+    delay[both] = costs.exchange()[program.kind[both], program.stage[both]]
+    return delay
+
+
+def started_by_host(program: Program, costs: Costs) -> Seconds | None:
+    """Return when the CPU of its rank has started all of each action, float64[N]; None where the CPU is the device."""
+    if costs.host is None:
+        return None
+    seconds = np.asarray(costs.host, np.float64)[program.kind, program.stage]
+    started = np.empty_like(seconds)
+    for begin, end in pairwise(program.first.tolist()):
+        np.cumsum(seconds[begin:end], out=started[begin:end])
+    return started
+
+
+def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> Timeline:
+    """Runs a schedule on paper; raises ScheduleError if it can never finish, naming who waits for what.
+
+    An action starts when its rank is free and its input has arrived. The message moves once it is made and its receive
+    posted: start = max(end before it, max(producer's end, end of the action after which it is posted) + link).
+    A device beside a CPU begins an action when the CPU has started the one before, and does not end it before the CPU
+    has started all of it.
+    ``receives``: posted as torch does, or early, all at the beginning of the step.
+    """
+    if costs.stages != schedule.stages:
+        raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
+    program = program_of(schedule, receives)
+    seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
+    if costs.is_shared or costs.host is not None:
+        sharing, started = costs.sharing(schedule.ranks, program.rounds is not None), started_by_host(program, costs)
+        return Timeline(program, *run_shared(program, seconds, delay, sharing, started))
+    if costs.has_streams and program.rounds is not None:
+        return Timeline(program, *run_on_streams(program, seconds, delay))
+    return Timeline(program, *run(program, seconds, delay))

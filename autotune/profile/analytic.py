@@ -1,0 +1,45 @@
+"""A profile on paper, for a forecast before anything was measured: what stages would cost by their arithmetic."""
+
+from autotune.records.environment import Environment
+from autotune.records.profile import Profile, Shared, StageProfile
+from autotune.records.stage_costs import StageTime
+from autotune.records.workload import WorkloadConfig
+from autotune.workload.partition import layers_per_stage
+
+REACHED = 0.5  # of the speed of one large matrix product, that whole layers come to
+OPERATIONS, LAUNCH_S = 30, 8e-6  # of a layer's forward; seconds that torch needs to start each, however small it is
+
+
+def forward_operations(workload: WorkloadConfig, layers: int, is_last: bool) -> float:
+    """Return floating-point operations per sequence of a forward: 24 h^2 a token and layer in its matrix products, 4 s
+    h in attention, 2 h V in the language-model head (Narayanan et al. 2021, appendix)."""
+    hidden, tokens = workload.hidden, workload.seq_len
+    layer = 24 * hidden**2 + 4 * tokens * hidden
+    return float(tokens * (layers * layer + (2 * hidden * workload.vocab if is_last else 0)))
+
+
+def assumed_profile(
+    workload: WorkloadConfig, virtual_stages: int, sizes: tuple[int, ...], rate: float, environment: Environment
+) -> Profile:
+    """Return stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one
+    rank's device; a backward costs twice a forward. Nothing is said of memory and links."""
+    counts = layers_per_stage(workload.layers, workload.stages * virtual_stages)
+
+    def row(index: int, size: int) -> StageTime:
+        work = forward_operations(workload, counts[index], index == len(counts) - 1)
+        forward = size * work / (REACHED * rate) + counts[index] * OPERATIONS * LAUNCH_S
+        return StageTime(micro_batch_size=size, t_f=forward, t_bw=2 * forward)
+
+    is_cpu = environment.device == "cpu"
+    return Profile(
+        environment=environment,
+        workload=workload,
+        virtual_stages=virtual_stages,
+        stages=tuple(
+            StageProfile(layers=count, time_s=tuple(row(index, size) for size in sizes))
+            for index, count in enumerate(counts)
+        ),
+        shared=Shared.of(environment.cores or 1, environment.most_on_a_host(workload.stages), crowding=1.0)
+        if is_cpu
+        else None,
+    )

@@ -1,0 +1,143 @@
+"""Candidate and Prediction: what is chosen, and what the cost model says of it."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from autotune.records.base import Record
+from autotune.schedule_spec import SCHEDULES, ScheduleName
+
+
+def schedule_words(schedule: str, virtual_stages: int) -> str:
+    """Return ``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
+    return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
+
+
+class Candidate(Record):
+    """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
+
+    ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked from the loss.
+    """
+
+    micro_batches: PositiveInt
+    micro_batch_size: PositiveInt
+    sequences: PositiveInt
+    schedule: ScheduleName
+    virtual_stages: PositiveInt = 1
+
+    @property
+    def padding(self) -> int:
+        """Rows computed in vain: m·b - B."""
+        return self.micro_batches * self.micro_batch_size - self.sequences
+
+    @property
+    def placement(self) -> tuple[int, bool]:
+        """The way its stages lie on the ranks: so many on each, in a loop or in a V. Candidates of one placement are
+        predicted from one profile in one way, and share its errors."""
+        return self.virtual_stages, SCHEDULES[self.schedule].placement == "v"
+
+
+class TimeSplit(Record):
+    """Seconds of one step by what they go to; the parts add up to the step (defined in ``predict.split``)."""
+
+    compute: NonNegativeFloat
+    """Seconds on the batch's sequences, at the best seconds per sequence of any measured size."""
+    padding: NonNegativeFloat = 0.0
+    """Seconds on rows that only fill up the last micro-batches."""
+    granularity: NonNegativeFloat = 0.0
+    """Seconds more because this micro-batch size is slower per sequence than the best."""
+    slowdown: NonNegativeFloat = 0.0
+    """Seconds more because ranks share cores."""
+    communication: NonNegativeFloat
+    """Idle seconds that would not be if messages took no time."""
+    imbalance: NonNegativeFloat = 0.0
+    """Idle seconds that would not be if all stages took equally long."""
+    bubble: NonNegativeFloat
+    """Seconds that are idle all the same."""
+    optimizer: NonNegativeFloat
+    """Seconds in the optimizer."""
+    overhead: NonNegativeFloat
+    """Seconds in torch's runtime."""
+
+
+class MemorySplit(Record):
+    """Bytes that one rank holds at its fullest moment; the parts add up to ``total``."""
+
+    static: NonNegativeInt
+    """Weights, gradients, optimizer state and constant buffers."""
+    batch: NonNegativeInt
+    """Token ids and targets of the batch."""
+    messages: int
+    """Receive buffers, and sent messages that are not released yet."""
+    activations: NonNegativeInt
+    """Activations in flight."""
+    transient: NonNegativeInt
+    """Workspace of the action that runs."""
+    moment: str
+    """The action at which the peak is reached, such as "F7 of stage 2"."""
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.static + self.batch + self.messages + self.activations + self.transient
+
+
+class Uncertainty(Record):
+    """How far a predicted step time may be off: relative standard deviations of independent errors."""
+
+    common: NonNegativeFloat
+    """Common to all candidates: the machine's speed."""
+    overhead: NonNegativeFloat
+    """Of the runtime's overhead per action, common to all, which weighs more where actions are many and short."""
+    placement: NonNegativeFloat = 0.0
+    """Common to the candidates whose stages lie alike on the ranks."""
+    own: PositiveFloat
+    """The candidate's own."""
+    moment: NonNegativeFloat = 0.0
+    """How far one measurement lies from the long-run mean, because the machine drifts."""
+
+
+class Revision(Record):
+    """A prediction made again after other candidates were measured."""
+
+    step_time_s: NonNegativeFloat
+    """Predicted seconds of a step."""
+    step_time_low_s: NonNegativeFloat
+    """Lower end of the 90 % interval of its measurement, seconds."""
+    step_time_high_s: NonNegativeFloat
+    """Upper end of the 90 % interval of its measurement, seconds."""
+    throughput_seq_s: NonNegativeFloat
+    """Throughput, sequences per second."""
+    sigma: NonNegativeFloat = 0.0
+    """Relative standard deviation of its mean step, beside the steps of the candidates that were measured."""
+
+
+class Prediction(Record):
+    """What the cost model says of one candidate; every list is indexed by rank."""
+
+    step_time_s: NonNegativeFloat
+    """Predicted seconds of a step."""
+    step_time_low_s: NonNegativeFloat
+    """Lower end of the 90 % interval, seconds."""
+    step_time_high_s: NonNegativeFloat
+    """Upper end of the 90 % interval, seconds."""
+    uncertainty: Uncertainty
+    """The errors that the interval follows from."""
+    throughput_seq_s: NonNegativeFloat
+    """Throughput, sequences per second."""
+    throughput_tokens_s: NonNegativeFloat | None
+    """Throughput, tokens per second; null where the tokens per sequence are not known."""
+    bubble_fraction: NonNegativeFloat
+    """Share of p x step time in which devices are idle."""
+    in_flight: tuple[NonNegativeInt, ...]
+    """By rank, the most micro-batches in flight."""
+    peak_memory_bytes: tuple[NonNegativeInt, ...] | None
+    """By rank, the allocator's peak; null where the profile does not tell."""
+    memory_split_bytes: tuple[MemorySplit, ...] | None = None
+    """By rank, the parts of that peak."""
+    device_memory_bytes: tuple[NonNegativeInt, ...] | None = None
+    """By rank, what is taken from the device for that, and what is held there outside of torch."""
+    fits: bool | None
+    """Whether ``device_memory_bytes`` is within the memory limit; null where either is not known."""
+    time_split_s: TimeSplit
+    """What the step's time goes to, of the mean rank."""
+    rank_time_split_s: tuple[TimeSplit, ...] = ()
+    """The same by rank."""

@@ -1,0 +1,392 @@
+"""report.json: the record that launchers and CI jobs read."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from autotune.records.base import SCHEMA_VERSION, Record
+from autotune.records.environment import Environment
+from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Candidate, Prediction, Revision, schedule_words
+from autotune.records.profile import Profile
+from autotune.records.verdict import Estimate, Objective, Stop
+from autotune.records.workload import WorkloadFacts
+from autotune.schedule_spec import ScheduleName
+
+
+class RelativeError(Record):
+    """(prediction - measurement) / measurement."""
+
+    step_time: float
+    """Of the step time; above 0 is predicted too slow."""
+    peak_memory: float | None = None
+    """Of the peak memory, of the rank where it is largest in size; null where not known."""
+
+
+class Agreement(Record):
+    """How far the first step is from that of another candidate which began with the same weights and saw the same
+    batch, as (own - reference's) / reference's: 0 except for rounding."""
+
+    reference: NonNegativeInt
+    """Index of the candidate that it is compared with."""
+    loss: float
+    """Relative difference of the loss."""
+    gradient_norm: float
+    """Relative difference of the gradient norm."""
+
+
+Source = Literal["measured", "predicted"]
+
+
+class CandidateReport(Record):
+    """One candidate: what was predicted, what was measured or went wrong, or why it was not tried. ``rate`` is what
+    every part of a report states."""
+
+    micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
+    micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
+    padding: NonNegativeInt
+    """Rows of a step that only fill up the last micro-batches."""
+    schedule: ScheduleName
+    """Schedule, by torch's name."""
+    virtual_stages: PositiveInt
+    """Stages per rank (v)."""
+    prediction: Prediction
+    """Prediction made before any trial."""
+    last_prediction: Revision | None = None
+    """Prediction with what trials before its own had taught."""
+    measurement: Measurement | None = None
+    """What real steps showed; null where none ran."""
+    estimate: Estimate | None = None
+    """What is believed now; every part of a report states it."""
+    pace: PositiveFloat | None = None
+    """How many times longer than usual steps took on this machine while it was measured."""
+    failure: Failure | None = None
+    """What went wrong in its run; null where nothing did."""
+    relative_error: RelativeError | None = None
+    """How far the first prediction is from the measurement."""
+    agreement: Agreement | None = None
+    """How far loss and gradient norm are from another candidate's."""
+    doubts: tuple[str, ...] = ()
+    """Why it should not be used although it ran, in a few words each."""
+    excluded: str | None = None
+    """Why it was not tried; null where it may be tried."""
+    over_limit_bytes: PositiveInt | None = None
+    """What the fullest rank needs beyond the memory limit, measured or else predicted; null where it fits, or is not
+    known."""
+    loses_to: str | None = None
+    """What it mostly loses to the winner by."""
+
+    @property
+    def schedule_words(self) -> str:
+        """``Interleaved1F1B x2``."""
+        return schedule_words(self.schedule, self.virtual_stages)
+
+    @property
+    def name(self) -> str:
+        """``m = 8 1F1B``."""
+        return f"m = {self.micro_batches} {self.schedule_words}"
+
+    @property
+    def sequences(self) -> int:
+        """The real ones of a step."""
+        return self.micro_batches * self.micro_batch_size - self.padding
+
+    @property
+    def rate(self) -> float:
+        """The estimated sequences per second. Reports of older versions have no estimate: there the median of the
+        measured steps, or the last prediction, stands for it."""
+        return (self.estimate or self.measurement or self.last_prediction or self.prediction).throughput_seq_s
+
+    @property
+    def source(self) -> Source:
+        """The origin of the rate: real steps of this candidate, or prediction alone."""
+        return "measured" if self.measurement else "predicted"
+
+    @property
+    def may_win(self) -> bool:
+        """True where nothing rules the candidate out under the limits in force."""
+        is_out = self.failure is not None or self.excluded is not None or self.over_limit_bytes is not None
+        return not is_out and (self.measurement is not None or self.prediction.fits is not False)
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes of the fullest rank: measured, or predicted; None where neither is known."""
+        peaks = (self.measurement.peak_memory_bytes if self.measurement else None) or self.prediction.peak_memory_bytes
+        return max(peaks) if peaks else None
+
+
+class Neighbour(Record):
+    """A candidate on the curve of throughput over m."""
+
+    candidate: NonNegativeInt
+    """Index into ``candidates``."""
+    micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
+    loss: float
+    """Share of the curve's best throughput that it loses."""
+    source: Source
+    """Whether real steps of it, or the prediction alone, say so."""
+
+
+class KneeReport(Record):
+    """The smallest m within 1 % of the best under the winner's schedule, and one step to either side."""
+
+    at: Neighbour
+    """The knee."""
+    fewer: Neighbour | None
+    """One step to fewer micro-batches; null where there is none."""
+    more: Neighbour | None
+    """One step to more micro-batches; null where there is none."""
+
+
+class ParetoPoint(Record):
+    """A candidate that no other beats both in throughput and in peak memory."""
+
+    candidate: NonNegativeInt
+    """Index into ``candidates``."""
+    throughput_seq_s: float
+    """Throughput, sequences per second."""
+    peak_memory_bytes: NonNegativeInt
+    """Bytes of the fullest rank."""
+    source: Source
+    """Whether real steps of it, or the prediction alone, say so."""
+
+
+class SweetSpot(Record):
+    """The recommendation. Candidates are named by their index into ``candidates``."""
+
+    candidate: NonNegativeInt
+    """Index of the recommended candidate."""
+    certainty: NonNegativeFloat | None = None
+    """Probability that it is the right choice."""
+    undecided_with: tuple[NonNegativeInt, ...] = ()
+    """Those that might be it instead, where the certainty is below 80 %."""
+    baseline: NonNegativeInt | None = None
+    """The candidate that the speed-up is against: m = 1 or, where that does not fit or did not run, the smallest m that
+    did."""
+    micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
+    micro_batch_size: PositiveInt
+    """Sequences per micro-batch (b)."""
+    schedule: ScheduleName
+    """Schedule, by torch's name."""
+    virtual_stages: PositiveInt
+    """Stages per rank (v)."""
+    throughput_seq_s: float
+    """Estimated throughput, sequences per second."""
+    speedup_over_naive: float | None
+    """Throughput over that of the baseline; null where there is none."""
+    memory_headroom_bytes: tuple[int, ...] | None
+    """By rank, memory limit less peak; null where either is not known."""
+    reason: str
+    """Which rule decided, in words."""
+    confirmed: bool = True
+    """Whether real steps confirmed it."""
+    knee: KneeReport | None = None
+    """The knee of throughput over m under its schedule."""
+    ties: tuple[str, ...] = ()
+    """Who is as fast, and what the choice saves, in words."""
+
+
+class Drift(Record):
+    """How steady the machine was."""
+
+    checks: NonNegativeInt
+    """How often candidates that had run were timed again."""
+    ratio: PositiveFloat
+    """The slowest speed found over the fastest, as a ratio of step times."""
+    profile_ratio: PositiveFloat | None
+    """Real steps over predicted ones, the median of all."""
+
+
+class PeakSlope(Record):
+    """What each further micro-batch adds to a rank's peak under 1F1B beyond what the memory model knows: 0 where a rank
+    releases every micro-batch after its backward. Of all ranks the one where it matters most."""
+
+    rank: NonNegativeInt
+    """The rank."""
+    micro_batches: tuple[PositiveInt, ...] = Field(min_length=2)
+    """The m that were compared."""
+    micro_batch_size: PositiveInt
+    """Sequences per micro-batch at the last of them."""
+    bytes_per_micro_batch: float
+    """Bytes that each further micro-batch of that size adds."""
+    share_of_peak: float
+    """What it comes to from the first m to the last, as a share of the peak."""
+
+
+class Soundness(Record):
+    """Whether real steps computed the same under every candidate, and released what they held. Null is what could not
+    be told."""
+
+    compared: NonNegativeInt = 0
+    """Pairs of candidates that saw the same batch and were compared."""
+    loss_difference: NonNegativeFloat | None = None
+    """Largest relative difference of the first step's loss."""
+    gradient_difference: NonNegativeFloat | None = None
+    """Largest relative difference of the first step's gradient norm."""
+    tolerance: PositiveFloat | None = None
+    """Relative difference up to which it is rounding."""
+    not_compared: str | None = None
+    """Why candidates were left out, in words."""
+    growth_bytes: int | None = None
+    """The most that any candidate left behind on any rank in each of its timed steps."""
+    peak_slope: PeakSlope | None = None
+    """What each further micro-batch adds to the peak under 1F1B."""
+    findings: tuple[str, ...] = ()
+    """What is wrong, in words."""
+
+
+class RecordedStep(Record):
+    """A real step, action by action; of a few that were recorded the one of median length. Its times count from the
+    moment at which the first rank began the step, by rank and in the order of the rank's actions, which ``autotune
+    timeline REPORT --format json`` lists."""
+
+    candidate: NonNegativeInt
+    """Index into ``candidates``."""
+    step_time_s: PositiveFloat
+    """Seconds of the step."""
+    starts_s: tuple[tuple[float, ...], ...]
+    """By rank and action, when it began."""
+    ends_s: tuple[tuple[float, ...], ...]
+    """By rank and action, when it ended."""
+
+
+class SearchReport(Record):
+    """What the search cost, and why it ended."""
+
+    sampler: str
+    """Who proposed candidates."""
+    controller: str | None = None
+    """Whose report this is, where several controllers share the study."""
+    trials: NonNegativeInt
+    """Trials of this run."""
+    earlier_trials: NonNegativeInt = 0
+    """Trials that were taken over from earlier runs, or from other controllers."""
+    real_steps: NonNegativeInt
+    """Real steps of this run, untimed first ones included."""
+    profiling_s: NonNegativeFloat = 0.0
+    """Seconds that ranks spent measuring stages and links."""
+    steps_s: NonNegativeFloat = 0.0
+    """Seconds that ranks spent in real steps."""
+    device_s: NonNegativeFloat | None = None
+    """Both together, times the ranks."""
+    exhaustive_device_s: NonNegativeFloat | None = None
+    """What ``device_s`` would have been with every candidate confirmed."""
+    wall_s: float
+    """Seconds of the search by the clock."""
+    stopped_because: str
+    """Why it ended, in words."""
+    stop: Stop | None = None
+    """Why it ended."""
+    objective: Objective = "throughput"
+    """What was looked for."""
+    tolerance: PositiveFloat | None = None
+    """Throughputs this close count as equal."""
+    confidence: NonNegativeFloat | None = None
+    """Of older versions: the certainty of the sweet spot."""
+    final: str | None = None
+    """Of older versions: how turns between close candidates ended."""
+    drift: Drift | None = None
+    """How steady the machine was; null where nothing ran."""
+    pareto_front: tuple[ParetoPoint, ...] = ()
+    """Candidates that no other beats in both throughput and memory, the leanest first."""
+
+
+class Report(Record):
+    """Everything one run found out."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    """Form of the file."""
+    kind: Literal["autotune.report"] = "autotune.report"
+    """Which file it is."""
+    created: str
+    """Time at which it was written, ISO 8601."""
+    autotune_version: str
+    """Version of autotune."""
+    command: str | None = None
+    """What the user typed, without credentials."""
+    status: Literal["complete", "partial", "infeasible"]
+    """complete: the search ended; partial: it was interrupted or still runs; infeasible: nothing fits in memory."""
+    fingerprint: str | None = None
+    """16 hexadecimal digits, alike in reports whose figures may be compared."""
+    environment: Environment
+    """Machine and software."""
+    workload: WorkloadFacts
+    """What was trained."""
+    memory_limit_bytes: PositiveInt | None = None
+    """Bytes that each rank may hold."""
+    warnings: tuple[str, ...] = ()
+    """What the run warned of."""
+    profile: Profile
+    """The profile behind the predictions."""
+    virtual_profiles: tuple[Profile, ...] = ()
+    """Profiles of further numbers of stages per rank, where candidates have several."""
+    profile_from_earlier_run: bool = False
+    """Whether no stage was measured in this run."""
+    candidates: tuple[CandidateReport, ...] = Field(min_length=1)
+    """Every candidate."""
+    sweet_spot: SweetSpot | None = None
+    """The recommendation; null where there is none."""
+    soundness: Soundness | None = None
+    """Whether all candidates computed the same."""
+    recorded_step: RecordedStep | None = None
+    """A real step of the pick, action by action, where it was asked for."""
+    search: SearchReport
+    """Trials, steps and seconds that the search took, and why it ended."""
+
+    @model_validator(mode="after")
+    def _indices_are_of_candidates(self) -> Self:
+        spot, step = self.sweet_spot, self.recorded_step
+        named = [point.candidate for point in self.search.pareto_front]
+        named += [spot.candidate, *spot.undecided_with] if spot else []
+        named += [spot.baseline] if spot and spot.baseline is not None else []
+        named += [step.candidate] if step else []
+        if spot and spot.knee:
+            named += [side.candidate for side in (spot.knee.fewer, spot.knee.at, spot.knee.more) if side]
+        if max(named, default=0) >= len(self.candidates):
+            raise ValueError(f"candidate {max(named)} is named, and there are only 0 to {len(self.candidates) - 1}")
+        return self
+
+
+def relative_error(prediction: Prediction, measurement: Measurement) -> RelativeError:
+    """Return how far the first prediction is from what was measured."""
+    memory = None
+    if prediction.peak_memory_bytes and measurement.peak_memory_bytes:
+        pairs = zip(prediction.peak_memory_bytes, measurement.peak_memory_bytes, strict=True)
+        memory = max(((mine - real) / real for mine, real in pairs if real), key=abs, default=None)
+    return RelativeError(
+        step_time=(prediction.step_time_s - measurement.step_time_s) / measurement.step_time_s, peak_memory=memory
+    )
+
+
+def candidate_report(
+    candidate: Candidate, prediction: Prediction, outcome: Measurement | Failure | None, excluded: str | None
+) -> CandidateReport:
+    """Return the report's row of one candidate."""
+    measurement = outcome if isinstance(outcome, Measurement) else None
+    return CandidateReport(
+        micro_batches=candidate.micro_batches,
+        micro_batch_size=candidate.micro_batch_size,
+        padding=candidate.padding,
+        schedule=candidate.schedule,
+        virtual_stages=candidate.virtual_stages,
+        prediction=prediction,
+        measurement=measurement,
+        failure=outcome if isinstance(outcome, Failure) else None,
+        relative_error=relative_error(prediction, measurement) if measurement else None,
+        excluded=excluded,
+    )
+
+
+def prediction_document(pairs: Sequence[tuple[Candidate, Prediction]]) -> dict[str, Any]:
+    """Return what ``autotune predict --json`` prints: the candidates as in a report, in the order of m."""
+    rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "autotune.prediction",
+        "candidates": [row.model_dump(mode="json", by_alias=True) for row in rows],
+    }
