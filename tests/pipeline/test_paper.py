@@ -36,8 +36,8 @@ def peak(row):
 @pytest.mark.parametrize("index", range(STAGES))
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
-    """All that is held, within a thousandth, and the peak within 3 %: in lower precision the CPU's own products take
-    workspace, which is no tensor."""
+    """All that is held, and the peak, within a thousandth; but in lower precision the CPU's own products take workspace,
+    which is no tensor: on some processors a copy of the operands, of which those of the MLP are the largest."""
     work = workload(precision)
     paper, real = (
         stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, index), SIZES, split=False, cuda=False),
@@ -45,7 +45,9 @@ def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
     )
     for mine, theirs in zip(paper, real, strict=True):
         assert mine.activation_bytes == pytest.approx(theirs.activation_bytes, rel=1e-3)
-    assert peak(paper[-1]) == pytest.approx(peak(real[-1]), rel=0.03)
+    workspace = 2 * 4 * work.hidden * (SIZES[-1] * work.seq_len + work.hidden) if precision != "fp32" else 0
+    assert 0.999 * peak(real[-1]) <= peak(paper[-1]) + workspace
+    assert peak(paper[-1]) <= 1.001 * peak(real[-1])
 
 
 @pytest.mark.parametrize("index", range(STAGES))
