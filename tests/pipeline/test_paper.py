@@ -33,11 +33,17 @@ def peak(row):
     return STAGES * row.activation_bytes + row.transient_bytes
 
 
+def compare_peaks(work, paper, real):
+    """Within a thousandth; but in lower precision the CPU's own products take workspace, which is no tensor: on some
+    processors a copy of the operands, of which those of the MLP are the largest."""
+    workspace = 2 * 4 * work.hidden * (SIZES[-1] * work.seq_len + work.hidden) if work.precision != "fp32" else 0
+    assert peak(paper) <= 1.001 * peak(real)
+    assert 0.999 * peak(real) <= peak(paper) + workspace
+
+
 @pytest.mark.parametrize("index", range(STAGES))
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
-    """All that is held, and the peak, within a thousandth; but in lower precision the CPU's own products take workspace,
-    which is no tensor: on some processors a copy of the operands, of which those of the MLP are the largest."""
     work = workload(precision)
     paper, real = (
         stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, index), SIZES, split=False, cuda=False),
@@ -45,9 +51,7 @@ def test_bytes_on_paper_are_those_of_the_cpu(precision, index):
     )
     for mine, theirs in zip(paper, real, strict=True):
         assert mine.activation_bytes == pytest.approx(theirs.activation_bytes, rel=1e-3)
-    workspace = 2 * 4 * work.hidden * (SIZES[-1] * work.seq_len + work.hidden) if precision != "fp32" else 0
-    assert 0.999 * peak(real[-1]) <= peak(paper[-1]) + workspace
-    assert peak(paper[-1]) <= 1.001 * peak(real[-1])
+    compare_peaks(work, paper[-1], real[-1])
 
 
 @pytest.mark.parametrize("index", range(STAGES))
@@ -70,7 +74,7 @@ def test_batch_normalisation_is_on_paper_too():
         stage_memory(Gpt(work), layers_of_stage(work.layers, STAGES, 1), SIZES, split=False, cuda=False),
         measured(work, 1, False),
     )
-    assert peak(paper[-1]) == pytest.approx(peak(real[-1]), rel=0.03)
+    compare_peaks(work, paper[-1], real[-1])
 
 
 @pytest.mark.parametrize("hidden", [1024, 2048])
