@@ -11,7 +11,7 @@ from autotune import DISTRIBUTION
 from autotune.disk import refusal
 from autotune.errors import AutotuneError
 from autotune.pipeline.control.commands import Ping
-from autotune.pipeline.control.process import GpuState, gpu_state, survey
+from autotune.pipeline.control.process import GpuState, collect_environment, gpu_state
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, SHARED_MEMORY, remedy, shared_memory_bytes
 from autotune.records.environment import Environment
@@ -28,7 +28,7 @@ LARGE_BYTES = 16 * 2**20
 def examine() -> Checkup:
     """Look at devices, torch, memory, the folders that a run writes to, and at two ranks that talk."""
     try:
-        environment = Environment.model_validate(survey())
+        environment = Environment.model_validate(collect_environment())
     except AutotuneError as error:
         return Checkup(environment=Environment(), checks=(Check.problem("torch", str(error)),), next_command=None)
     checks = [*folders(), *installation()]

@@ -11,9 +11,9 @@ from autotune.config import Config, load_config
 from autotune.disk import refusal
 from autotune.errors import DeviceError, InputError, MemoryLimitError, UsageError
 from autotune.hosts import common_environment, rendezvous_of
-from autotune.pipeline.control.commands import Cut, StageFacts
+from autotune.pipeline.control.commands import StageFacts
 from autotune.pipeline.control.measure import build, describe
-from autotune.pipeline.control.process import survey
+from autotune.pipeline.control.process import collect_environment
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
 from autotune.pipeline.hosts.rendezvous import Rendezvous
@@ -25,7 +25,7 @@ from autotune.profile.measure import measure_profile
 from autotune.profile.replay import replay_workload, replayed_device, replayed_profile
 from autotune.records.base import not_written
 from autotune.records.environment import Environment
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import Profile, read_profile
 from autotune.records.report import Report
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
@@ -127,7 +127,7 @@ def prepare_job(config: Config, events: Events, rendezvous: Rendezvous | None = 
     starts no rank yet."""
     recorded = read_profile(config.profile) if config.profile else None
     events.progress("looking at the devices", None)
-    seen = common_environment(rendezvous) if rendezvous else Environment.model_validate(survey())
+    seen = common_environment(rendezvous) if rendezvous else Environment.model_validate(collect_environment())
     environment = choose_device(config, seen, recorded)
     if recorded is not None:
         return replay_job(config, environment, recorded, events, rendezvous)
@@ -254,30 +254,30 @@ def obtain_profile(job: Job, virtual_stages: int) -> tuple[Profile, bool]:
     if kept is not None:
         check_weights(job, [stage.static_bytes for stage in kept.stages], virtual_stages)
         return kept, True
-    cut = Cut(virtual_stages=virtual_stages)
-    facts = build_ranks(job, cut)
+    placement = Placement(virtual_stages=virtual_stages)
+    facts = build_ranks(job, placement)
     notify = job.events.progress
     profile = calibrated(
-        measure_profile(job.ranks, job.workload, cut, facts, sizes, job.environment, split, notify, job.warn)
+        measure_profile(job.ranks, job.workload, placement, facts, sizes, job.environment, split, notify, job.warn)
     )
     keep_profile(path, profile)
     return profile, False
 
 
-def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
+def build_ranks(job: Job, placement: Placement) -> list[StageFacts]:
     """Starts the ranks and builds the stages, unless the weights alone are too large; raises DeviceError."""
 
     def work() -> list[StageFacts]:
         if not job.ranks.alive:
             job.events.progress("starting the ranks", None)
             job.ranks.start()
-        on_paper = [fact.static_bytes for fact in describe(job.ranks, job.workload, cut)]
-        check_weights(job, on_paper, cut.virtual_stages)
+        on_paper = [fact.static_bytes for fact in describe(job.ranks, job.workload, placement)]
+        check_weights(job, on_paper, placement.virtual_stages)
         job.events.progress("building the stages", None)
-        return build(job.ranks, job.workload, cut)
+        return build(job.ranks, job.workload, placement)
 
     try:
-        return job.ranks.outlasting(work)
+        return job.ranks.retry_lost_hosts(work)
     except RankFailure as error:
         if error.failure.kind == "out_of_memory":
             raise MemoryLimitError(
@@ -289,7 +289,7 @@ def build_ranks(job: Job, cut: Cut) -> list[StageFacts]:
 
 def replay_on_ranks(job: Job, recorded: Profile) -> Profile:
     """Return the recorded profile with links and overhead measured on the ranks that will replay it."""
-    build_ranks(job, Cut(virtual_stages=recorded.virtual_stages))
+    build_ranks(job, Placement(virtual_stages=recorded.virtual_stages))
     job.events.progress("measuring links and the runtime's own cost", None)
     sizes = job.sizes(recorded.virtual_stages)
     return calibrated(replayed_profile(recorded, job.ranks, job.environment, sizes, job.warn))

@@ -21,7 +21,7 @@ from autotune.pipeline.control.ranks import RankFailure
 from autotune.predict.predict import predict
 from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
-from autotune.profile.replay import waits_for
+from autotune.profile.replay import replay_stages
 from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
 from autotune.records.environment import Environment
@@ -46,8 +46,8 @@ RECORDED_STEPS = 3
 
 def plan_of(found: Findings, candidate: Candidate) -> Prepare:
     """Return what the ranks are asked to run: the model's stages, or waiting ones in a replay."""
-    waits = waits_for(found.profiles[0], candidate.micro_batch_size) if found.job.recorded else ()
-    return Prepare(**candidate.model_dump(), waits=waits)
+    replay = replay_stages(found.profiles[0], candidate.micro_batch_size) if found.job.recorded else ()
+    return Prepare(**candidate.model_dump(), replay=replay)
 
 
 def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Runner:
@@ -60,7 +60,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
         return measure_candidate(job.ranks, job.workload, plan, expected, steps, keep_going, seq_len)
 
     def progress(text: str) -> None:
-        job.ranks.look_after()
+        job.ranks.poll()
         job.events.progress(text, None)
 
     study = open_study(job)

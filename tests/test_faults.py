@@ -72,7 +72,7 @@ def test_an_accident_is_no_candidates_fault(profiled, tmp_path, number, fault, p
     assert (tmp_path / "happened").exists()
     assert all(row.measurement for row in report.candidates)
     assert is_best(report)
-    begun = "profiling goes on with fresh ranks" if place == "profiling" else "m = 4 1F1B may be tried once more"
+    begun = "profiling restarted its ranks and retries" if place == "profiling" else "m = 4 1F1B may be tried once more"
     (told,) = [text for text in report.warnings if text.startswith(begun)]
     assert f"rank {number % P}" in told
     assert EXPECTED[fault][2] in told
@@ -105,4 +105,4 @@ def test_memory_that_runs_short_in_profiling_is_asked_for_once_more(tmp_path, mo
             profile_and_search(job)
         return
     assert is_best(profile_and_search(job))
-    assert "profiling goes on with fresh ranks, for rank 1, timing a stage: no memory" in job.warnings
+    assert "profiling restarted its ranks and retries: rank 1, timing a stage: no memory" in job.warnings

@@ -14,16 +14,15 @@ from autotune.errors import DeviceError, MemoryLimitError
 from autotune.pipeline.control.commands import (
     FEWEST_SAMPLES,
     Command,
-    Cut,
     MeasureMemory,
     OptimizerCost,
     Prepare,
     Primed,
+    ReplayStage,
     StageFacts,
     Step,
     TimeOptimizer,
     TimeStages,
-    Waits,
     step_seconds,
 )
 from autotune.pipeline.control.measure import build, by_stage, run_step
@@ -31,6 +30,7 @@ from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.records.environment import Environment
+from autotune.records.prediction import Placement
 from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, Shared, StageProfile
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
@@ -59,7 +59,7 @@ class Measurer:
         self,
         ranks: Ranks,
         workload: WorkloadConfig,
-        cut: Cut,
+        placement: Placement,
         sizes: tuple[int, ...],
         split: bool,
         warn: Warn,
@@ -67,19 +67,19 @@ class Measurer:
         output_bytes: int,
         is_shared: bool = False,
     ) -> None:
-        self.ranks, self.workload, self.cut, self.sizes, self.split = ranks, workload, cut, sizes, split
+        self.ranks, self.workload, self.placement, self.sizes, self.split = ranks, workload, placement, sizes, split
         self.warn, self.is_shared = warn, is_shared  # whether ranks share cores
         self.runs_behind = ranks.device == "cuda"  # whether devices compute while the CPU goes on
         self.output_bytes = output_bytes  # that cross a boundary for one sequence
         self.everyone = tuple(range(workload.stages))
         self.timeout_s = COMMAND_TIMEOUT_S
         self.primed: list[Primed] = []  # of the calibration run
-        self.stage_ranks = stage_ranks(workload.stages, cut.virtual_stages, cut.folded)
+        self.stage_ranks = stage_ranks(workload.stages, placement.virtual_stages, placement.v_shaped)
 
     def ask(self, command: Command) -> list[Any]:
         return self.ranks.ask(command, self.timeout_s, IDLE_S)
 
-    def surely(self, work: Callable[[], T]) -> T:
+    def retry_once(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident,
         or a heap in pieces where memory is tight.
 
@@ -88,9 +88,9 @@ class Measurer:
         try:
             return work()
         except RankFailure as error:
-            self.warn(f"profiling goes on with fresh ranks, for {error.failure.message}")
+            self.warn(f"profiling restarted its ranks and retries: {error.failure.message}")
         try:
-            build(self.ranks, self.workload, self.cut)
+            build(self.ranks, self.workload, self.placement)
             return work()
         except RankFailure as error:
             raise stopped(error) from None
@@ -136,7 +136,7 @@ class Measurer:
         begun = time.monotonic()
         answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
         self.timeout_s = min(COMMAND_TIMEOUT_S, max(FLOOR_S, PATIENCE * (time.monotonic() - begun)))
-        found = TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.cut))
+        found = TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.placement))
         count = min(len(rows) for rows in found)
         if not count:
             raise DeviceError(
@@ -161,23 +161,25 @@ class Measurer:
         both = sorted(pairs | {(b, a) for a, b in pairs})
         return measure_links(self.ask, both, messages, self.ranks.hosts, self.runs_behind)
 
-    def pipeline(self, size: int, count: int, wait: Waits | None) -> Prepare:
+    def pipeline(self, size: int, count: int, wait: ReplayStage | None) -> Prepare:
         """Return the plan of a pipeline of ``count`` micro-batches, whose stages ``wait`` or compute."""
-        v = self.cut.virtual_stages
+        v = self.placement.virtual_stages
         return Prepare(
             schedule=default_schedule(v),
             micro_batches=count,
             micro_batch_size=size,
             sequences=count * size,
             virtual_stages=v,
-            waits=(wait,) * len(self.stage_ranks) if wait else (),
+            replay=(wait,) * len(self.stage_ranks) if wait else (),
         )
 
     def primed_with(self, plan: Prepare) -> list[Primed]:
         """Run the first step of a plan; return what each rank answered."""
         return [Primed.model_validate(answer) for answer in self.ask(plan)]
 
-    def calibration(self, size: int, count: int, wait: Waits | None, steps: int = CALIBRATION_STEPS) -> Calibration:
+    def calibration(
+        self, size: int, count: int, wait: ReplayStage | None, steps: int = CALIBRATION_STEPS
+    ) -> Calibration:
         """Run a pipeline of ``count`` micro-batches of ``size``.
 
         ``wait``: of stages that only wait, where each rank has a device of its own; the real ones where they share. A
@@ -218,7 +220,7 @@ class Measurer:
         """
         if not self.runs_behind:
             return 0.0
-        plan = self.pipeline(1, HOST_TURNS * len(self.everyone), Waits())
+        plan = self.pipeline(1, HOST_TURNS * len(self.everyone), ReplayStage())
         self.primed_with(plan)
         steps = [run_step(self.ranks, Step(), self.timeout_s, IDLE_S) for _ in range(HOST_STEPS)]
         return median(map(step_seconds, steps)) / (2 * plan.micro_batches * plan.virtual_stages)
@@ -262,15 +264,15 @@ def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
     return DeviceError(f"profiling failed: {error.failure.message}")
 
 
-def waiting(message_bytes: int) -> Waits:
+def waiting(message_bytes: int) -> ReplayStage:
     """Return a stage for calibration where ranks have devices of their own."""
-    return Waits(t_f=WAIT_S, t_b=WAIT_S / 2, t_w=WAIT_S / 2, message_bytes=message_bytes)
+    return ReplayStage(t_f=WAIT_S, t_b=WAIT_S / 2, t_w=WAIT_S / 2, message_bytes=message_bytes)
 
 
 def measure_profile(
     ranks: Ranks,
     workload: WorkloadConfig,
-    cut: Cut,
+    placement: Placement,
     facts: list[StageFacts],
     sizes: tuple[int, ...],
     environment: Environment,
@@ -278,7 +280,7 @@ def measure_profile(
     notify: Notify,
     warn: Warn,
 ) -> Profile:
-    """Measures what a prediction for micro-batches of ``sizes`` needs, for a model that lies as in ``cut``; all but the
+    """Measure what a prediction for micro-batches of ``sizes`` needs, for a model in this ``placement``; all but the
     runtime's cost per action, which ``predict.calibrate`` finds from the calibration run.
 
     ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too. Raises DeviceError
@@ -288,31 +290,31 @@ def measure_profile(
     measurer = Measurer(
         ranks,
         workload,
-        cut,
+        placement,
         tuple(sorted(sizes)),
         split,
         warn,
         is_shared=cores is not None,
         output_bytes=max(fact.output_bytes for fact in facts),
     )
-    surely, messages = measurer.surely, [measurer.message_bytes(size) for size in measurer.sizes]
-    links = surely(lambda: measurer.links(messages))  # first: NCCL takes what torch has not yet taken
+    retry_once, messages = measurer.retry_once, [measurer.message_bytes(size) for size in measurer.sizes]
+    links = retry_once(lambda: measurer.links(messages))  # first: NCCL takes what torch has not yet taken
     notify("measuring memory and links", 0.0)
-    memory = surely(measurer.stage_memory)
+    memory = retry_once(measurer.stage_memory)
     rounds = []
     for number in range(ROUNDS):
         notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
-        rounds.append(surely(partial(measurer.round, number)))
+        rounds.append(retry_once(partial(measurer.round, number)))
     notify("measuring optimizers", 0.9)
-    optimizers = surely(measurer.optimizers)
-    host_action_s = surely(measurer.host_action)
-    fragmentation = NONE if cores else surely(lambda: measurer.fragmentation(facts))
+    optimizers = retry_once(measurer.optimizers)
+    host_action_s = retry_once(measurer.host_action)
+    fragmentation = NONE if cores else retry_once(lambda: measurer.fragmentation(facts))
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment,
         workload=WorkloadFacts(**workload.model_dump()),
-        virtual_stages=cut.virtual_stages,
+        virtual_stages=placement.virtual_stages,
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),

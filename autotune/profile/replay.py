@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 
-from autotune.pipeline.control.commands import Cut, Waits
+from autotune.pipeline.control.commands import ReplayStage
 from autotune.pipeline.control.ranks import Ranks
 from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.records.environment import Environment
+from autotune.records.prediction import Placement
 from autotune.records.profile import ROUNDS, Calibration, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -48,12 +49,14 @@ def replayed_profile(
 ) -> Profile:
     """Return the recorded stage times, with the links and the runtime's cost as they are here, where the ranks really
     run."""
-    cut = Cut(virtual_stages=recorded.virtual_stages)
-    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), cut, sizes, False, warn, output_bytes=0)
+    placement = Placement(virtual_stages=recorded.virtual_stages)
+    measurer = Measurer(ranks, replay_workload(recorded, recorded.ranks), placement, sizes, False, warn, output_bytes=0)
     messages = [recorded.message_size(size) for size in sizes]
-    links = measurer.surely(lambda: measurer.links(messages))
+    links = measurer.retry_once(lambda: measurer.links(messages))
     wait = waiting(messages[0])
-    runs = [measurer.surely(lambda: measurer.calibration(sizes[0], 2 * recorded.ranks, wait)) for _ in range(ROUNDS)]
+    runs = [
+        measurer.retry_once(lambda: measurer.calibration(sizes[0], 2 * recorded.ranks, wait)) for _ in range(ROUNDS)
+    ]
     return recorded.model_copy(
         update={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -64,19 +67,19 @@ def replayed_profile(
             "drift": 0.0,
             "calibrations": (Calibration.merged(runs),),
             "step_overhead_s": 0.0,
-            "host_action_s": measurer.surely(measurer.host_action),
+            "host_action_s": measurer.retry_once(measurer.host_action),
         }
     )
 
 
-def waits_for(profile: Profile, micro_batch_size: int) -> tuple[Waits, ...]:
+def replay_stages(profile: Profile, micro_batch_size: int) -> tuple[ReplayStage, ...]:
     """Return how long each stage waits for a micro-batch of this size, and what it sends."""
 
-    def row(stage: StageProfile) -> Waits:
+    def row(stage: StageProfile) -> ReplayStage:
         def seconds(name: str) -> float:
             return stage.seconds(micro_batch_size, lambda times: float(getattr(times, name)))
 
-        return Waits(
+        return ReplayStage(
             t_f=seconds("t_f"),
             t_b=seconds("input_gradient"),
             t_w=seconds("weight_gradient"),

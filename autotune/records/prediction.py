@@ -1,5 +1,7 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
+from typing import Self
+
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
@@ -9,6 +11,18 @@ from autotune.schedule_spec import SCHEDULES, ScheduleName
 def schedule_words(schedule: str, virtual_stages: int) -> str:
     """Return ``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
     return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
+
+
+class Placement(Record):
+    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V."""
+
+    virtual_stages: PositiveInt = 1
+    v_shaped: bool = False
+
+    @classmethod
+    def of(cls, schedule: ScheduleName, virtual_stages: int) -> Self:
+        """Return how a schedule lays its stages."""
+        return cls(virtual_stages=virtual_stages, v_shaped=SCHEDULES[schedule].placement == "v")
 
 
 class Candidate(Record):
@@ -29,10 +43,10 @@ class Candidate(Record):
         return self.micro_batches * self.micro_batch_size - self.sequences
 
     @property
-    def placement(self) -> tuple[int, bool]:
-        """The way its stages lie on the ranks: so many on each, in a loop or in a V. Candidates of one placement are
-        predicted from one profile in one way, and share its errors."""
-        return self.virtual_stages, SCHEDULES[self.schedule].placement == "v"
+    def placement(self) -> Placement:
+        """The way its stages lie on the ranks. Candidates of one placement are predicted from one profile in one way,
+        and share its errors."""
+        return Placement.of(self.schedule, self.virtual_stages)
 
 
 class TimeSplit(Record):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from autotune.config import SamplerName
 from autotune.records.outcome import Measurement
-from autotune.records.prediction import Candidate, Prediction
+from autotune.records.prediction import Candidate, Placement, Prediction
 from autotune.search.belief.prior import STEP_NOISE
 from autotune.search.goal import STEPS, Goal, Limits
 from autotune.search.runner import Runner
@@ -32,7 +32,7 @@ class SimulatedMachine:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.common, self.overhead = self.random.gauss(0, 1), self.random.gauss(0, 1)
-        self.placements: dict[tuple[int, bool], float] = {}
+        self.placements: dict[Placement, float] = {}
         self.truths: dict[Candidate, float] = {}
         self.seconds = 0.0
 

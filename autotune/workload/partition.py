@@ -23,15 +23,15 @@ def layers_of_stage(layers: int, stages: int, index: int) -> range:
     return range(first, first + counts[index])
 
 
-def stage_ranks(ranks: int, virtual_stages: int, folded: bool) -> tuple[int, ...]:
-    """Return the rank of every stage: round and round in a loop, or ``folded``, down the ranks and back up, as torch
+def stage_ranks(ranks: int, virtual_stages: int, v_shaped: bool) -> tuple[int, ...]:
+    """Return the rank of every stage: round and round in a loop, or ``v_shaped``, down the ranks and back up, as torch
     has it.
 
     ::
 
-        stage_ranks(3, 2, folded=False) == (0, 1, 2, 0, 1, 2)
-        stage_ranks(3, 2, folded=True) == (0, 1, 2, 2, 1, 0)
+        stage_ranks(3, 2, v_shaped=False) == (0, 1, 2, 0, 1, 2)
+        stage_ranks(3, 2, v_shaped=True) == (0, 1, 2, 2, 1, 0)
     """
     down = tuple(range(ranks))
-    turns = [down if turn % 2 == 0 or not folded else down[::-1] for turn in range(virtual_stages)]
+    turns = [down if turn % 2 == 0 or not v_shaped else down[::-1] for turn in range(virtual_stages)]
     return tuple(rank for turn in turns for rank in turn)

@@ -16,7 +16,7 @@ def main() -> None:
     for fault in FAULTS:
         for stage in range(P):
             with Ranks(P, "cpu", FaultyRank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
-                build(ranks, WORK, BAD.cut)
+                build(ranks, WORK, BAD.placement)
                 begun = time.monotonic()
                 outcome = measure_candidate(ranks, WORK, BAD, 0.1, 1, lambda *_: True)
                 failed = time.monotonic()

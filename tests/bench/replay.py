@@ -11,15 +11,15 @@ from statistics import median
 from typing import get_args
 
 from autotune.config import ScheduleName
-from autotune.pipeline.control.commands import Cut, Prepare
+from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import predict
-from autotune.profile.replay import replay_workload, replayed_profile, waits_for
+from autotune.profile.replay import replay_stages, replay_workload, replayed_profile
 from autotune.records.environment import Environment
 from autotune.records.outcome import Measurement
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -68,7 +68,7 @@ def made_ready(ranks: int, virtual_stages: int, shape: str, live: Ranks) -> tupl
     overheads."""
     profile = recorded(ranks, virtual_stages, shape)
     workload = replay_workload(profile, batch=ranks)
-    build(live, workload, Cut(virtual_stages=virtual_stages))
+    build(live, workload, Placement(virtual_stages=virtual_stages))
     return workload, calibrated(replayed_profile(profile, live, Environment(device="replay"), (1,), print))
 
 
@@ -79,7 +79,7 @@ def one_round(
     workload, profile = made_ready(ranks, virtual_stages, shape, live)
     for candidate in candidates(ranks, virtual_stages):
         prediction = predict(profile, candidate, None)
-        plan = Prepare(**candidate.model_dump(), waits=waits_for(profile, 1))
+        plan = Prepare(**candidate.model_dump(), replay=replay_stages(profile, 1))
         outcome = measure_candidate(live, workload, plan, prediction.step_time_s, STEPS, lambda *_: True)
         assert isinstance(outcome, Measurement), outcome
         key = (ranks, shape, candidate.schedule, candidate.micro_batches)

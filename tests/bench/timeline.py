@@ -11,7 +11,7 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.profile.replay import waits_for
+from autotune.profile.replay import replay_stages
 from autotune.recorded import recorded_step
 from tests.bench.replay import candidates, made_ready
 
@@ -28,7 +28,7 @@ def main() -> None:
                 for candidate in candidates(ranks, virtual_stages):
                     schedule = build_schedule(candidate.schedule, ranks, candidate.micro_batches, virtual_stages)
                     timeline = simulate(schedule, stage_costs(profile, 1, schedule))
-                    plan = Prepare(**candidate.model_dump(), waits=waits_for(profile, 1))
+                    plan = Prepare(**candidate.model_dump(), replay=replay_stages(profile, 1))
                     steps = record_steps(live, workload, plan, timeline.makespan, STEPS)
                     starts = [start for row in recorded_step(0, schedule, steps).starts_s for start in row]
                     off = [

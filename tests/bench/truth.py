@@ -15,7 +15,7 @@ from autotune.config import load_config
 from autotune.job import Events, Job, prepare_job
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import measure_candidate
-from autotune.profile.replay import waits_for
+from autotune.profile.replay import replay_stages
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.report import Report
@@ -97,14 +97,14 @@ def find_truth(name: str, folder: Path) -> Truth:
 
 def cut_of(candidate: Candidate) -> str:
     """What decides how the model must lie on the ranks."""
-    return str(Prepare(**candidate.model_dump()).cut)
+    return str(Prepare(**candidate.model_dump()).placement)
 
 
 def visit(job: Job, report: Report, index: int) -> tuple[float, ...]:
     """The timed steps of one visit."""
     candidate, expected = job.candidates[index], report.candidates[index].prediction.step_time_s
-    waits = waits_for(report.profile, candidate.micro_batch_size) if job.recorded else ()
-    plan = Prepare(**candidate.model_dump(), waits=waits)
+    replay = replay_stages(report.profile, candidate.micro_batch_size) if job.recorded else ()
+    plan = Prepare(**candidate.model_dump(), replay=replay)
     outcome = measure_candidate(job.ranks, job.workload, plan, expected, STEPS, lambda *_: True)
     assert isinstance(outcome, Measurement), outcome
     return outcome.step_times_s

@@ -66,7 +66,7 @@ class SlowRank:
 @pytest.mark.parametrize("stage", range(P), ids=["first", "middle", "last"])
 def test_a_gpu_that_hangs_is_named_with_the_action_that_it_is_in(stage):
     with Ranks(P, "cuda", SlowRank(stage)) as ranks:
-        build(ranks, WORK, BAD.cut)
+        build(ranks, WORK, BAD.placement)
         outcome = measure_candidate(ranks, WORK, BAD, 0.1, 2, lambda *_: True)
         healthy = measure_candidate(ranks, WORK, GOOD, 0.1, 2, lambda *_: True)
     assert isinstance(outcome, Failure)
@@ -78,7 +78,7 @@ def test_a_gpu_that_hangs_is_named_with_the_action_that_it_is_in(stage):
 def test_what_kills_a_rank_is_told_and_its_old_warnings_are_not():
     """NCCL warns when the first message makes a communicator; that is not why a rank is killed later."""
     with Ranks(P, "cuda") as ranks:
-        build(ranks, WORK, GOOD.cut)
+        build(ranks, WORK, GOOD.placement)
         pids = [rank.process.pid for rank in ranks._live]
         outcome = measure_candidate(ranks, WORK, GOOD, 0.1, 50, lambda number, _: kill(pids[1], number))
         healthy = measure_candidate(ranks, WORK, GOOD, 0.1, 2, lambda *_: True)

@@ -3,11 +3,12 @@ and on used ones."""
 
 import pytest
 
-from autotune.pipeline.control.commands import Cut, MeasureMemory, Prepare
+from autotune.pipeline.control.commands import MeasureMemory, Prepare
 from autotune.pipeline.control.measure import build, describe
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
+from autotune.records.prediction import Placement
 from tests.pipeline.test_peak_memory import candidates, measured_profile, workload
 
 WITHIN = 0.02
@@ -17,8 +18,8 @@ COUNTS = (2, 4, 16)
 
 def library_bytes(ranks, work):
     """What cuBLAS keeps on each rank: much beside so small a model, so no error may be called small beside that."""
-    built = [fact.static_bytes for fact in build(ranks, work, Cut())]
-    return [real - paper.static_bytes for real, paper in zip(built, describe(ranks, work, Cut()), strict=True)]
+    built = [fact.static_bytes for fact in build(ranks, work, Placement())]
+    return [real - paper.static_bytes for real, paper in zip(built, describe(ranks, work, Placement()), strict=True)]
 
 
 def measured_peaks(ranks, plan):
@@ -38,8 +39,8 @@ def test_every_peak_is_as_predicted(vocab, precision, is_fresh):
             plan = Prepare(**candidate.model_dump())
             if is_fresh:
                 ranks.start()
-            if is_fresh or ranks.cut != plan.cut:
-                build(ranks, work, plan.cut)
+            if is_fresh or ranks.placement != plan.placement:
+                build(ranks, work, plan.placement)
             name, m, v = candidate.schedule, candidate.micro_batches, candidate.virtual_stages
             peaks = peak_memory(profiles[v], candidate, build_schedule(name, p, m, v))
             for rank, real in enumerate(measured_peaks(ranks, plan)):
@@ -56,10 +57,10 @@ def test_the_same_candidate_has_the_same_peak_on_fresh_ranks_and_used_ones():
     with Ranks(2, "cuda") as ranks:
         for plan in (plans[0], plans[1], plans[0]):
             if not found:
-                build(ranks, work, Cut())
+                build(ranks, work, Placement())
             found.append(measured_peaks(ranks, plan))
         ranks.start()
-        build(ranks, work, Cut())
+        build(ranks, work, Placement())
         found.append(measured_peaks(ranks, plans[1]))
     first, second, used, fresh = found
     assert (first, second) == (used, fresh)
@@ -72,7 +73,7 @@ def test_activations_are_the_same_in_every_round():
     """A large vocabulary: what the backward's thread keeps is the gradient of the head's weight."""
     work = workload(2, 4096)
     with Ranks(2, "cuda") as ranks:
-        build(ranks, work, Cut())
+        build(ranks, work, Placement())
         command = MeasureMemory(micro_batch_sizes=COUNTS, split=True)
         rounds = [ranks.ask(command, TIMEOUT_S) for _ in range(6)]
     assert all(one == rounds[0] for one in rounds)

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from autotune.checkup import examine, round_trip
-from autotune.pipeline.control.process import gpu_state, survey
+from autotune.pipeline.control.process import collect_environment, gpu_state
 from autotune.records.environment import OF_EACH_GPU, Environment
 from autotune.report.doctor import Verdict
 
 
 @pytest.fixture(scope="module")
 def environment():
-    return Environment.model_validate(survey())
+    return Environment.model_validate(collect_environment())
 
 
 def test_every_gpu_is_told_from_every_other(environment):

@@ -6,11 +6,12 @@ import time
 import pytest
 import torch
 
-from autotune.pipeline.control.commands import Cut, Prepare, Step
+from autotune.pipeline.control.commands import Prepare, Step
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.pipeline.rank.device import CudaDevice, open_device
 from autotune.pipeline.rank.recording import Recording
+from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
 from autotune.report.correctness import TOLERANCE
 
@@ -110,7 +111,7 @@ def run_step(stages, schedule, micro_batches):
     size = work.batch // micro_batches
     plan = Prepare(schedule=schedule, micro_batches=micro_batches, micro_batch_size=size, sequences=work.batch)
     with Ranks(stages, "cuda") as ranks:
-        facts = build(ranks, work, Cut())
+        facts = build(ranks, work, Placement())
         primed = ranks.ask(plan, TIMEOUT_S)
         steps = ranks.ask(Step(), TIMEOUT_S)
     return facts, primed, steps

@@ -10,13 +10,13 @@ from statistics import median
 import pytest
 import torch
 
-from autotune.pipeline.control.commands import Cut, Exchange, Ping, Prepare
+from autotune.pipeline.control.commands import Exchange, Ping, Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Placement
 from autotune.records.workload import WorkloadConfig
 from autotune.report.units import show_bytes
 from tests.gpu.figures import IS_EMULATED, note
@@ -57,7 +57,7 @@ def test_running_out_of_memory_is_an_outcome_and_the_next_candidate_runs():
     free, total = torch.cuda.mem_get_info(0)  # what is taken now counts against the limit, this process's context too
     limit = total - free + ROOM
     with Ranks(1, "cuda", memory_limit=limit) as ranks:
-        build(ranks, work, Cut())
+        build(ranks, work, Placement())
         outcome = measured(ranks, work, plan_of("GPipe", 1, LARGE))
         healthy = measured(ranks, work, plan_of("GPipe", 1))
     assert isinstance(outcome, Failure)
@@ -74,7 +74,7 @@ def test_a_rank_that_is_killed_is_an_outcome_and_the_next_candidate_runs():
     count = min(2, torch.cuda.device_count())
     work = workload(count)
     with Ranks(count, "cuda") as ranks:
-        build(ranks, work, Cut())
+        build(ranks, work, Placement())
         victim = ranks._live[-1].process.pid
         outcome = measure_candidate(
             ranks, work, plan_of("GPipe", 4), 1.0, 9, lambda *_: os.kill(victim, signal.SIGKILL) is None
@@ -91,7 +91,7 @@ def test_a_rank_that_is_killed_is_an_outcome_and_the_next_candidate_runs():
 def test_links_are_measured():
     links = ((0, 1), (1, 0))
     with Ranks(2, "cuda") as ranks:
-        build(ranks, workload(2), Cut())
+        build(ranks, workload(2), Placement())
         for size in SIZES:
             ping = Ping(source=0, target=1, there_bytes=size, back_bytes=size, repeats=10)
             alone = median(ranks.ask(ping, TIMEOUT_S)[0]) / 2
@@ -108,12 +108,12 @@ def test_every_kind_of_schedule_computes_the_same_over_nccl(schedule):
     """As one GPU that runs the model in one piece."""
     work = workload(2)
     with Ranks(2, "cuda") as ranks:
-        build(ranks, work, plan_of(schedule, 4).cut)
+        build(ranks, work, plan_of(schedule, 4).placement)
         found = measured(ranks, work, plan_of(schedule, 4))
     assert isinstance(found, Measurement), found
     with Ranks(1, "cuda") as ranks:
         alone = work.model_copy(update={"stages": 1})
-        build(ranks, alone, Cut())
+        build(ranks, alone, Placement())
         whole = measured(ranks, alone, plan_of("GPipe", 1))
     assert found.first_loss == pytest.approx(whole.first_loss, rel=1e-2)
     assert found.gradient_norm == pytest.approx(whole.gradient_norm, rel=3e-2)
@@ -132,9 +132,9 @@ def test_the_measured_peak_is_the_predicted_one():
             candidate = Candidate(micro_batches=m, micro_batch_size=BATCH // m, sequences=BATCH, schedule=schedule)
             predicted = peak_memory(profile, candidate, build_schedule(schedule, count, m, 1))
             for start in (False, True):  # on used ranks, and on fresh ones
-                if start or not ranks.alive or ranks.cut != Cut():
+                if start or not ranks.alive or ranks.placement != Placement():
                     ranks.start()
-                    build(ranks, work, Cut())
+                    build(ranks, work, Placement())
                 real = ranks.ask(Prepare(**candidate.model_dump()), TIMEOUT_S)
                 off += [
                     peak.total / primed["peak_memory_bytes"] - 1 for peak, primed in zip(predicted, real, strict=True)

@@ -47,7 +47,7 @@ def test_the_table_is_complete():
 def test_each_fault_is_the_outcome_of_its_trial_and_the_next_one_runs(fault, stage):
     kind, action, words = EXPECTED[fault]
     with Ranks(P, "cpu", FaultyRank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
-        build(ranks, WORK, BAD.cut)
+        build(ranks, WORK, BAD.placement)
         outcome = measure_candidate(ranks, WORK, BAD, 0.1, 2, lambda *_: True)
         begun = time.monotonic()
         healthy = measure_candidate(ranks, WORK, GOOD, 0.1, 2, lambda *_: True)

@@ -68,7 +68,7 @@ def plans(ranks: int) -> list[Prepare]:
         for count in COUNTS
         if why_illegal(name, ranks, v, count) is None
     ]
-    return sorted(found, key=lambda plan: (plan.virtual_stages, plan.cut.folded))
+    return sorted(found, key=lambda plan: (plan.virtual_stages, plan.placement.v_shaped))
 
 
 def run_rank(number: int, ranks: int, folder: str) -> None:
@@ -98,8 +98,8 @@ def gradients(rank: Rank, work: WorkloadConfig, several: list[Prepare]) -> list[
     that this rank holds."""
     found = []
     for plan in several:
-        if (rank.workload, rank.cut) != (work, plan.cut):
-            rank.obey(Build(workload=work, cut=plan.cut))
+        if (rank.workload, rank.placement) != (work, plan.placement):
+            rank.obey(Build(workload=work, placement=plan.placement))
         primed = rank.obey(plan).model_dump()
         loss = rank.obey(Step()).loss
         found.append((primed, loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
@@ -108,7 +108,7 @@ def gradients(rank: Rank, work: WorkloadConfig, several: list[Prepare]) -> list[
 
 def weights_after(rank: Rank, work: WorkloadConfig, plan: Prepare) -> Found:
     """The weights after STEPS steps."""
-    rank.obey(Build(workload=work, cut=plan.cut))
+    rank.obey(Build(workload=work, placement=plan.placement))
     rank.obey(plan)
     for _ in range(STEPS - 1):
         rank.obey(Step())

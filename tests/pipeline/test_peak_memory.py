@@ -2,13 +2,13 @@
 
 import pytest
 
-from autotune.pipeline.control.commands import Cut, Prepare
+from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import MessageSize, Profile
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -31,10 +31,10 @@ def workload(ranks, vocab, precision="fp32"):
 
 def measured_profile(ranks, work, virtual_stages):
     """Only the bytes of each stage are measured; its times are made up."""
-    cut, sizes = Cut(virtual_stages=virtual_stages), tuple(sorted({-(-BATCH // m) for m in COUNTS}))
-    facts = build(ranks, work, cut)
+    placement, sizes = Placement(virtual_stages=virtual_stages), tuple(sorted({-(-BATCH // m) for m in COUNTS}))
+    facts = build(ranks, work, placement)
     output_bytes = max(fact.output_bytes for fact in facts)
-    measurer = Measurer(ranks, work, cut, sizes, True, warn=print, output_bytes=output_bytes)
+    measurer = Measurer(ranks, work, placement, sizes, True, warn=print, output_bytes=output_bytes)
     times = [[StageTime(micro_batch_size=size, t_f=1.0, t_bw=2.0) for size in sizes]] * len(facts)
     stages = stage_profiles(measurer.stage_ranks, facts, times, measurer.stage_memory(), measurer.optimizers())
     return Profile(
@@ -65,8 +65,8 @@ def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab, p
         profiles = {v: measured_profile(ranks, work, v) for v in (1, 2)}
         for candidate in candidates(p):
             plan = Prepare(**candidate.model_dump())
-            if ranks.cut != plan.cut:
-                build(ranks, work, plan.cut)
+            if ranks.placement != plan.placement:
+                build(ranks, work, plan.placement)
             real = [primed["peak_memory_bytes"] for primed in ranks.ask(plan, TIMEOUT_S)]
             name, m, v = candidate.schedule, candidate.micro_batches, candidate.virtual_stages
             peaks = peak_memory(profiles[v], candidate, build_schedule(name, p, m, v))

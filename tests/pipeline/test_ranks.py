@@ -14,7 +14,6 @@ import pytest
 
 from autotune.pipeline.control.commands import (
     Build,
-    Cut,
     Describe,
     MeasureMemory,
     Ping,
@@ -27,6 +26,7 @@ from autotune.pipeline.control.measure import build, by_stage, describe, growth,
 from autotune.pipeline.control.process import LocalRank
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
@@ -72,13 +72,13 @@ def test_every_command_is_answered_by_every_rank(ranks):
     assert back == []
 
 
-@pytest.mark.parametrize(("folded", "placed"), [(False, (0, 1, 0, 1)), (True, (0, 1, 1, 0))])
-def test_a_cut_lays_several_stages_on_each_rank(ranks, folded, placed):
+@pytest.mark.parametrize(("v_shaped", "placed"), [(False, (0, 1, 0, 1)), (True, (0, 1, 1, 0))])
+def test_a_placement_lays_several_stages_on_each_rank(ranks, v_shaped, placed):
     """Four layers in four stages: only the first embeds, only the last has a head, whichever rank holds it."""
-    cut = Cut(virtual_stages=2, folded=folded)
-    answers = ranks.ask(Build(workload=WORK, cut=cut), TIMEOUT_S)
+    placement = Placement(virtual_stages=2, v_shaped=v_shaped)
+    answers = ranks.ask(Build(workload=WORK, placement=placement), TIMEOUT_S)
     assert [len(facts) for facts in answers] == [2, 2]
-    first, *middle, last = [fact["parameters"] for fact in by_stage(answers, cut)]
+    first, *middle, last = [fact["parameters"] for fact in by_stage(answers, placement)]
     block, width = 12 * 32 * 32 + 13 * 32, 32
     assert middle == [block, block]
     assert first == block + (WORK.vocab + WORK.seq_len) * width
@@ -92,7 +92,7 @@ def test_a_cut_lays_several_stages_on_each_rank(ranks, folded, placed):
 
 
 def test_ranks_time_a_stage_each_at_the_same_moment(ranks):
-    ranks.ask(Build(workload=WORK, cut=Cut(virtual_stages=2)), TIMEOUT_S)
+    ranks.ask(Build(workload=WORK, placement=Placement(virtual_stages=2)), TIMEOUT_S)
     answers = ranks.ask(TimeStages(stages=(2, 3), micro_batch_sizes=(1, 2), fewest=(3, 2)), TIMEOUT_S)
     for answer in answers:
         (rows,) = answer
@@ -101,10 +101,10 @@ def test_ranks_time_a_stage_each_at_the_same_moment(ranks):
 
 def test_building_on_paper_tells_the_bytes_of_the_real_build(ranks):
     for optimizer in ("none", "sgd", "adamw"):
-        for cut in (Cut(), Cut(virtual_stages=2), Cut(virtual_stages=2, folded=True)):
+        for placement in (Placement(), Placement(virtual_stages=2), Placement(virtual_stages=2, v_shaped=True)):
             work = WORK.model_copy(update={"optimizer": optimizer})
-            on_paper = describe(ranks, work, cut)
-            for mine, real in zip(on_paper, build(ranks, work, cut), strict=True):
+            on_paper = describe(ranks, work, placement)
+            for mine, real in zip(on_paper, build(ranks, work, placement), strict=True):
                 assert mine.parameters == real.parameters
                 assert mine.static_bytes == pytest.approx(real.static_bytes, rel=1e-3)
 

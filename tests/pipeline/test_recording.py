@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from autotune.pipeline.control.commands import Cut, Prepare, step_seconds
+from autotune.pipeline.control.commands import Prepare, step_seconds
 from autotune.pipeline.control.measure import build, record_steps
 from autotune.pipeline.control.ranks import Ranks
 from autotune.pipeline.rank.device import CpuDevice
@@ -14,9 +14,10 @@ from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.profile.replay import replay_workload, replayed_profile, waits_for
+from autotune.profile.replay import replay_stages, replay_workload, replayed_profile
 from autotune.recorded import recorded_step
 from autotune.records.environment import Environment
+from autotune.records.prediction import Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES
@@ -48,14 +49,14 @@ def test_waiting_ranks_begin_each_action_where_it_was_predicted(virtual_stages):
     profile = profile_of(virtual_stages)
     workload = replay_workload(profile, batch=M)
     with Ranks(P, "cpu") as ranks:
-        build(ranks, workload, Cut(virtual_stages=virtual_stages))
+        build(ranks, workload, Placement(virtual_stages=virtual_stages))
         profile = calibrated(replayed_profile(profile, ranks, Environment(device="replay"), (1,), print))
         for name, spec in SCHEDULES.items():
             if spec.has_one_stage != (virtual_stages == 1):
                 continue
             schedule = build_schedule(name, P, M, virtual_stages)
             timeline = simulate(schedule, stage_costs(profile, 1, schedule))
-            plan = plan_of(name, virtual_stages, waits=waits_for(profile, 1))
+            plan = plan_of(name, virtual_stages, replay=replay_stages(profile, 1))
             found = recorded_step(3, schedule, record_steps(ranks, workload, plan, timeline.makespan, 3))
             assert found.candidate == 3
             off = []

@@ -11,7 +11,7 @@ import pytest
 
 from autotune.errors import DeviceError, InputError
 from autotune.pipeline.hosts import handshake
-from autotune.pipeline.hosts.handshake import as_connection, cut, say_hello
+from autotune.pipeline.hosts.handshake import as_connection, say_hello, shut_down
 from autotune.pipeline.hosts.rendezvous import AT_ONCE, Rendezvous
 from autotune.pipeline.hosts.wire import ORDER, Leave
 from tests.pipeline.workers import (
@@ -178,7 +178,7 @@ def test_who_was_not_answered_in_time_may_come_again(rendezvous):
         thread = threading.Thread(target=lambda one=connection: suppressed(say_hello, one, SECRET, hello(0)))
         thread.start()
         time.sleep(0.2)
-        cut(connection)
+        shut_down(connection)
         thread.join()
         connection.close()
     workers, answers = all_here(rendezvous, hello(0), hello(1))

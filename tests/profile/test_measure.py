@@ -2,11 +2,12 @@
 
 import pytest
 
-from autotune.pipeline.control.commands import Cut, Prepare, Primed, StageFacts
+from autotune.pipeline.control.commands import Prepare, Primed, StageFacts
 from autotune.pipeline.control.ranks import RankFailure
 from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
 from autotune.profile.measure import Measurer
 from autotune.records.outcome import Failure
+from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
 
 MIB = 2**20
@@ -36,7 +37,7 @@ class WrittenRanks:
 
 def measurer(ranks):
     """Two stages on each of two ranks: 400 + 500 static bytes on the first, 100 + 300 on the second."""
-    return Measurer(ranks, WORK, Cut(virtual_stages=2), (1, 2, 4), False, warn=print, output_bytes=0)
+    return Measurer(ranks, WORK, Placement(virtual_stages=2), (1, 2, 4), False, warn=print, output_bytes=0)
 
 
 def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():
@@ -45,7 +46,7 @@ def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():
     assert measurer(ranks).fragmentation(facts) == ((1_600 - 400) / (1_000 - 400), SEGMENTS_BYTES)
     (plan,) = ranks.asked
     assert isinstance(plan, Prepare)
-    assert plan.waits == ()  # its stages compute
+    assert plan.replay == ()  # its stages compute
     assert (plan.schedule, plan.micro_batches, plan.micro_batch_size) == ("Interleaved1F1B", 4, 1)
 
 

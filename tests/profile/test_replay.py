@@ -4,7 +4,7 @@ import pytest
 
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.profile.replay import as_waited, replay_workload, replayed_device, waits_for
+from autotune.profile.replay import as_waited, replay_stages, replay_workload, replayed_device
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile
 
@@ -33,8 +33,8 @@ def test_the_device_is_named_as_a_replay(device, devices, name):
 
 def test_a_stage_waits_as_long_as_it_took():
     made = profile(FUSED, HALVES, FUSED | HALVES, optimizer_s=0.5)
-    waits = waits_for(made, 1)
-    assert [(w.t_f, w.t_b, w.t_w, w.optimizer_s) for w in waits] == [
+    replay = replay_stages(made, 1)
+    assert [(w.t_f, w.t_b, w.t_w, w.optimizer_s) for w in replay] == [
         (0.01, 0.015, 0.015, 0.5),
         (0.01, 0.02, 0.015, 0.5),
         (0.01, 0.02, 0.015, 0.5),
@@ -42,13 +42,13 @@ def test_a_stage_waits_as_long_as_it_took():
 
 
 def test_a_stage_waits_longer_for_larger_micro_batches():
-    assert [wait.t_f for wait in waits_for(profile(FUSED), 3)] == [pytest.approx(0.03)]
+    assert [wait.t_f for wait in replay_stages(profile(FUSED), 3)] == [pytest.approx(0.03)]
 
 
 def test_messages_have_the_recorded_size():
     rows = [{"micro_batch_size": 1, "bytes": 100}, {"micro_batch_size": 4, "bytes": 400}]
     made = Profile.model_validate(profile(FUSED, FUSED).model_dump() | {"message_bytes": rows})
-    assert [wait.message_bytes for wait in waits_for(made, 2)] == [200, 200]
+    assert [wait.message_bytes for wait in replay_stages(made, 2)] == [200, 200]
 
 
 @pytest.mark.parametrize("name", ["Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble"])
@@ -58,7 +58,7 @@ def test_what_is_predicted_of_a_replay_is_what_its_stages_wait(name, row):
     made = profile(*[row] * 4, virtual_stages=2)
     made = made.model_copy(update={"stages": tuple(map(as_waited, made.stages))})
     costs = stage_costs(made, 1, build_schedule(name, 2, 4, 2))
-    for stage, wait in enumerate(waits_for(made, 1)):
+    for stage, wait in enumerate(replay_stages(made, 1)):
         assert costs.forward[stage] == wait.t_f
         assert costs.backward[stage] == pytest.approx(wait.t_b + wait.t_w)
         assert costs.input_gradient[stage] == (wait.t_b if stage else 0.0)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from autotune.pipeline.control.commands import Cut, Prepare, Primed, RecordedAction, Step, StepTimes, TimeStages, Waits
+from autotune.pipeline.control.commands import Prepare, Primed, RecordedAction, ReplayStage, Step, StepTimes, TimeStages
 from autotune.profile.measure import WAIT_S, Measurer, waiting
+from autotune.records.prediction import Placement
 from autotune.records.profile import Calibration
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -53,9 +54,9 @@ class ScriptedRanks:
 
 
 def measurer(p, v=1, device="cpu", **more):
-    cut = Cut(virtual_stages=v)
+    placement = Placement(virtual_stages=v)
     ranks = ScriptedRanks([stage % p for stage in range(p * v)], device)
-    return Measurer(ranks, workload(p), cut, SIZES, False, print, output_bytes=8 * 16 * 4, **more), ranks
+    return Measurer(ranks, workload(p), placement, SIZES, False, print, output_bytes=8 * 16 * 4, **more), ranks
 
 
 @pytest.mark.parametrize("v", [1, 2])
@@ -114,7 +115,7 @@ def test_the_cpu_beside_gpus_takes_what_a_step_of_stages_that_do_nothing_takes(v
     assert made.host_action() == pytest.approx(0.02 / (32 * v))
     plan, *steps = ranks.asked
     assert isinstance(plan, Prepare)
-    assert (plan.micro_batches, plan.waits) == (16, (Waits(),) * 2 * v)
+    assert (plan.micro_batches, plan.replay) == (16, (ReplayStage(),) * 2 * v)
     assert set(steps) == {Step()}  # unrecorded
 
 

@@ -10,8 +10,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeA
 
 from autotune.records.base import Record
 from autotune.records.outcome import Failure
+from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
-from autotune.schedule_spec import SCHEDULES, ScheduleName
+from autotune.schedule_spec import ScheduleName
 
 FEWEST_SAMPLES = 3
 """How often each micro-batch size is timed at least, in all rounds of profiling together."""
@@ -20,19 +21,12 @@ LONGEST_S = 86400.0
 """The most seconds that a command is given."""
 
 
-class Cut(Record):
-    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``folded`` into a V."""
-
-    virtual_stages: PositiveInt = 1
-    folded: bool = False
-
-
 class Describe(Record):
     """Build the rank's stages without memory; answers list[StageFacts], in the order of the stages."""
 
     kind: Literal["describe"] = "describe"
     workload: WorkloadConfig
-    cut: Cut = Cut()
+    placement: Placement = Placement()
 
 
 class Build(Record):
@@ -40,7 +34,7 @@ class Build(Record):
 
     kind: Literal["build"] = "build"
     workload: WorkloadConfig
-    cut: Cut = Cut()
+    placement: Placement = Placement()
 
 
 class TimeStages(Record):
@@ -96,7 +90,7 @@ class Exchange(Record):
     repeats: PositiveInt
 
 
-class Waits(Record):
+class ReplayStage(Record):
     """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
 
     t_f: NonNegativeFloat = 0.0
@@ -109,7 +103,7 @@ class Waits(Record):
 class Prepare(Record):
     """Make ready for steps of one candidate, and run the first, untimed; answers a Primed.
 
-    ``waits``: one per stage of the model, which then take the place of the model's own. They need no Build.
+    ``replay``: one per stage of the model, which then take the place of the model's own. They need no Build.
     """
 
     kind: Literal["prepare"] = "prepare"
@@ -118,12 +112,12 @@ class Prepare(Record):
     micro_batch_size: PositiveInt
     sequences: PositiveInt
     virtual_stages: PositiveInt = 1
-    waits: tuple[Waits, ...] = ()
+    replay: tuple[ReplayStage, ...] = ()
 
     @property
-    def cut(self) -> Cut:
+    def placement(self) -> Placement:
         """The way the stages must lie on the ranks for this schedule."""
-        return Cut(virtual_stages=self.virtual_stages, folded=SCHEDULES[self.schedule].placement == "v")
+        return Placement.of(self.schedule, self.virtual_stages)
 
 
 class Step(Record):

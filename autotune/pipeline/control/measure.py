@@ -9,7 +9,6 @@ from typing import Any
 from autotune.pipeline.control.commands import (
     LONGEST_S,
     Build,
-    Cut,
     Describe,
     Prepare,
     Primed,
@@ -21,6 +20,7 @@ from autotune.pipeline.control.commands import (
 from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
 from autotune.records.outcome import Failure, Measurement
+from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
 from autotune.workload.partition import stage_ranks
 
@@ -33,19 +33,19 @@ KeepGoing = Callable[[int, float], bool]
 """Called after each timed step with its number and seconds; says whether another one is wanted."""
 
 
-def by_stage(answers: list[Any], cut: Cut) -> list[Any]:
+def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
     """Return what each rank answered of each of its stages, in the order of the stages."""
     left = [iter(answer) for answer in answers]
-    return [next(left[rank]) for rank in stage_ranks(len(answers), cut.virtual_stages, cut.folded)]
+    return [next(left[rank]) for rank in stage_ranks(len(answers), placement.virtual_stages, placement.v_shaped)]
 
 
-def describe(ranks: Ranks, workload: WorkloadConfig, cut: Cut) -> list[StageFacts]:
+def describe(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
     """Builds every stage on paper; raises RankFailure."""
-    answers = ranks.ask(Describe(workload=workload, cut=cut), BUILD_TIMEOUT_S)
-    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
+    answers = ranks.ask(Describe(workload=workload, placement=placement), BUILD_TIMEOUT_S)
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
 
 
-def build(ranks: Ranks, workload: WorkloadConfig, cut: Cut) -> list[StageFacts]:
+def build(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
     """Starts the ranks if need be, and builds every stage.
 
     Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
@@ -57,18 +57,18 @@ def build(ranks: Ranks, workload: WorkloadConfig, cut: Cut) -> list[StageFacts]:
         if not ranks.alive:
             has_started = False
             ranks.start()
-            ranks.ask(Describe(workload=workload, cut=cut), START_TIMEOUT_S)
+            ranks.ask(Describe(workload=workload, placement=placement), START_TIMEOUT_S)
         has_started = True
-        return ranks.ask(Build(workload=workload, cut=cut), BUILD_TIMEOUT_S)
+        return ranks.ask(Build(workload=workload, placement=placement), BUILD_TIMEOUT_S)
 
     try:
-        answers = ranks.outlasting(work)
+        answers = ranks.retry_lost_hosts(work)
     except RankFailure as error:
         if has_started:
             raise
         raise not_started(ranks.device, error.failure) from None
-    ranks.cut = cut
-    return [StageFacts.model_validate(fact) for fact in by_stage(answers, cut)]
+    ranks.placement = placement
+    return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
 
 
 def measure_candidate(
@@ -84,8 +84,8 @@ def measure_candidate(
 
     ``seq_len``: tokens per sequence, None where not known.
 
-    Ranks that died in an earlier candidate are replaced first, and the model is cut as this candidate needs it. Raises
-    DeviceError where they cannot be, for no candidate is to blame for that.
+    Ranks that died in an earlier candidate are replaced first, and the model is placed as this candidate needs it.
+    Raises DeviceError where they cannot be replaced, because no candidate is to blame for that.
     """
     first_s, later_s, idle_s = time_limits(plan, expected_step_s)
     times: list[float] = []
@@ -93,8 +93,8 @@ def measure_candidate(
     retries: list[list[int]] = []  # by step and rank
     loss = None
     try:
-        if not ranks.alive or ranks.cut != plan.cut:
-            build(ranks, workload, plan.cut)
+        if not ranks.alive or ranks.placement != plan.placement:
+            build(ranks, workload, plan.placement)
         primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
         held.append([answer.held_bytes for answer in primed])
         for number in range(steps):
@@ -112,12 +112,12 @@ def measure_candidate(
         plan.sequences,
         seq_len,
         # A waiting stage holds nothing of what the recorded one held.
-        peak_memory_bytes=None if plan.waits else tuple(answer.peak_memory_bytes for answer in primed),
+        peak_memory_bytes=None if plan.replay else tuple(answer.peak_memory_bytes for answer in primed),
         device_memory_bytes=device_memory(primed),
         loss=loss,
         first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
         gradient_norm=gradient_norm(primed),
-        growth_bytes=None if plan.waits else growth(held),
+        growth_bytes=None if plan.replay else growth(held),
         alloc_retries=tuple(map(sum, zip(*retries, strict=True))),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
@@ -149,7 +149,7 @@ def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, fl
     sleep instead, a device that computes would look as idle as one that waits for ever.
     """
     first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
-    return first_s, later_s, inf if plan.waits else max(IDLE_S, IDLE_STEPS * expected_step_s)
+    return first_s, later_s, inf if plan.replay else max(IDLE_S, IDLE_STEPS * expected_step_s)
 
 
 def record_steps(
@@ -158,8 +158,8 @@ def record_steps(
     """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raises
     RankFailure."""
     first_s, later_s, idle_s = time_limits(plan, expected_step_s)
-    if not ranks.alive or ranks.cut != plan.cut:
-        build(ranks, workload, plan.cut)
+    if not ranks.alive or ranks.placement != plan.placement:
+        build(ranks, workload, plan.placement)
     ranks.ask(plan, first_s, idle_s)
     return [run_step(ranks, Step(record=True), later_s, idle_s) for _ in range(steps)]
 

@@ -141,9 +141,9 @@ def short_socket_name(folder: str) -> Iterator[None]:
         config["tempdir"] = folder
 
 
-def survey() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Return what torch sees on this host, asked in a process of its own so that the controller needs no torch."""
-    answer: dict[str, Any] = in_torch(run_survey)
+    answer: dict[str, Any] = in_torch(run_collect_environment)
     return answer
 
 
@@ -194,7 +194,7 @@ def run_gpu_state() -> dict[str, Any]:
     return state()
 
 
-def run_survey() -> dict[str, Any]:
+def run_collect_environment() -> dict[str, Any]:
     """Runs in a process that has torch loaded."""
     from autotune.pipeline.rank.collect_env import environment
 

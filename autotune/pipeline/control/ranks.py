@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from autotune.pipeline.control.commands import Command, Cut
+from autotune.pipeline.control.commands import Command
 from autotune.pipeline.control.diagnose import silence
 from autotune.pipeline.control.process import LocalRank, Run, load_torch, make_folder, remove_folder
 from autotune.pipeline.hosts.remote import LOST_S
 from autotune.pipeline.hosts.rendezvous import Rendezvous
 from autotune.pipeline.hosts.wire import Look, Seat
 from autotune.records.outcome import Failure
+from autotune.records.prediction import Placement
 
 T = TypeVar("T")
 START_TIMEOUT_S = 120.0
@@ -32,7 +33,7 @@ BUSY = 0.02  # of a core; less by all ranks together is idleness
 SUSPECT_S = 4.0  # without a heartbeat of a host, when its ranks are idle as well
 
 
-class Patience:
+class HangDetector:
     """With ranks that are silent: at an end when one of them has been stopped for a while, or none has done anything
     for ``idle_s``."""
 
@@ -117,7 +118,7 @@ class Ranks:
         self.rendezvous = rendezvous
         self._live: Sequence[Rank] = ()
         self._folder: Path | None = None
-        self.cut: Cut | None = None  # how the model lies on the ranks now
+        self.placement: Placement | None = None  # how the model lies on the ranks now
         self.busy_s = 0.0  # seconds in which the ranks timed, measured or ran steps, not started or built
 
     def __enter__(self) -> Self:
@@ -154,7 +155,7 @@ class Ranks:
             rank.end()
         for rank in self._live:
             rank.close()
-        self._live, self.cut = (), None
+        self._live, self.placement = (), None
         if self._folder is not None:
             remove_folder(self._folder)
             self._folder = None
@@ -198,7 +199,7 @@ class Ranks:
             raise RankFailure(self._placed(root_cause(lost or failures)))
         return [replies[rank] for rank in range(self.ranks)]
 
-    def outlasting(self, work: Callable[[], T]) -> T:
+    def retry_lost_hosts(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns; once more where a host was lost meanwhile, as often as it comes back in
         time."""
         while True:
@@ -208,7 +209,7 @@ class Ranks:
                 if self.rendezvous is None or self.rendezvous.is_complete:
                     raise
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Hear workers of other hosts; to be called now and then while nothing is asked of the ranks."""
         if self.rendezvous is not None:
             self.rendezvous.accept()
@@ -217,7 +218,7 @@ class Ranks:
         """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
         dead = {failure.rank for failure in failures}
         waiting = {rank.connection: number for number, rank in enumerate(self._live) if number not in dead}
-        limit, patience = deadline, Patience(idle_s)
+        limit, detector = deadline, HangDetector(idle_s)
         while waiting:
             if failures:
                 limit = min(limit, time.monotonic() + (CORE_DUMP_S if self._only_lost(failures) else GRACE_S))
@@ -225,16 +226,16 @@ class Ranks:
             answered = [one for one in ready if self._hear(waiting[one], replies, failures)]  # type: ignore[index]
             for connection in answered:
                 del waiting[connection]  # type: ignore[arg-type]
-            if not answered and self._is_over(list(waiting.values()), failures, limit, patience):
+            if not answered and self._is_over(list(waiting.values()), failures, limit, detector):
                 return
 
-    def _is_over(self, silent: list[int], failures: list[Failure], limit: float, patience: Patience) -> bool:
+    def _is_over(self, silent: list[int], failures: list[Failure], limit: float, detector: HangDetector) -> bool:
         """Whether those that are silent need not be waited for any longer; ``failures`` says why then."""
         is_late = time.monotonic() >= limit
-        if not is_late and not patience.is_due:
+        if not is_late and not detector.is_due:
             return False
         looks = {number: self._live[number].look() for number in silent}
-        is_over = patience.ends(list(looks.values())) or is_late
+        is_over = detector.ends(list(looks.values())) or is_late
         after_s = SUSPECT_S if is_over else LOST_S
         if lost := self._given_up(silent, after_s):
             lost += self._given_up(silent, after_s - LOOK_S)  # the last signs of a host's ranks were not at one moment

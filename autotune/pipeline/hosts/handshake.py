@@ -75,7 +75,7 @@ def as_connection(plain: socket.socket) -> Connection:
     return Connection(plain.detach())
 
 
-def cut(connection: Connection, how: int = socket.SHUT_RDWR) -> None:
+def shut_down(connection: Connection, how: int = socket.SHUT_RDWR) -> None:
     """Ends a connection, or one way of it, for all who wait for it in other threads too."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as again:
         again.shutdown(how)
@@ -84,7 +84,7 @@ def cut(connection: Connection, how: int = socket.SHUT_RDWR) -> None:
 @contextmanager
 def in_time(connection: Connection) -> Iterator[None]:
     """Cuts the connection where what is done with it takes longer than SILENCE_S."""
-    clock = threading.Timer(SILENCE_S, cut, (connection,))
+    clock = threading.Timer(SILENCE_S, shut_down, (connection,))
     clock.daemon = True
     clock.start()
     try:

@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 from autotune.errors import DeviceError, InputError
-from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, cut, receive_hello, refuse
+from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, receive_hello, refuse, shut_down
 from autotune.pipeline.hosts.remote import LOST_S, RemoteRank, by_host, meet, settle
 from autotune.pipeline.hosts.wire import MOST_BYTES, Hello, Leave, Seat, Welcome, send
 
@@ -122,7 +122,7 @@ class Rendezvous:
         with self._lock:
             self._strangers.append(connection)
             if len(self._strangers) > AT_ONCE:
-                cut(self._strangers.popleft())
+                shut_down(self._strangers.popleft())
         try:
             hello = receive_hello(connection, self.secret)
             words = self.identity.objection(hello)
@@ -287,7 +287,7 @@ def dismiss(workers: Sequence[RemoteRank]) -> None:
     for worker in workers:
         with suppress(OSError):
             worker.order(Leave())
-            cut(worker.connection, socket.SHUT_WR)
+            shut_down(worker.connection, socket.SHUT_WR)
     deadline = time.monotonic() + FAREWELL_S
     while waiting and time.monotonic() < deadline:
         for connection in wait(list(waiting), timeout=AGAIN_S):

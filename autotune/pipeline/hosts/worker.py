@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from autotune import __version__
 from autotune.errors import DeviceError, UsageError
-from autotune.pipeline.control.process import LocalRank, load_torch, make_folder, remove_folder, survey
+from autotune.pipeline.control.process import LocalRank, collect_environment, load_torch, make_folder, remove_folder
 from autotune.pipeline.hosts.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
 from autotune.pipeline.hosts.wire import (
     MOST_BYTES,
@@ -84,7 +84,7 @@ class Worker:
         self.rank: LocalRank | None = None
         self.generation = 0
         load_torch()
-        self.environment = survey()
+        self.environment = collect_environment()
 
     def run(self) -> None:
         """Raises DeviceError where the controller stays away, or turns this worker away."""

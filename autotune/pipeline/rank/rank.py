@@ -30,10 +30,11 @@ from autotune.pipeline.rank.facts import stage_facts
 from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.rank.process_group import meeting_point, use_interface
 from autotune.pipeline.rank.recording import Recording
-from autotune.pipeline.rank.replay_stage import Waiting
+from autotune.pipeline.rank.replay_stage import WaitingWorkload
 from autotune.pipeline.rank.trail import Trail
 from autotune.pipeline.rank.trial import Held, Optimizer, Trial
 from autotune.records.outcome import Failure, FailureKind
+from autotune.records.prediction import Placement
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
@@ -68,7 +69,7 @@ class Rank:
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: MasterWeights | None = None
         self.workload: Workload | None = None
-        self.cut: commands.Cut | None = None
+        self.placement: Placement | None = None
         self.static_bytes = 0
         self.library_bytes = 0  # what the first products of a process leave behind: cuBLAS's workspaces
         self.trial: Trial | None = None
@@ -83,20 +84,20 @@ class Rank:
         self.watch.end()
         return found
 
-    def indices(self, cut: commands.Cut) -> list[int]:
+    def indices(self, placement: Placement) -> list[int]:
         """Return the stages that lie on this rank, ascending."""
-        placed = stage_ranks(self.ranks, cut.virtual_stages, cut.folded)
+        placed = stage_ranks(self.ranks, placement.virtual_stages, placement.v_shaped)
         return [index for index, rank in enumerate(placed) if rank == self.rank]
 
-    def layers(self, workload: Workload, cut: commands.Cut) -> dict[int, range]:
+    def layers(self, workload: Workload, placement: Placement) -> dict[int, range]:
         """Return the layers of each stage that lies on this rank, by the stage's index."""
-        count, stages = workload.facts.layers or 0, self.ranks * cut.virtual_stages
-        return {index: layers_of_stage(count, stages, index) for index in self.indices(cut)}
+        count, stages = workload.facts.layers or 0, self.ranks * placement.virtual_stages
+        return {index: layers_of_stage(count, stages, index) for index in self.indices(placement)}
 
     def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
         workload = self.open_workload(command.workload)
         found = []
-        for layers in self.layers(workload, command.cut).values():
+        for layers in self.layers(workload, command.placement).values():
             stage = workload.build_stage(layers, torch.device("meta"))
             found.append(stage_facts(stage, workload, layers, static_bytes(stage, command.workload.optimizer)))
         return found
@@ -104,7 +105,7 @@ class Rank:
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
         self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
-        self.workload, self.cut = self.open_workload(command.workload), command.cut
+        self.workload, self.placement = self.open_workload(command.workload), command.placement
         own_bytes = max(0, self.device.memory(self._build).end)
         self.library_bytes += max(0, self.device.memory(self._first_pass).end)
         self.static_bytes = own_bytes + self.library_bytes
@@ -118,8 +119,8 @@ class Rank:
         ]
 
     def _build(self) -> None:
-        workload, cut = self._settled()
-        for index, layers in self.layers(workload, cut).items():
+        workload, placement = self._settled()
+        for index, layers in self.layers(workload, placement).items():
             stage = self.held[index] = workload.build_stage(layers, self.device.torch_device)
             self.probes[index] = StageProbe(stage, workload, layers, self.device)
         hold_gradients(self._stages())
@@ -131,10 +132,10 @@ class Rank:
         for probe in self.probes.values():
             probe.first_pass()
 
-    def _settled(self) -> tuple[Workload, commands.Cut]:
-        """The workload of the last build, and how it was cut."""
-        assert self.workload is not None and self.cut is not None, "build comes first"
-        return self.workload, self.cut
+    def _settled(self) -> tuple[Workload, Placement]:
+        """The workload of the last build, and its placement."""
+        assert self.workload is not None and self.placement is not None, "build comes first"
+        return self.workload, self.placement
 
     def _stages(self) -> nn.ModuleList:
         return nn.ModuleList(self.held.values())
@@ -156,7 +157,7 @@ class Rank:
 
     def prepare(self, command: commands.Prepare) -> commands.Primed:
         self.trial = None  # frees the last candidate's buffers before this one's are counted
-        workload, held, optimizer = self._waiting(command) if command.waits else self._training(command)
+        workload, held, optimizer = self._waiting(command) if command.replay else self._training(command)
         loss: float | None = None
 
         def prime() -> None:
@@ -173,7 +174,7 @@ class Rank:
             outside_bytes=seen.outside if seen else None,
             held_bytes=self.device.held(),
         )
-        if command.waits:
+        if command.replay:
             return primed
         first = {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
         if loss is not None:
@@ -182,8 +183,8 @@ class Rank:
 
     def _training(self, plan: commands.Prepare) -> Ready:
         """The model's own stages as they were built: the steps of earlier candidates have changed the weights."""
-        workload, cut = self._settled()
-        assert cut == plan.cut, "build comes first"
+        workload, placement = self._settled()
+        assert placement == plan.placement, "build comes first"
         for index, stage in self.held.items():
             workload.reset_stage(stage, self.probes[index].layers)
         if self.optimizer is not None:
@@ -193,8 +194,8 @@ class Rank:
 
     def _waiting(self, plan: commands.Prepare) -> Ready:
         """Stages that wait in their place."""
-        workload, device = Waiting(plan.waits, self.device), self.device.torch_device
-        held = {i: workload.build_stage(layers, device) for i, layers in self.layers(workload, plan.cut).items()}
+        workload, device = WaitingWorkload(plan.replay, self.device), self.device.torch_device
+        held = {i: workload.build_stage(layers, device) for i, layers in self.layers(workload, plan.placement).items()}
         return workload, dict(held), workload.optimizer(held)
 
     def step(self, command: commands.Step) -> commands.StepTimes:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.pipeline.control.commands import Waits
+from autotune.pipeline.control.commands import ReplayStage
 from autotune.pipeline.rank.device import Device
 from autotune.records.workload import WorkloadFacts
 from autotune.workload.protocol import Batch, Loss
@@ -68,30 +68,30 @@ class WaitingStage(nn.Module):
         weight ----(t_w)----+
     """
 
-    def __init__(self, waits: tuple[Waits, ...], index: int, device: Device) -> None:
+    def __init__(self, stages: tuple[ReplayStage, ...], index: int, device: Device) -> None:
         super().__init__()
-        self.waits, self.device = waits[index], device
-        self.is_first, self.is_last = index == 0, index == len(waits) - 1
+        self.times, self.device = stages[index], device
+        self.is_first, self.is_last = index == 0, index == len(stages) - 1
         self.weight = nn.Parameter(torch.zeros((), device=device.torch_device))
         self.back, self.out = (
-            torch.rand(message_shape(waits[max(0, at)]), device=device.torch_device) for at in (index - 1, index)
+            torch.rand(message_shape(stages[max(0, at)]), device=device.torch_device) for at in (index - 1, index)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        own = self.waits.t_w + (self.waits.t_b if self.is_first else 0.0)
+        own = self.times.t_w + (self.times.t_b if self.is_first else 0.0)
         number = WaitForWeight.apply(self.weight, self.device, own)  # type: ignore[no-untyped-call]
         if self.is_first:
-            self.device.wait(self.waits.t_f)
+            self.device.wait(self.times.t_f)
         else:
-            waits = (self.waits.t_f, self.waits.t_b)
+            waits = (self.times.t_f, self.times.t_b)
             number = number + WaitForInput.apply(x, self.back, self.device, *waits)  # type: ignore[no-untyped-call]
         out: Tensor = number if self.is_last else AsMessage.apply(number, self.out)  # type: ignore[no-untyped-call]
         return out
 
 
-def message_shape(waits: Waits) -> tuple[int]:
+def message_shape(stage: ReplayStage) -> tuple[int]:
     """Return the shape of what a stage sends: as many floats as the recorded message had bytes, at least one."""
-    return (max(1, waits.message_bytes // 4),)
+    return (max(1, stage.message_bytes // 4),)
 
 
 class LossItself:
@@ -104,20 +104,20 @@ class LossItself:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingWorkload:
     """A row of waiting stages as a Workload: a layer each, of which every stage is one."""
 
-    waits: tuple[Waits, ...]
+    stages: tuple[ReplayStage, ...]
     device: Device
 
     @property
     def facts(self) -> WorkloadFacts:
         """The number of stages; nothing else is known."""
-        return WorkloadFacts(layers=len(self.waits))
+        return WorkloadFacts(layers=len(self.stages))
 
     def build_stage(self, layers: range, device: torch.device) -> WaitingStage:
         """Build the stage of one layer."""
-        return WaitingStage(self.waits, layers.start, self.device)
+        return WaitingStage(self.stages, layers.start, self.device)
 
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Do nothing: the weight of a waiting stage is never updated."""
@@ -132,16 +132,16 @@ class Waiting:
         """Return a number for each sequence, a message, or the number that is the loss."""
         if layer == 0:
             return (torch.empty(micro_batch_size, 1, device="meta"),)
-        shape = () if layer == len(self.waits) else message_shape(self.waits[layer - 1])
+        shape = () if layer == len(self.stages) else message_shape(self.stages[layer - 1])
         return (torch.empty(shape, device="meta", requires_grad=True),)
 
     def loss(self, sequences: int) -> Loss:
         """Return what takes the last stage's number as it is."""
         return LossItself()
 
-    def optimizer(self, stages: Iterable[int]) -> "WaitingOptimizer":
-        """Return what waits as long as the optimizers of these ``stages`` of one rank took."""
-        return WaitingOptimizer(self.device, sum(self.waits[index].optimizer_s for index in stages))
+    def optimizer(self, held: Iterable[int]) -> "WaitingOptimizer":
+        """Return what waits as long as the optimizers of the ``held`` stages of one rank took."""
+        return WaitingOptimizer(self.device, sum(self.stages[index].optimizer_s for index in held))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from autotune.workload.partition import stage_ranks
 
 SCHEDULE = "$schedule"
 MICRO_BATCHES, MICRO_BATCH_SIZE = $micro_batches, $micro_batch_size
-VIRTUAL_STAGES, IS_FOLDED = $virtual_stages, $folded
+VIRTUAL_STAGES, IS_V_SHAPED = $virtual_stages, $v_shaped
 SEQUENCES = MICRO_BATCHES * MICRO_BATCH_SIZE
 STEPS = 8
 WORKLOAD = WorkloadConfig(
@@ -51,7 +51,7 @@ def main() -> None:
         dist.init_process_group("gloo")
 
     count = ranks * VIRTUAL_STAGES
-    mine = [stage for stage, owner in enumerate(stage_ranks(ranks, VIRTUAL_STAGES, IS_FOLDED)) if owner == rank]
+    mine = [stage for stage, owner in enumerate(stage_ranks(ranks, VIRTUAL_STAGES, IS_V_SHAPED)) if owner == rank]
     modules = torch.nn.ModuleList(build_stage(WORKLOAD, stage, count, device) for stage in mine)
     stages = [PipelineStage(module, stage, count, device) for module, stage in zip(modules, mine, strict=True)]
     loss = SequenceLoss(WORKLOAD, SEQUENCES)
@@ -110,7 +110,7 @@ def torch_script(plan: Plan) -> str:
         micro_batches=plan.micro_batches,
         micro_batch_size=plan.micro_batch_size,
         virtual_stages=plan.virtual_stages,
-        folded=SCHEDULES[plan.schedule].placement == "v",
+        v_shaped=SCHEDULES[plan.schedule].placement == "v",
         workload="\n".join(f"    {name}={value!r}," for name, value in known.items()),
     )
 
