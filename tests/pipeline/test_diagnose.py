@@ -22,7 +22,7 @@ from tests.pipeline.test_faults import BAD, GOOD, P, WORK
 
 if __name__ == "__main__":
     with Ranks(P, "cpu", FaultyRank(FAULT, 1, BAD.micro_batch_size)) as ranks:
-        build(ranks, WORK, BAD.cut)
+        build(ranks, WORK, BAD.placement)
         for plan in (BAD, GOOD):
             print(measure_candidate(ranks, WORK, plan, 0.1, 1, lambda *_: True).model_dump_json())
 """
