@@ -71,6 +71,7 @@ class Findings:
             virtual_profiles=tuple(self.profiles[1:]),
             profile_from_earlier_run=self.is_earlier_profile,
             candidates=candidates,
+            recommended=found.pick if found else None,
             sweet_spot=recommend(candidates, found, self.job.memory_limit) if found else None,
             soundness=soundness,
             search=self._search(search, found.stop if found else stop, pareto_front(candidates)),

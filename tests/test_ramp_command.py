@@ -32,7 +32,7 @@ def test_a_row_for_each_phase_and_the_best_size(report):
         for line in done.stdout.splitlines()
         if line.split() and line.split()[0] in ("16", "32", "48", "64")
     ]
-    assert [row[:2] for row in rows] == [["16", "1000"], ["32", "1000"], ["48", "1000"], ["64", "7000"]]
+    assert [row[:2] for row in rows] == [["16", "63"], ["32", "31"], ["48", "21"], ["64", "110"]]
 
 
 def test_json_has_every_phase(report):
@@ -56,5 +56,27 @@ def test_replicas_multiply_the_full_batch(report):
 )
 def test_wrong_usage(report, options, message):
     done = run(report, *RAMP, *options)
+    assert isinstance(done.exception, UsageError)
+    assert message in str(done.exception)
+
+
+def test_the_new_form_and_its_notes(report):
+    text = "0:16 3K:64"
+    done = run(report, "--step-batch-size-schedule", text, "--train-samples", "10000")
+    assert done.exit_code == 0
+    assert "ignores" not in done.stderr
+    assert "ignores --rampup-batch-size" in run(report, *RAMP).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give --rampup-batch-size"),
+        ((*RAMP[:4], "--step-batch-size-schedule", "0:16"), "give --rampup-batch-size"),
+        (("--step-batch-size-schedule", "0:16", "--global-batch-size", "32"), "the schedule ends with 16"),
+    ],
+)
+def test_one_of_the_two_forms(report, words, message):
+    done = run(report, *words, "--train-samples", "10000")
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)

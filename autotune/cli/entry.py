@@ -60,7 +60,7 @@ add_command(
     "Example: torchrun --nnodes 2 --nproc-per-node 4 ... -m autotune worker --rendezvous HOST:29600",
 )
 add_command(
-    app, "predict", predict, PREDICT, "Example: autotune predict profile.json --batch 64 --micro-batches 4,8,16"
+    app, "predict", predict, PREDICT, "Example: autotune predict profile.json --batch 64 --micro-batches 8,16,32"
 )
 add_command(
     app,
@@ -81,7 +81,7 @@ add_command(
     "ramp",
     ramp,
     PREDICT,
-    "Example: autotune ramp report.json --rampup-batch-size 16 16 300000 --train-samples 5000000",
+    'Example: autotune ramp report.json --step-batch-size-schedule "0:16 300K:64" --train-samples 5000000',
 )
 add_command(app, "show", show, REPORTS, "Examples: autotune show report.json; autotune show report.json --explain 32")
 add_command(app, "export", export, REPORTS, "Example: autotune export report.json --to megatron-lm --data-parallel 8")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from autotune.cli.output import console, print_json
+from autotune.cli.output import console, print_json, profile_template
 
 
 def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **settings: Any) -> None:
@@ -37,8 +37,11 @@ def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **se
     print_json(report) if json_output else print_report(report, console())
 
 
-def profile(config: Path | None, json_output: bool, quiet: bool, **settings: Any) -> None:
+def profile(config: Path | None, template: bool, json_output: bool, quiet: bool, **settings: Any) -> None:
     """Measure the stages and links only; write profile.json."""
+    if template:
+        sys.stdout.write(profile_template())
+        return
     from autotune.config import load_config
     from autotune.job import Events
     from autotune.report.progress import Progress

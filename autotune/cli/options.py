@@ -50,6 +50,13 @@ SCHEDULES = SETTINGS["schedule"].of(
 )
 VIRTUAL_STAGES = SETTINGS["virtual_stages"].of(default=None, default_text=OF_PROFILE)
 MEMORY_LIMIT = SETTINGS["memory_limit"].of(default_text="what the profile says of its devices")
+TEMPLATE = Option("template", bool, "Print a profile to fill in, with comments, and do nothing else.", False)
+PREDICTION_OUT = Option(
+    "out",
+    Path,
+    "Write the prediction to this file too: show, export, ramp and check read it as they read a report.",
+    metavar="FILE",
+)
 DATA_PARALLEL = Option("data_parallel", int, "Replicas of the pipeline.", 1, panel=MODEL)
 
 COMMANDS: dict[str, tuple[Option, ...]] = {
@@ -61,6 +68,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         *settings("rendezvous", "secret_file", "run_id", "host_timeout"),
         SETTINGS["out"].of(help="Where the profile is written.", default=Path("profile.json")),
         *settings("state_dir", "fresh", "seed"),
+        TEMPLATE,
         JSON,
         QUIET,
     ),
@@ -73,12 +81,15 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         *settings("secret_file", "host_timeout"),
     ),
     "predict": (
-        argument("path", "PROFILE", "A profile, measured or written by hand."),
+        argument("path", "PROFILE|REPORT", "A profile, measured or written by hand.", default=None),
         BATCH,
         *settings("micro_batches", "micro_batch_size"),
         SCHEDULES,
         VIRTUAL_STAGES,
         MEMORY_LIMIT,
+        TEMPLATE,
+        PREDICTION_OUT,
+        HTML,
         JSON,
     ),
     "timeline": (
@@ -153,10 +164,24 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         Option(
             "rampup_batch_size",
             tuple[int, int, int],
-            "The first batch, the step by which it grows, and the samples over which it does.",
-            REQUIRED,
+            "The first batch, the step by which it grows, and the samples over which it does; Megatron-LM since April"
+            " 2026 ignores it.",
             panel=MODEL,
             metavar="START STEP SAMPLES",
+        ),
+        Option(
+            "step_batch_size_schedule",
+            str,
+            "What newer ones take: from how many samples on which batch, such as '0:16 2400K:320' (K, M, B, T).",
+            panel=MODEL,
+            metavar="TEXT",
+        ),
+        Option(
+            "seq_len",
+            int,
+            "Tokens per sequence: the thresholds of the schedule are in tokens then.",
+            default_text="they are in samples",
+            panel=MODEL,
         ),
         Option("train_samples", int, "Samples of the whole training.", REQUIRED, panel=MODEL),
         Option(

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,3 +30,8 @@ def print_notes(notes: Iterable[str]) -> None:
     """Write what the user should know of a prediction to stderr, a line each."""
     for note in notes:
         console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def profile_template() -> str:
+    """Return the skeleton of a profile that a user fills in."""
+    return (resources.files("autotune.records") / "profile_template.json").read_text()

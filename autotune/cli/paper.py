@@ -1,22 +1,54 @@
 """The commands that predict from a profile and measure nothing: predict, timeline, scale and ramp."""
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autotune.cli.output import console, print_json, print_notes
+from autotune.cli.output import console, print_json, print_notes, profile_template
+
+if TYPE_CHECKING:
+    from autotune.records.report import Report
 
 
-def predict(path: Path, json_output: bool, **settings: Any) -> None:
+def predict(
+    path: Path | None, template: bool, out: Path | None, html: Path | None, json_output: bool, **settings: Any
+) -> None:
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
-    from autotune.predict.sweep import sweep
-    from autotune.records.profile import read_profile
-    from autotune.records.report import prediction_document
-    from autotune.report.table import print_predictions
+    from autotune.errors import UsageError
+    from autotune.predict.sweep import limit_of, settled, sweep
+    from autotune.report.predicted import predicted_report
+    from autotune.report.timeline.step import read_source
 
-    pairs, missing = sweep(read_profile(path), settings)
-    print_notes(missing)
-    print_json(prediction_document(pairs)) if json_output else print_predictions(pairs, console())
+    if template:
+        sys.stdout.write(profile_template())
+        return
+    if path is None:
+        raise UsageError("predict: give a PROFILE; autotune predict --template prints one to fill in")
+    profile = read_source(path)[1][0]
+    pairs, notes = sweep(profile, settings)
+    report = predicted_report(profile, pairs, limit_of(profile, settled(profile, settings)), notes, typed())
+    show_prediction(report, out, html, json_output)
+
+
+def show_prediction(report: "Report", out: Path | None, html: Path | None, json_output: bool) -> None:
+    """Print a prediction with its notes, and write it and its page where asked for."""
+    from autotune.records.base import write_record, write_text
+    from autotune.report.table import print_report
+
+    print_notes(report.warnings)
+    if out is not None:
+        write_record(out, report)
+    if html is not None:
+        from autotune.report.page.page import page
+
+        write_text(html, page(report))
+    print_json(report) if json_output else print_report(report, console())
+
+
+def typed() -> str:
+    """Return what the user typed, for the record."""
+    return shlex.join(["autotune", *sys.argv[1:]])
 
 
 def timeline(form: str, out: Path | None, width: int | None, **request: Any) -> None:
@@ -50,20 +82,11 @@ def scale(path: Path, html: Path | None, json_output: bool, **flags: Any) -> Non
     print_json(plan) if json_output else print_scale(plan, console())
 
 
-def ramp(
-    path: Path,
-    rampup_batch_size: tuple[int, int, int],
-    train_samples: int,
-    global_batch_size: int | None,
-    data_parallel: int,
-    schedule: str | None,
-    memory_limit: str | None,
-    json_output: bool,
-) -> None:
+def ramp(path: Path, schedule: str | None, memory_limit: str | None, json_output: bool, **flags: Any) -> None:
     """Predict m in each phase of Megatron's batch ramp, and which micro-batch size serves all phases best."""
-    from autotune.plan.ramp import Ramp
-    from autotune.report.ramp import plan_of, print_ramp, ramp_document
+    from autotune.report.ramp import IGNORED, Flags, plan_of, print_ramp, ramp_document
 
-    asked = Ramp(*rampup_batch_size, global_batch_size or 0, train_samples, data_parallel)
-    plan = plan_of(path, asked, schedule, memory_limit)
+    plan = plan_of(path, Flags(**flags), schedule, memory_limit)
+    if flags["rampup_batch_size"] is not None:
+        print_notes([IGNORED])
     print_json(ramp_document(plan)) if json_output else print_ramp(plan, console())

@@ -21,12 +21,13 @@ from autotune.config import divisors
 from autotune.errors import UsageError
 from autotune.plan.extrapolate import stretched
 from autotune.plan.network import Network, connected, crossings, settled
+from autotune.predict.extrapolation import basis_of, doubt
 from autotune.predict.predict import candidates_for, predict, refusal, relative_spread, run_on_paper
 from autotune.predict.simulator.wavefront import COLUMNS
 from autotune.predict.uncertainty import interval, total_sigma
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.environment import Environment
-from autotune.records.prediction import Candidate, Prediction, TimeSplit, schedule_words
+from autotune.records.prediction import Basis, Candidate, Prediction, TimeSplit, schedule_words
 from autotune.records.profile import Profile
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import SCHEDULES, ScheduleName
@@ -209,8 +210,10 @@ def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleNa
     step = prediction.step_time_s
     doubted = run_on_paper(connected(paper, request.network.slower(SLOWER)), best).seconds
     spread = relative_spread(profile, best.micro_batch_size)  # the copies of a stage share its error
-    low, high = interval(step, hypot(total_sigma(prediction.uncertainty), spread))
-    sizes = [row.micro_batch_size for row in profile.stages[0].time_s]
+    doubted_sizes = doubt(profile, best.micro_batch_size)
+    model = max(0.0, total_sigma(prediction.uncertainty) ** 2 - doubted_sizes.sigma**2) ** 0.5
+    low, high = interval(step, hypot(model, spread))
+    low, high = low * doubted_sizes.low, high * doubted_sizes.high
     passed = crossings(request.network, ranks, v)
     return ScalePoint(
         ranks=ranks,
@@ -237,7 +240,7 @@ def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleNa
             for one, seconds in sorted(known.items(), key=lambda pair: pair[0].micro_batches)
         ),
         not_simulated=left_out,
-        beyond_sizes=not min(sizes) <= best.micro_batch_size <= max(sizes),
+        beyond_sizes=basis_of(profile, best.micro_batch_size) is Basis.EXTRAPOLATED,
     )
 
 
@@ -309,8 +312,15 @@ def is_simulated(name: str, ranks: int, virtual_stages: int, micro_batches: int)
 def quickest_that_fits(
     paper: Profile, known: dict[Candidate, float], limit: int | None
 ) -> tuple[Candidate, Prediction]:
-    """Return the best of those that were run; where none fits, the quickest all the same."""
-    ordered = sorted(known, key=lambda one: known[one] / one.sequences)
+    """Return the best of those that were run, of a micro-batch size that was timed where there is one; where none fits,
+    the quickest all the same."""
+    ordered = sorted(
+        known,
+        key=lambda one: (
+            basis_of(paper, one.micro_batch_size) is Basis.EXTRAPOLATED,
+            known[one] / one.sequences,
+        ),
+    )
     first = None
     for candidate in ordered:
         prediction = predict(paper, candidate, limit)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, product
-from math import hypot
+from math import exp, hypot, log
 from statistics import median
 from typing import NamedTuple
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from autotune.errors import InputError, UsageError
 from autotune.predict.breakdown import split_step
+from autotune.predict.extrapolation import Doubt, basis_of, doubt
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.simulator.contention import slowdown_with
 from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.simulator.wavefront import StepTime, step_time
-from autotune.predict.uncertainty import interval, total_sigma
+from autotune.predict.uncertainty import QUANTILE, interval, total_sigma
 from autotune.records.prediction import Candidate, Prediction, TimeSplit, Uncertainty
 from autotune.records.profile import ROUNDS, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
@@ -194,6 +195,8 @@ def relative_spread(profile: Profile, micro_batch_size: int) -> float:
 def model_errors(profile: Profile) -> tuple[float, float, float]:
     """Return the relative standard deviations of the model's own errors: of all candidates alike, of those whose stages
     lie alike, of each by itself."""
+    if profile.estimate is not None:
+        return profile.estimate.common, 0.0, profile.estimate.own
     if profile.environment.device == "cuda":
         return GPU_COMMON, GPU_PLACEMENT, GPU_MISFIT
     if profile.shared is not None:
@@ -217,7 +220,7 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
         common=float(hypot(rounds, common)),
         overhead=OVERHEAD * share,
         placement=placement,
-        own=float(hypot(spread, rounds, misfit)),
+        own=float(hypot(spread, rounds, misfit, doubt(profile, candidate.micro_batch_size).sigma)),
         moment=float((profile.drift**2 - rounds**2) ** 0.5),
     )
 
@@ -253,7 +256,8 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
     schedule, costs, totals, optimizer_s, step = run_on_paper(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
-    low, high = interval(step, total_sigma(unsure))
+    tail_s = step - totals.makespan
+    low, high = step_interval(step, tail_s, unsure, doubt(profile, candidate.micro_batch_size))
     split = split_step(
         schedule,
         costs,
@@ -272,6 +276,7 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         step_time_s=step,
         step_time_low_s=low,
         step_time_high_s=high,
+        basis=basis_of(profile, candidate.micro_batch_size),
         uncertainty=unsure,
         throughput_seq_s=candidate.sequences / step,
         throughput_tokens_s=candidate.sequences * tokens / step if tokens else None,
@@ -284,6 +289,20 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         time_split_s=TimeSplit(**split.mean()),
         rank_time_split_s=tuple(TimeSplit(**split.of(rank)) for rank in range(schedule.ranks)),
     )
+
+
+def step_interval(step_s: float, tail_s: float, unsure: Uncertainty, doubted: Doubt) -> tuple[float, float]:
+    """Return the 90 % interval of a step. ``tail_s``: the part of it that does not depend on the micro-batch size.
+
+    Errors of the model and ``doubted`` times are independent, so their logarithms add up as the sides of a right angle;
+    either side of ``doubted`` by itself, because they are far from alike.
+    """
+    if doubted == Doubt():
+        return interval(step_s, total_sigma(unsure))
+    model = QUANTILE * max(0.0, total_sigma(unsure) ** 2 - doubted.sigma**2) ** 0.5
+    moving = step_s - tail_s
+    low, high = step_s - moving * (1 - doubted.low), step_s + moving * (doubted.high - 1)
+    return step_s * exp(-hypot(model, log(step_s / low))), step_s * exp(hypot(model, log(high / step_s)))
 
 
 def fits(profile: Profile, candidate: Candidate, taken: tuple[int, ...] | None, limit: int | None) -> bool | None:

@@ -16,12 +16,22 @@ def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candid
 
     Raises UsageError for flags that do not agree. Without a batch in flags or profile the default of 64 holds.
     """
-    known = {"layers": len(profile.stages), "stages": profile.ranks, "batch": profile.workload.batch}
-    config = load_config(None, known | {name: value for name, value in flags.items() if value is not None})
-    limit = config.memory_limit or memory_per_rank(profile)
+    config = settled(profile, flags)
+    limit = limit_of(profile, config)
     found, notes = profile_candidates(profile, config, config.batch)
     rows = [(candidate, predict(profile, candidate, limit)) for candidate in found]
     return rows, missing(profile, found) + notes
+
+
+def settled(profile: Profile, flags: Mapping[str, Any]) -> Config:
+    """Return the config of flags, of which those that are not given follow from the profile."""
+    known = {"layers": len(profile.stages), "stages": profile.ranks, "batch": profile.workload.batch}
+    return load_config(None, known | {name: value for name, value in flags.items() if value is not None})
+
+
+def limit_of(profile: Profile, config: Config) -> int | None:
+    """Return bytes that a rank may use: as the user says, or else the profile."""
+    return config.memory_limit or memory_per_rank(profile)
 
 
 def memory_per_rank(profile: Profile) -> int | None:

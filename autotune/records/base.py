@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from autotune.errors import InputError
 SCHEMA_VERSION = 1
 MOST_BYTES = 32 * 2**20  # of a file that is read; a report of 200 candidates on 16 ranks has about one MiB
 OUT, STATE_DIR = "path with --out", "--state-dir"  # by what a user chooses where a file goes
+COMMENT = re.compile(rb"^[ \t]*//.*$", re.MULTILINE)  # a line of its own, which is part of no JSON value
 GIVEN = 200  # characters of a value, or of its path, that a message repeats
 
 
@@ -59,20 +61,22 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Reads one JSON document; raises InputError with the path, and the position of a syntax error."""
+    """Reads one JSON document, with lines of comment that begin with // where people wrote some; raises
+    InputError with the path, and the position of a syntax error."""
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(COMMENT.sub(b"", read_bytes(path)))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
-def read_record(path: Path, record: type[R], kind: str) -> R:
-    """Reads a ``record`` whose ``kind`` field says ``kind``; raises InputError that names path and field."""
+def read_record(path: Path, record: type[R], *kinds: str) -> R:
+    """Reads a ``record`` whose ``kind`` field says one of ``kinds``; raises InputError that names path and field."""
     document = read_json(path)
-    if not isinstance(document, dict) or document.get("kind") != kind:
-        raise InputError(f'{path} is not an {kind.replace(".", " ")}: its "kind" must be "{kind}"')
+    if not isinstance(document, dict) or document.get("kind") not in kinds:
+        words = " or ".join(f'"{kind}"' for kind in kinds)
+        raise InputError(f'{path} is not an {kinds[0].replace(".", " ")}: its "kind" must be {words}')
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(

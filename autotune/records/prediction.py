@@ -1,5 +1,6 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
+from enum import StrEnum
 from typing import Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -11,6 +12,15 @@ from autotune.schedule_spec import SCHEDULES, ScheduleName
 def schedule_words(schedule: str, virtual_stages: int) -> str:
     """Return ``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
     return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
+
+
+class Basis(StrEnum):
+    """Where the times behind a prediction come from."""
+
+    MEASURED = "measured"  # stages were timed at this micro-batch size
+    INTERPOLATED = "interpolated"  # at a smaller one and at a larger one
+    EXTRAPOLATED = "extrapolated"  # only at smaller ones, or only at larger ones
+    ESTIMATED = "estimated"  # nothing was timed: from a device's data sheet
 
 
 class Placement(Record):
@@ -133,12 +143,17 @@ class Prediction(Record):
     """Lower end of the 90 % interval, seconds."""
     step_time_high_s: NonNegativeFloat
     """Upper end of the 90 % interval, seconds."""
+    basis: Basis = Basis.MEASURED
+    """Where the times of its micro-batch size come from."""
     uncertainty: Uncertainty
     """The errors that the interval follows from."""
     throughput_seq_s: NonNegativeFloat
     """Throughput, sequences per second."""
     throughput_tokens_s: NonNegativeFloat | None
     """Throughput, tokens per second; null where the tokens per sequence are not known."""
+    model_flops_utilisation: NonNegativeFloat | None = None
+    """Operations of the model, without recomputation, per second and device, as a share of what the device can do; null
+    where model or device is not known."""
     bubble_fraction: NonNegativeFloat
     """Share of p x step time in which devices are idle."""
     in_flight: tuple[NonNegativeInt, ...]

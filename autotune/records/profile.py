@@ -43,9 +43,12 @@ class StageProfile(Record):
 
     def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
         """Return ``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured
-        ones."""
+        ones; below the smallest one never less than in proportion to it."""
         sizes = [row.micro_batch_size for row in self.time_s]
-        return interpolate(sizes, [part(row) for row in self.time_s], micro_batch_size)
+        line = interpolate(sizes, [part(row) for row in self.time_s], micro_batch_size)
+        if micro_batch_size >= sizes[0]:
+            return line
+        return max(line, part(self.time_s[0]) * micro_batch_size / sizes[0])
 
     def bytes(self, micro_batch_size: int, part: Callable[[StageMemory], int]) -> float:
         """Return ``part`` of the stage's memory at any micro-batch size; there must be memory rows."""
@@ -178,6 +181,17 @@ class Calibration(Record):
         return runs[0].model_copy(update=joined | {"wait_s": median(waits) if waits else None})
 
 
+class PaperEstimate(Record):
+    """Where a profile that nobody measured comes from, and how far a step predicted from it may be off."""
+
+    device: str
+    """Device whose data sheet the times follow from."""
+    common: NonNegativeFloat
+    """Relative standard deviation common to all micro-batch sizes, from published runs."""
+    own: NonNegativeFloat
+    """Relative standard deviation of each micro-batch size beside that, from published runs."""
+
+
 class Profile(Record):
     """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited."""
 
@@ -220,6 +234,8 @@ class Profile(Record):
     """Seconds that it takes at either end of a message."""
     host_action_s: NonNegativeFloat = 0.0
     """CPU seconds that it takes for every action beside a GPU, which computes meanwhile."""
+    estimate: PaperEstimate | None = None
+    """Where its times come from if they were computed; null where they were measured."""
     calibrations: tuple[Calibration, ...] = ()
     """The runs that showed these overheads, and ``shared``."""
 

@@ -1,14 +1,13 @@
 """report.json: the record that launchers and CI jobs read."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.environment import Environment
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Candidate, Prediction, Revision, schedule_words
+from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_words
 from autotune.records.profile import Profile
 from autotune.records.verdict import Estimate, Objective, Stop
 from autotune.records.workload import WorkloadFacts
@@ -37,6 +36,9 @@ class Agreement(Record):
 
 
 Source = Literal["measured", "predicted"]
+
+REPORT, PREDICTION = "autotune.report", "autotune.prediction"
+"""Kinds of a report: of a run, and of a prediction for which nothing ran."""
 
 
 class CandidateReport(Record):
@@ -107,9 +109,15 @@ class CandidateReport(Record):
 
     @property
     def may_win(self) -> bool:
-        """True where nothing rules the candidate out under the limits in force."""
+        """True where nothing rules the candidate out under the limits in force. An extrapolated figure alone does not
+        win."""
         is_out = self.failure is not None or self.excluded is not None or self.over_limit_bytes is not None
-        return not is_out and (self.measurement is not None or self.prediction.fits is not False)
+        return not is_out and (self.measurement is not None or self.is_eligible_as_predicted)
+
+    @property
+    def is_eligible_as_predicted(self) -> bool:
+        """True where the prediction by itself may be a reason to choose the candidate."""
+        return self.prediction.fits is not False and self.prediction.basis is not Basis.EXTRAPOLATED
 
     @property
     def peak(self) -> int | None:
@@ -297,18 +305,20 @@ class SearchReport(Record):
 
 
 class Report(Record):
-    """Everything one run found out."""
+    """Everything one run found out; or, of ``autotune predict`` and ``autotune plan``, all that was predicted."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     """Form of the file."""
-    kind: Literal["autotune.report"] = "autotune.report"
-    """Which file it is."""
+    kind: Literal["autotune.report", "autotune.prediction"] = "autotune.report"
+    """Which file it is: of a run, or of a prediction for which nothing ran."""
     created: str
     """Time at which it was written, ISO 8601."""
     autotune_version: str
     """Version of autotune."""
     command: str | None = None
     """What the user typed, without credentials."""
+    recommended: NonNegativeInt | None = None
+    """Index of the recommended candidate, as in ``sweet_spot``; null where there is none."""
     status: Literal["complete", "partial", "infeasible"]
     """complete: the search ended; partial: it was interrupted or still runs; infeasible: nothing fits in memory."""
     fingerprint: str | None = None
@@ -338,6 +348,16 @@ class Report(Record):
     search: SearchReport
     """Trials, steps and seconds that the search took, and why it ended."""
 
+    @property
+    def devices(self) -> int:
+        """Devices that a step of all that is reported runs on."""
+        return self.profile.ranks
+
+    @property
+    def is_predicted(self) -> bool:
+        """True of a prediction for which nothing ran."""
+        return self.kind == PREDICTION
+
     @model_validator(mode="after")
     def _indices_are_of_candidates(self) -> Self:
         spot, step = self.sweet_spot, self.recorded_step
@@ -347,6 +367,7 @@ class Report(Record):
         named += [step.candidate] if step else []
         if spot and spot.knee:
             named += [side.candidate for side in (spot.knee.fewer, spot.knee.at, spot.knee.more) if side]
+        named += [self.recommended] if self.recommended is not None else []
         if max(named, default=0) >= len(self.candidates):
             raise ValueError(f"candidate {max(named)} is named, and there are only 0 to {len(self.candidates) - 1}")
         return self
@@ -380,13 +401,3 @@ def candidate_report(
         relative_error=relative_error(prediction, measurement) if measurement else None,
         excluded=excluded,
     )
-
-
-def prediction_document(pairs: Sequence[tuple[Candidate, Prediction]]) -> dict[str, Any]:
-    """Return what ``autotune predict --json`` prints: the candidates as in a report, in the order of m."""
-    rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "autotune.prediction",
-        "candidates": [row.model_dump(mode="json", by_alias=True) for row in rows],
-    }

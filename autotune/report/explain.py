@@ -3,9 +3,10 @@
 from autotune.errors import UsageError
 from autotune.records.prediction import TimeSplit
 from autotune.records.report import CandidateReport, Report
+from autotune.report.predicted_cells import basis_words
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.table import raw_text
-from autotune.report.units import show_bytes, show_rate, show_seconds, show_share
+from autotune.report.units import show_bytes, show_rate, show_rough, show_seconds, show_share
 
 SMALL = 0.005  # of the winner's time per sequence; less is not worth a word
 
@@ -31,12 +32,18 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
     winner = report.candidates[spot.candidate]
     lines = [f"{name(row)}: {outcome_text(row, report)}."]
     if row is winner:
-        said = f"recommended; {undecided_text(report)}" if is_undecided(spot) else "the sweet spot"
+        said = (
+            f"recommended; {undecided_text(report)}"
+            if is_undecided(spot)
+            else "the best prediction"
+            if report.is_predicted
+            else "the sweet spot"
+        )
         return [*lines, f"{name(row)} is {said}, because {spot.reason}."]
     if any(row is report.candidates[index] for index in spot.undecided_with):
         lines.append(f"  It might be the better choice: {undecided_text(report)}.")
     gap = row.rate / winner.rate - 1
-    source = "" if row.measurement else " (predicted)"
+    source = "" if row.measurement or report.is_predicted else " (predicted)"
     lines.append(
         f"  It makes {show_share(abs(gap))} {'more' if gap > 0 else 'less'} throughput than {name(winner)}{source}."
     )
@@ -77,6 +84,9 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
         early = ", stopped early" if row.measurement.pruned else ""
         over = f"; over the memory limit by {show_bytes(row.over_limit_bytes)}" if row.over_limit_bytes else ""
         return f"{rate}, {raw_text(row.measurement)}{early}{over}" + "".join(f"; {doubt}" for doubt in row.doubts)
+    if report.is_predicted:
+        misfit = "; does not fit" if row.prediction.fits is False or row.over_limit_bytes else ""
+        return f"{show_rough(row.rate)} sequences/s, {basis_words(row)}{misfit}"
     if row.excluded or row.over_limit_bytes:
         return f"not tried: {row.excluded or 'does not fit'}; {rate} predicted"
     return f"not tried: the search ended before ({report.search.stopped_because}); {rate} predicted"

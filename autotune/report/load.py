@@ -4,7 +4,7 @@ from pathlib import Path
 
 from autotune.errors import InputError
 from autotune.records.base import read_record
-from autotune.records.report import Report
+from autotune.records.report import PREDICTION, REPORT, Report
 from autotune.records.verdict import Stop, StopReason, Verdict
 from autotune.report.recommend import loses_to, pareto_front, recommend, under_limit
 
@@ -13,7 +13,7 @@ USUAL_TOLERANCE = 0.01
 
 def read_report(path: Path) -> Report:
     """Read a report; raise InputError with path and field."""
-    report = read_record(path, Report, "autotune.report")
+    report = read_record(path, Report, REPORT, PREDICTION)
     try:
         return restated(report)
     except (ArithmeticError, ValueError) as error:
@@ -30,7 +30,7 @@ def restated(report: Report) -> Report:
     stands as that version stated it, unless the table has a candidate that is faster by more than the tolerance.
     """
     spot = report.sweet_spot
-    if spot is None or any(row.estimate for row in report.candidates):
+    if spot is None or report.is_predicted or any(row.estimate for row in report.candidates):
         return report
     tolerance = report.search.tolerance or USUAL_TOLERANCE
     rows = [under_limit(row, report.memory_limit_bytes) for row in report.candidates]

@@ -7,6 +7,7 @@ from what is printed.
 from collections.abc import Sequence
 from math import inf
 
+from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, KneeReport, Neighbour, ParetoPoint, Report, SweetSpot
 from autotune.records.verdict import Objective, Stop, StopReason, Verdict
 from autotune.report.units import show_bytes, show_share
@@ -41,7 +42,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     if verdict.pick is None:
         return None
     row = rows[verdict.pick]
-    peaks = measured_bytes(row)
+    peaks = measured_bytes(row) if row.measurement else needed_bytes(row)
     reference = baseline(rows)
     speedup = row.rate / rows[reference].rate if reference is not None else None
     if reference == verdict.pick and row.micro_batches > 1:
@@ -59,6 +60,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
         speedup_over_naive=speedup,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
         reason=reason(rows, verdict.pick, verdict.objective, verdict.tolerance),
+        confirmed=row.measurement is not None,
         knee=knee(rows, verdict.pick),
         ties=ties(rows, verdict.pick, verdict.tolerance) if verdict.objective == "throughput" else (),
     )
@@ -98,8 +100,10 @@ def under_limit(row: CandidateReport, memory_limit: int | None) -> CandidateRepo
 
 
 def contenders(rows: Rows) -> list[int]:
-    """Return the candidates that ran and may win, the fastest first."""
-    ran = [index for index, row in enumerate(rows) if row.measurement is not None and row.may_win]
+    """Return the candidates that ran and may win, the fastest first; where nothing ran, those that may by their
+    predictions."""
+    has_run = any(row.measurement is not None for row in rows)
+    ran = [index for index, row in enumerate(rows) if row.may_win and (row.measurement is not None or not has_run)]
     return sorted(ran, key=lambda index: -rows[index].rate)
 
 
@@ -113,6 +117,8 @@ def reason(rows: Rows, pick: int, objective: Objective, tolerance: float) -> str
     others = [index for index in contenders(rows) if index != pick]
     if not others:
         ran = [row for row in rows if row.measurement is not None]
+        if not ran:
+            return only_predicted(rows)
         is_limited = any(row.over_limit_bytes is not None for row in ran)
         rest = "" if len(ran) == 1 else " and fits in the memory limit" if is_limited else " and may be used"
         return f"it is the only candidate that was measured{rest}"
@@ -130,6 +136,17 @@ def reason(rows: Rows, pick: int, objective: Objective, tolerance: float) -> str
     if saved is None or saved < 0:
         return tie
     return f"{tie} and {f'needs {show_bytes(saved)} less memory than the next' if saved else 'none needs less memory'}"
+
+
+def only_predicted(rows: Rows) -> str:
+    """Return why one candidate is the only one that its prediction alone may recommend."""
+    if len(rows) == 1:
+        return "it is the only candidate"
+    rules = {
+        "of a micro-batch size that was timed": any(row.prediction.basis is Basis.EXTRAPOLATED for row in rows),
+        "that fits in the memory limit": any(row.prediction.fits is False for row in rows),
+    }
+    return f"it is the only candidate {' and '.join(words for words, holds in rules.items() if holds)}".rstrip()
 
 
 def behind(pick: CandidateReport, top: CandidateReport) -> str:

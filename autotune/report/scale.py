@@ -226,7 +226,7 @@ def cells(point: ScalePoint) -> list[str]:
         str(point.layers),
         str(point.batch),
         str(point.micro_batches),
-        str(point.micro_batch_size),
+        f"{point.micro_batch_size}{' ?' if point.beyond_sizes else ''}",
         point.schedule_words,
         show_seconds(point.step_time_s),
         f"{point.throughput_seq_s:.1f}",
@@ -254,6 +254,8 @@ def print_scale(plan: ScalePlan, console: Console) -> None:
     misfits = (
         ["! does not fit in memory with any m that was run."] if any(one.fits is False for one in plan.points) else []
     )
+    if any(point.beyond_sizes for point in plan.points):
+        misfits.append("? that micro-batch size was not timed: its figures are extrapolated; profile it.")
     network = f"Network: {network_words(plan.network, plan.inside_measured)}"
     for line in (*conclusion(plan), ON_PAPER, *misfits, network, *trust_lines(plan), SOURCES, NOT_INCLUDED):
         console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)

@@ -1,6 +1,5 @@
 """The table of candidates and the sentence about the winner, for a terminal or a pipe."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -9,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.records.outcome import Measurement
-from autotune.records.prediction import Candidate, Prediction
-from autotune.records.report import CandidateReport, Report, Source, candidate_report
+from autotune.records.prediction import Basis
+from autotune.records.report import CandidateReport, Report, Source
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words
+from autotune.report.predicted_cells import predicted_cells, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import (
     counted,
@@ -20,12 +20,14 @@ from autotune.report.units import (
     show_bytes,
     show_certainty,
     show_rate,
+    show_rough,
     show_seconds,
     show_share,
     show_speed,
 )
 
-NARROW = 100  # columns of a terminal
+NARROW, WIDE = 100, 150  # columns of a terminal
+UNKNOWN = "-"
 NOTICEABLE = 0.03  # relative; a machine whose speed differed by less is not worth a word
 COLUMNS = ("m", "b", "schedule", "predicted", "estimate", "error", "bubble", "peak memory", "status")
 
@@ -37,6 +39,7 @@ class Mark(StrEnum):
     SWEET_SPOT = "sweet spot, "
     RECOMMENDED = "recommended but undecided, "
     RIVAL = "undecided, "
+    BEST = "best prediction, "
 
 
 def marks(report: Report) -> list[Mark]:
@@ -45,7 +48,8 @@ def marks(report: Report) -> list[Mark]:
     if report.sweet_spot is not None:
         for index in report.sweet_spot.undecided_with:
             found[index] = Mark.RIVAL
-        found[report.sweet_spot.candidate] = Mark.RECOMMENDED if is_undecided(report.sweet_spot) else Mark.SWEET_SPOT
+        sure = Mark.BEST if report.is_predicted else Mark.SWEET_SPOT
+        found[report.sweet_spot.candidate] = Mark.RECOMMENDED if is_undecided(report.sweet_spot) else sure
     return found
 
 
@@ -54,37 +58,45 @@ def print_report(report: Report, console: Console) -> None:
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
-    print_table(report.candidates, marks(report), title, console)
+    print_table(report, predicted_title(report, limit) if report.is_predicted else title, console)
     # In a pipe a sentence stays one line; on a terminal it is wrapped between words.
     console.print(conclusion(report), soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
-def print_predictions(pairs: Sequence[tuple[Candidate, Prediction]], console: Console) -> None:
-    """Print the table of candidates that were only predicted."""
-    rows = [candidate_report(candidate, prediction, None, None) for candidate, prediction in pairs]
-    print_table(rows, [Mark.NONE] * len(rows), "predicted throughput in sequences/s, peak of the fullest rank", console)
-    best = max(rows, key=lambda row: row.prediction.throughput_seq_s if row.prediction.fits is not False else 0.0)
-    if best.prediction.fits is False:
-        console.print("No candidate fits in the memory limit.")
-        return
-    console.print(
-        f"Best prediction: m = {best.micro_batches} micro-batches of {best.micro_batch_size} under {best.schedule}, "
-        f"{show_rate(best.prediction.throughput_seq_s)} sequences/s. autotune run confirms it by real runs.",
-        soft_wrap=not console.is_terminal,
-    )
+def predicted_title(report: Report, limit: str) -> str:
+    """Return what a table of predictions is of; ``limit``: of memory, in words."""
+    is_estimated = any(row.prediction.basis is Basis.ESTIMATED for row in report.candidates)
+    known = ", peak of the fullest rank" + limit if any(row.peak is not None for row in report.candidates) else ""
+    return f"{headline(report)}; {'estimated' if is_estimated else 'predicted'}, nothing was run{known}"
 
 
-def print_table(rows: Sequence[CandidateReport], marked: Sequence[Mark], title: str, console: Console) -> None:
+def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows; columns of which nothing is known are left out."""
+    marked = marks(report)
+    if report.is_predicted:
+        shown = [
+            predicted_cells(row, report.devices, mark) for row, mark in zip(report.candidates, marked, strict=True)
+        ]
+        names = list(dict.fromkeys(name for row in shown for name in row))
+        rows = [[row.get(name, "") for name in names] for row in shown]
+    else:
+        names, rows = list(COLUMNS), [cells(row, mark) for row, mark in zip(report.candidates, marked, strict=True)]
+    kept = [at for at in range(len(names)) if any(row[at] not in ("", UNKNOWN) for row in rows)]
+    return [names[at] for at in kept], [[row[at] or UNKNOWN for at in kept] for row in rows]
+
+
+def print_table(report: Report, title: str, console: Console) -> None:
     """Print one row per candidate, the winner and its rivals marked."""
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    narrow = console.width < NARROW
-    for name in COLUMNS:
+    narrow = console.width < (WIDE if report.is_predicted else NARROW)
+    names, rows = table_of(report)
+    for name in names:
         justify: Literal["left", "right"] = "left" if name in ("schedule", "status") else "right"
-        header = name.replace(" ", "\n") if narrow else name
+        header = name.replace(" ", "\n").replace("/s", "\n/s") if narrow else name
         table.add_column(header, justify=justify, no_wrap=name != "status", min_width=11 if name == "status" else None)
-    for row, mark in zip(rows, marked, strict=True):
-        is_pick = mark in (Mark.SWEET_SPOT, Mark.RECOMMENDED)
-        table.add_row(*cells(row, mark), style="bold green" if is_pick else None)
+    for row, mark in zip(rows, marks(report), strict=True):
+        is_pick = mark in (Mark.SWEET_SPOT, Mark.RECOMMENDED, Mark.BEST)
+        table.add_row(*row, style="bold green" if is_pick else None)
     console.print(table)
 
 
@@ -152,11 +164,14 @@ def headline(report: Report) -> str:
     """Return what was tuned, on what."""
     work = report.workload
     layers = f"{work.layers} layers, " if work.layers else ""
-    return f"{layers}{work.stages} stages, batch {work.batch} on {report.environment.device}"
+    place = f" on {report.environment.device}" if report.environment.device else ""
+    return f"{layers}{work.stages} stages, batch {work.batch}{place}"
 
 
 def conclusion(report: Report) -> str:
     """Return the sweet spot in one sentence, the ties, the knee, the Pareto front, why the search stopped."""
+    if report.is_predicted:
+        return predicted_conclusion(report)
     if report.sweet_spot is None:
         return f"No sweet spot: {report.search.stopped_because}."
     search = report.search
@@ -175,6 +190,37 @@ def conclusion(report: Report) -> str:
         *certainty_words(report),
     )
     return "\n".join(lines) + cost_words(report)
+
+
+def predicted_conclusion(report: Report) -> str:
+    """Return the best prediction and what it rests on."""
+    if report.sweet_spot is None:
+        why = "no candidate fits in the memory limit" if report.status == "infeasible" else "none was timed at its b"
+        return f"No best prediction: {why}."
+    lines = (
+        predicted_answer(report),
+        *report.sweet_spot.ties,
+        *knee_words(report),
+        *pareto_words(report),
+        "Nothing was run. autotune run confirms a prediction by real runs.",
+        *certainty_words(report),
+    )
+    return "\n".join(lines)
+
+
+def predicted_answer(report: Report) -> str:
+    """Return the best prediction, its step, the speed-up, how sure that is where it is not, and the reason."""
+    spot = report.sweet_spot
+    assert spot is not None
+    row = report.candidates[spot.candidate]
+    one = row.prediction
+    doubt = f"; {undecided_text(report)} ({show_certainty(spot.certainty or 0.0)} sure)" if is_undecided(spot) else ""
+    return (
+        f"Best prediction: m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
+        f" {row.schedule_words}, {show_rough(spot.throughput_seq_s)} sequences/s, a step of"
+        f" {show_step(one.step_time_s)} ({show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)})"
+        f"{speedup_words(report)}, because {spot.reason}{doubt}."
+    )
 
 
 def answer(report: Report) -> str:
@@ -203,6 +249,8 @@ def speedup_words(report: Report) -> str:
     against = report.candidates[spot.baseline].micro_batches if spot.baseline is not None else 1
     if against == 1:
         return f"{times} the naive m = 1"
+    if report.is_predicted:
+        return f"{times} m = {against}"
     return f"{times} m = {against}, the smallest that ran ({why_no_naive(report)})"
 
 
@@ -289,5 +337,5 @@ def certainty_words(report: Report) -> list[str]:
     is_lean = report.search.objective == "memory"
     place = f"{'the leanest of those ' if is_lean else ''}within {show_share(tolerance, 0)} of the best"
     claim = f"he pick is {place} with a probability of {show_certainty(spot.certainty)}."
-    has_estimates = any(row.estimate for row in report.candidates)
+    has_estimates = report.is_predicted or any(row.estimate for row in report.candidates)
     return [f"T{claim}" if has_estimates else f"As that run stated it, t{claim}"]

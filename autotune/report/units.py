@@ -1,5 +1,7 @@
 """Numbers as people read them; the only place where seconds and bytes become text."""
 
+from math import floor, log10
+
 
 def show_bytes(count: float) -> str:
     """Return ``1.5 GiB``, ``12.0 MiB``, ``512 B``."""
@@ -42,6 +44,16 @@ def show_rate(rate: float) -> str:
     ``128.0``, ``98.73``, ``2.333``; from 1000 on with one decimal.
     """
     return f"{rate:.{rate_decimals(rate)}f}"
+
+
+def show_rough(value: float) -> str:
+    """Return a predicted figure with three significant digits, more than any prediction is sure of: ``0.0123``,
+    ``4.56``, ``123``, ``45600``."""
+    if not value:
+        return "0"
+    decimals = 2 - floor(log10(abs(value)))
+    rounded = round(value, decimals)
+    return f"{rounded:.{max(0, 2 - floor(log10(abs(rounded))))}f}"
 
 
 def rate_decimals(rate: float) -> int:

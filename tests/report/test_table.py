@@ -10,8 +10,9 @@ from autotune.predict.predict import candidates_for, predict
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import candidate_report, relative_error
-from autotune.report.table import Mark, cells, print_predictions
-from autotune.report.units import show_bytes, show_seconds
+from autotune.report.predicted import predicted_report
+from autotune.report.table import Mark, cells, print_report
+from autotune.report.units import show_bytes, show_rough, show_seconds
 
 MEMORY = [{"micro_batch_size": 1, "activation_bytes": 2**20}]
 STAGE = {"time_s": [{"micro_batch_size": 1, "t_f": 0.1, "t_bw": 0.2}], "memory": MEMORY}
@@ -59,11 +60,36 @@ def test_the_relative_error_is_prediction_less_measurement_over_measurement():
     assert error.peak_memory == pytest.approx(predicted / 2**23 - 1)
 
 
-def test_predictions_print_at_80_columns_without_a_terminal():
+def printed(report, width):
     out = io.StringIO()
-    print_predictions([(CANDIDATE, PREDICTION)], Console(file=out, width=80))
-    assert "Best prediction: m = 4 micro-batches of 2 under 1F1B" in out.getvalue()
-    assert max(len(line) for line in out.getvalue().split("\n")[:4]) <= 80
+    print_report(report, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_predictions_print_at_80_columns_without_a_terminal():
+    (timed,) = candidates_for((7,), ("1F1B",), (1,), 2, 2, 7)[0]
+    shown = printed(predicted_report(PROFILE, [(timed, predict(PROFILE, timed, None))], None), 80)
+    assert "Best prediction: m = 7 micro-batches of 1 under 1F1B" in shown
+    assert "Nothing was run" in shown
+    assert max(len(line) for line in shown.split("\n")[:6]) <= 80
+
+
+def test_columns_of_which_nothing_is_known_are_left_out():
+    (timed,) = candidates_for((7,), ("1F1B",), (1,), 2, 2, 7)[0]
+    shown = printed(predicted_report(PROFILE, [(timed, predict(PROFILE, timed, None))], None), 160)
+    assert "tokens/s" not in shown and "MFU" not in shown
+    assert "sequences/s per device" in shown
+
+
+def test_predicted_figures_have_three_significant_digits():
+    assert [show_rough(x) for x in (0.012345, 4.5678, 123.45, 45678.0, 99.96, 0.0)] == [
+        "0.0123",
+        "4.57",
+        "123",
+        "45700",
+        "100",
+        "0",
+    ]
 
 
 def test_units():

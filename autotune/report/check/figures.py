@@ -97,8 +97,11 @@ def timing_noise(report: Report, *rows: CandidateReport) -> float:
 
 
 def throughput(report: Report, baseline: Report) -> Figure | None:
-    """Return the sweet spot's throughput: what a launcher gets, whichever candidate it is."""
+    """Return the sweet spot's throughput: what a launcher gets, whichever candidate it is. Arithmetic repeats itself
+    exactly, so a prediction has no noise."""
     row = winner(report)
+    if report.is_predicted:
+        return Figure(row.rate)
     noise = hypot(timing_noise(report, row), machine_shift(report, baseline))
     return Figure(row.rate, noise) if row.measurement else None
 
@@ -120,6 +123,8 @@ def peak_memory(report: Report, baseline: Report) -> Figure | None:
 def efficiency(report: Report, _: Report) -> Figure | None:
     """Return the share of the estimated step that the mean rank computes at its best micro-batch size."""
     row = winner(report)
+    if report.is_predicted and row.prediction.time_split_s.compute:
+        return Figure(row.prediction.time_split_s.compute / row.prediction.step_time_s)
     if row.measurement is None or not row.prediction.time_split_s.compute:
         return None
     step = row.sequences / row.rate

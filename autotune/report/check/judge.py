@@ -118,6 +118,11 @@ def comparable(new: Sequence[Report], baseline: Sequence[Report]) -> list[str]:
         for report in side:
             if report.sweet_spot is None:
                 raise InputError(f"the {name} is {report.status} and names no sweet spot; run autotune run to its end")
+            if report.is_predicted != baseline[0].is_predicted:
+                raise InputError(
+                    "one side was measured and the other only predicted, so nothing compares; give two reports of runs,"
+                    " or two predictions"
+                )
             if changes := changes_of_workload(baseline[0], report):
                 raise InputError(f"the {name} is of another training job, so nothing compares: {', '.join(changes)}")
             if changes := changes_of_machine(side[0], report):

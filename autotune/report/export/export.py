@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.errors import UsageError
+from autotune.records.prediction import Basis
 from autotune.records.report import Report
 from autotune.report.export.plan import by_throughput, chosen, plan_of
 from autotune.report.export.render import merged, render
@@ -62,6 +63,10 @@ def export(
 def pick_notes(report: Report, index: int) -> Iterator[str]:
     """Yield what keeps the exported candidate from being a sure choice under the limits of the report."""
     row, spot = report.candidates[index], report.sweet_spot
+    if report.is_predicted:
+        yield f"{row.name} is predicted, and nothing was run: autotune run confirms it"
+    if row.prediction.basis is Basis.EXTRAPOLATED and row.measurement is None:
+        yield f"micro-batches of {row.micro_batch_size} were not timed: the figures of {row.name} are extrapolated"
     if spot is not None and spot.candidate == index and is_undecided(spot):
         sure = f" ({show_certainty(spot.certainty)} sure)" if spot.certainty is not None else ""
         yield f"the report is {undecided_text(report)}{sure}; {row.name} is exported because {spot.reason}"

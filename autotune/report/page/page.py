@@ -13,12 +13,13 @@ from jinja2 import Environment, select_autoescape
 
 from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
+from autotune.records.prediction import Basis
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_words
 from autotune.report.page import plots
-from autotune.report.table import COLUMNS, cells, conclusion, headline, marks
+from autotune.report.table import conclusion, headline, table_of
 from autotune.report.timeline.step import Step, timed, with_recorded
 from autotune.report.units import show_bytes, show_rate, show_seconds
 
@@ -40,9 +41,8 @@ class Section:
 
 def page(report: Report) -> str:
     """Return the whole file of a report."""
-    return rendered(
-        headline(report), conclusion(report).splitlines(), report.warnings, sections_of(report), facts(report)
-    )
+    title = f"{headline(report)}, predicted: nothing was run" if report.is_predicted else headline(report)
+    return rendered(title, conclusion(report).splitlines(), report.warnings, sections_of(report), facts(report))
 
 
 def rendered(
@@ -97,11 +97,9 @@ def sections_of(report: Report) -> list[Section]:
     return [
         Section(
             "Throughput",
-            "Lines and bands are predictions with their 90 % interval, after what real runs taught; points are the"
-            " estimates of the candidates that ran, with their 90 % interval (in older reports the range of steps).",
+            throughput_words(report),
             [plots.throughput(report)],
-            COLUMNS,
-            [cells(row, mark) for row, mark in zip(report.candidates, marks(report), strict=True)],
+            *table_of(report),
         ),
         Section(
             "Peak memory",
@@ -147,6 +145,18 @@ def sections_of(report: Report) -> list[Section]:
             history(report),
         ),
     ]
+
+
+def throughput_words(report: Report) -> str:
+    """Return what the curve of throughput shows."""
+    if report.is_predicted:
+        dashed = any(row.prediction.basis is Basis.EXTRAPOLATED for row in report.candidates)
+        hollow = " Hollow points are extrapolated from other micro-batch sizes." if dashed else ""
+        return f"Lines and bands are predictions with their 90 % interval; nothing was run.{hollow}"
+    return (
+        "Lines and bands are predictions with their 90 % interval, after what real runs taught; points are the"
+        " estimates of the candidates that ran, with their 90 % interval (in older reports the range of steps)."
+    )
 
 
 def memory_rows(rows: Sequence[CandidateReport]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Range1d
 from bokeh.plotting import figure
 
-from autotune.records.prediction import MemorySplit, TimeSplit
+from autotune.records.prediction import Basis, MemorySplit, TimeSplit
 from autotune.records.report import CandidateReport, Report
 from autotune.report.timeline.step import Step
 from autotune.report.timeline.timeline import MEANING
@@ -53,6 +53,7 @@ def throughput(report: Report) -> Any:
         tips = [("m", "@m"), ("predicted", "@predicted{0.0} (@low{0.0} to @high{0.0})")]
         plot.add_tools(HoverTool(renderers=[line], tooltips=[("schedule", name), *tips], mode="vline"))
         add_measured(plot, name, rows, colour)
+        add_extrapolated(plot, name, rows, colour)
     plot.add_layout(plot.legend[0], "right")
     return plot
 
@@ -79,6 +80,18 @@ def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: 
     tips = [("schedule", name), ("m", "@m"), ("estimate", "@rate{0.0} (@low{0.0} to @high{0.0})")]
     tips.append(("raw", "median @raw{0.0} of @steps steps"))
     plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+
+
+def add_extrapolated(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
+    """Add hollow points where a prediction rests on times of other micro-batch sizes alone."""
+    found = [row for row in rows if row.prediction.basis is Basis.EXTRAPOLATED and row.measurement is None]
+    if not found:
+        return
+    source = ColumnDataSource(
+        {"m": [row.micro_batches for row in found], "rate": [row.prediction.throughput_seq_s for row in found]}
+    )
+    label = f"{name}, extrapolated"
+    plot.scatter("m", "rate", source=source, size=9, line_color=colour, fill_color=None, legend_label=label)
 
 
 def longest_step(row: CandidateReport) -> float:

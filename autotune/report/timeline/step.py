@@ -14,7 +14,7 @@ from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulator.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.records.base import read_json
 from autotune.records.profile import Profile, read_profile
-from autotune.records.report import CandidateReport, Report
+from autotune.records.report import PREDICTION, REPORT, CandidateReport, Report
 from autotune.report.load import read_report
 from autotune.schedule_spec import SCHEDULES, default_schedule, nearest_legal_m, runnable, why_illegal
 
@@ -116,7 +116,7 @@ def simulate_step(request: Request) -> Step:
 def read_source(path: Path) -> tuple[Report | None, tuple[Profile, ...]]:
     """Reads a report with its profiles, or a profile; raises InputError with path and field."""
     document = read_json(path)
-    if isinstance(document, dict) and document.get("kind") == "autotune.report":
+    if isinstance(document, dict) and document.get("kind") in (REPORT, PREDICTION):
         report = read_report(path)
         return report, (report.profile, *report.virtual_profiles)
     return None, (read_profile(path),)

@@ -1,0 +1,53 @@
+"""The cells of a candidate that was only predicted: three significant digits, an interval, and where it comes from."""
+
+from autotune.records.prediction import Basis
+from autotune.records.report import CandidateReport
+from autotune.report.units import show_bytes, show_rough
+
+
+def basis_words(row: CandidateReport) -> str:
+    """Return ``extrapolated from other sizes``, or where else the figures come from."""
+    words = {
+        Basis.MEASURED: "predicted",
+        Basis.INTERPOLATED: "predicted, times interpolated",
+        Basis.EXTRAPOLATED: "extrapolated, not timed at this b",
+        Basis.ESTIMATED: "estimated, nothing was timed",
+    }
+    return words[row.prediction.basis]
+
+
+def predicted_cells(row: CandidateReport, devices: int, mark: str) -> dict[str, str]:
+    """Return the cells of a candidate that did not run, by column; empty where nothing is known. ``devices``: all that
+    the step runs on."""
+    prediction = row.prediction
+    tokens = prediction.throughput_tokens_s
+    each = (tokens or prediction.throughput_seq_s) / devices
+    spread = f"{show_step(prediction.step_time_low_s)} to {show_step(prediction.step_time_high_s)}"
+    misfit = "does not fit" if prediction.fits is False or row.over_limit_bytes is not None else ""
+    return {
+        "m": str(row.micro_batches),
+        "b": f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else ""),
+        "schedule": row.schedule_words,
+        "step": show_step(prediction.step_time_s),
+        "90 % interval": spread,
+        "sequences/s": show_rough(prediction.throughput_seq_s),
+        "tokens/s": show_rough(tokens) if tokens else "",
+        f"{'tokens' if tokens else 'sequences'}/s per device": show_rough(each),
+        "MFU": f"{prediction.model_flops_utilisation:.1%}" if prediction.model_flops_utilisation else "",
+        "bubble": f"{prediction.bubble_fraction:.1%}",
+        "peak memory": peak_words(row),
+        "status": mark + (row.excluded or misfit or basis_words(row)),
+    }
+
+
+def peak_words(row: CandidateReport) -> str:
+    """Return the peak of the fullest rank; empty where it is not known."""
+    return show_bytes(row.peak) if row.peak is not None else ""
+
+
+def show_step(seconds: float) -> str:
+    """Return ``1.23 s``, ``45.6 ms``: three significant digits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.9995 * size:
+            return f"{show_rough(seconds / size)} {unit}"
+    return f"{seconds:g} s"
