@@ -5,26 +5,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune.cli.output import console, print_json, print_notes, profile_template
+from autotune.cli.output import console, print_json, print_notes
 
 if TYPE_CHECKING:
     from autotune.records.report import Report
 
 
-def predict(
-    path: Path | None, template: bool, out: Path | None, html: Path | None, json_output: bool, **settings: Any
-) -> None:
+def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, **settings: Any) -> None:
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
-    from autotune.errors import UsageError
     from autotune.predict.sweep import limit_of, settled, sweep
     from autotune.report.predicted import predicted_report
     from autotune.report.timeline.step import read_source
 
-    if template:
-        sys.stdout.write(profile_template())
-        return
-    if path is None:
-        raise UsageError("predict: give a PROFILE; autotune predict --template prints one to fill in")
     profile = read_source(path)[1][0]
     pairs, notes = sweep(profile, settings)
     report = predicted_report(profile, pairs, limit_of(profile, settled(profile, settings)), notes, typed())

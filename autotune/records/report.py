@@ -305,7 +305,7 @@ class SearchReport(Record):
 
 
 class Report(Record):
-    """Everything one run found out; or, of ``autotune predict`` and ``autotune plan``, all that was predicted."""
+    """Everything one run found out; or, of ``autotune predict``, all that was predicted."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     """Form of the file."""

@@ -164,8 +164,10 @@ def headline(report: Report) -> str:
     """Return what was tuned, on what."""
     work = report.workload
     layers = f"{work.layers} layers, " if work.layers else ""
-    place = f" on {report.environment.device}" if report.environment.device else ""
-    return f"{layers}{work.stages} stages, batch {work.batch}{place}"
+    stages = f"{layers}{work.stages} stages, batch {work.batch}"
+    if report.is_predicted and report.environment.device is None:
+        return stages
+    return f"{stages} on {report.environment.device}"
 
 
 def conclusion(report: Report) -> str:

@@ -134,11 +134,9 @@ def test_what_is_extrapolated_is_marked_everywhere(tmp_path):
 
 def test_the_template_is_a_profile(tmp_path):
     path = tmp_path / "profile.json"
-    for command in ("predict", "profile"):
-        text = run(command, "--template").stdout
-        path.write_text(text)
-        assert text.count("//") > 5
-        assert len(read_profile(path).stages) == 2
+    path.write_text(run("profile", "--template").stdout)
+    assert path.read_text().count("//") > 5
+    assert len(read_profile(path).stages) == 2
     assert "Best prediction" in run("predict", path).stdout
 
 
