@@ -172,6 +172,10 @@ class Config(Record):
             raise UsageError(f"hidden {sizes['hidden']} is not divisible by heads {sizes['heads']}; set --hidden too")
         return WorkloadConfig(**sizes)
 
+    def all_counts(self) -> tuple[int, ...]:
+        """Return the numbers of micro-batches to try; m = 1 is always one, for it shows what pipelining buys."""
+        return self.counts() if self.micro_batch_size else tuple(sorted({1, *self.counts()}))
+
     def counts(self) -> tuple[int, ...]:
         """Return the candidate numbers of micro-batches, ascending, without repeats."""
         return tuple(sorted(set(self.micro_batches or divisors(self.batch))))

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from autotune import __version__
+from autotune.backend.protocol import Profiled, ProfileNeeds
 from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
 from autotune.job import Job
+from autotune.predict.predict import predict
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
@@ -15,8 +17,7 @@ from autotune.records.verdict import Estimate, Stop, StopReason
 from autotune.report.correctness import checked
 from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
-from autotune.search.dry_run import exhaustive_seconds
-from autotune.search.goal import TIE, Goal
+from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
 
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
@@ -42,6 +43,24 @@ def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction])
     return reasons
 
 
+def profile_of(job: Job, needs: ProfileNeeds) -> Profiled:
+    """Return what stages cost on this job's backend."""
+    profiled = job.backend.profile(needs, job.events)
+    assert profiled is not None, "every backend that is here profiles stages"
+    return profiled
+
+
+def foresee(job: Job) -> "Findings":
+    """Return what is known before any trial: the profiles, the predictions, and what is not tried."""
+    profiled = [profile_of(job, needs) for needs in job.needs]
+    profiles = [one.profile for one in profiled]
+    of_cut = {needs.virtual_stages: profile for needs, profile in zip(job.needs, profiles, strict=True)}
+    limit = job.backend.memory_limit
+    predictions = [predict(of_cut[one.virtual_stages], one, limit) for one in job.candidates]
+    is_earlier = all(one.is_earlier for one in profiled)
+    return Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
+
+
 @dataclass
 class Findings:
     """Everything a report is made of."""
@@ -56,23 +75,23 @@ class Findings:
         """Return the report as things stand. ``stop``: what ended the search, where that was not the search itself."""
         found = verdict(search, stop) if search else None
         rows = self._candidates(search, found.pick if found else None)
-        candidates, soundness = checked(rows, self.profiles[0], self.job.facts.precision)
+        candidates, soundness = checked(rows, self.profiles[0], self.job.backend.facts.precision)
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             autotune_version=__version__,
             command=self.job.command,
             status=status,  # type: ignore[arg-type]
-            fingerprint=fingerprint(self.job.environment, self.job.facts, __version__),
-            environment=self.job.environment,
-            workload=self.job.facts,
-            memory_limit_bytes=self.job.memory_limit,
+            fingerprint=fingerprint(self.job.backend.environment, self.job.backend.facts, __version__),
+            environment=self.job.backend.environment,
+            workload=self.job.backend.facts,
+            memory_limit_bytes=self.job.backend.memory_limit,
             warnings=tuple(self.job.warnings),
             profile=self.profiles[0],
             virtual_profiles=tuple(self.profiles[1:]),
             profile_from_earlier_run=self.is_earlier_profile,
             candidates=candidates,
             recommended=found.pick if found else None,
-            sweet_spot=recommend(candidates, found, self.job.memory_limit) if found else None,
+            sweet_spot=recommend(candidates, found, self.job.backend.memory_limit) if found else None,
             soundness=soundness,
             search=self._search(search, found.stop if found else stop, pareto_front(candidates)),
         )
@@ -100,9 +119,9 @@ class Findings:
             earlier_trials=search.state.earlier_trials,
             real_steps=search.state.real_steps,
             profiling_s=self.job.profiling_s,
-            steps_s=self.job.ranks.busy_s - self.job.profiling_s,
-            device_s=self.job.ranks.busy_s * self.job.ranks.ranks,
-            exhaustive_device_s=self._exhaustive_s(search) * self.job.ranks.ranks,
+            steps_s=self.job.backend.busy_s - self.job.profiling_s,
+            device_s=self.job.backend.busy_s * self.job.backend.ranks,
+            exhaustive_device_s=self._exhaustive_s(search) * self.job.backend.ranks,
             wall_s=search.elapsed_s,
             stopped_because=stop_text(stop),
             stop=stop,
@@ -120,7 +139,7 @@ class Findings:
 
     def _candidates(self, search: Runner | None, pick: int | None) -> list[CandidateReport]:
         """One row for each candidate; ``pick``: the one that the others are compared with."""
-        limit = self.job.memory_limit
+        limit = self.job.backend.memory_limit
         known = estimates(search) if search else {}
         rows = [under_limit(self._candidate(index, search, known), limit) for index in range(len(self.predictions))]
         if pick is None:

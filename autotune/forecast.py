@@ -1,30 +1,36 @@
-"""``autotune run --dry-run``: what a run would cost, before anything runs but a look at the devices."""
+"""``autotune run --dry-run``: what a run would cost, from searches on simulated machines. Nothing runs but a look at
+the devices."""
 
+from collections.abc import Mapping
+from statistics import mean
 from typing import NamedTuple
 
+from autotune.backend.dry_run import Simulated
 from autotune.config import Config
 from autotune.errors import UsageError
-from autotune.findings import exclusions, goal_of
-from autotune.job import Events, Job, prepare_job
-from autotune.pipeline.control.process import matrix_rate
-from autotune.predict.predict import predict
-from autotune.profile.analytic import assumed_profile
-from autotune.profile.cache import cached_profile, profile_path
-from autotune.records.profile import Profile
-from autotune.report.cost import Basis, Forecast
-from autotune.search.dry_run import exhaustive_seconds, expected_cost
-from autotune.search.goal import Limits
+from autotune.events import Events
+from autotune.findings import Findings, foresee, goal_of
+from autotune.job import prepared
+from autotune.records.forecast import Forecast
+from autotune.records.prediction import Candidate, Prediction
+from autotune.search.belief.prior import STEP_NOISE
+from autotune.search.goal import Limits, exhaustive_seconds
+from autotune.search.runner import Runner
+from autotune.search.state import SearchState
 from autotune.search.study.sampler import check_sampler
+from autotune.search.study.study import MemoryStudy
 
 PROFILING_STEPS = 7  # a profile takes about as long as so many steps of the largest micro-batch
 STARTING_S = 8.0  # for torch, the ranks and the stages
+SEARCHES = 3
 
 
-class Basics(NamedTuple):
-    """The profiles that a forecast is made from, one for every number of stages per rank, and where they are from."""
+class Cost(NamedTuple):
+    """What a search takes: trials, real steps with the untimed first ones, seconds in these steps."""
 
-    profiles: dict[int, Profile]
-    basis: Basis
+    trials: float
+    steps: float
+    seconds: float
 
 
 def forecast(config: Config, events: Events) -> Forecast:
@@ -32,23 +38,25 @@ def forecast(config: Config, events: Events) -> Forecast:
     check_sampler(config.sampler)
     if config.rendezvous is not None:
         raise UsageError("--dry-run looks at this host alone; leave --rendezvous out")
-    job = prepare_job(config, events)
-    known = basics(job)
-    predictions = [predict(known.profiles[c.virtual_stages], c, job.memory_limit) for c in job.candidates]
-    excluded = exclusions(job, list(known.profiles.values()), predictions)
-    of_candidate = dict(zip(job.candidates, predictions, strict=True))
-    reasons = {c: reason for c, reason in zip(job.candidates, excluded, strict=True) if reason is not None}
-    limits = Limits(config.budget, config.trials, config.exhaustive)
-    cost = expected_cost(of_candidate, reasons, limits, goal_of(config), config.sampler)
+    with prepared(config, events) as job:
+        job.backend = machine = Simulated(job.backend, job.backend.on_paper(job.needs), STEP_NOISE)
+        return cost_on(machine, foresee(job))
+
+
+def cost_on(machine: Simulated, found: Findings) -> Forecast:
+    """Return what the job would cost on such machines."""
+    job, config = found.job, found.job.config
+    of_candidate = dict(zip(job.candidates, found.predictions, strict=True))
+    reasons = {c: reason for c, reason in zip(job.candidates, found.excluded, strict=True) if reason is not None}
+    cost = expected_cost(machine, of_candidate, reasons, config)
     steps_s = cost.seconds if config.budget is None else min(config.budget, cost.seconds)
     profiling_s = 0.0
-    if known.basis == "arithmetic":
-        profiling_s = len(job.cuts) * PROFILING_STEPS * max(one.step_time_s for one in predictions)
+    if machine.paper.basis == "arithmetic":
+        profiling_s = len(job.needs) * PROFILING_STEPS * max(one.step_time_s for one in found.predictions)
     exhaustive_s = exhaustive_seconds([one.step_time_s for c, one in of_candidate.items() if c not in reasons])
-    ranks = job.ranks.ranks
     return Forecast(
-        basis=known.basis,
-        ranks=ranks,
+        basis=machine.paper.basis,
+        ranks=machine.ranks,
         candidates=len(job.candidates),
         excluded=len(reasons),
         trials=cost.trials,
@@ -56,22 +64,30 @@ def forecast(config: Config, events: Events) -> Forecast:
         starting_s=STARTING_S,
         profiling_s=profiling_s,
         steps_s=steps_s,
-        device_s=ranks * (profiling_s + steps_s),
-        exhaustive_device_s=ranks * (profiling_s + exhaustive_s),
+        device_s=machine.ranks * (profiling_s + steps_s),
+        exhaustive_device_s=machine.ranks * (profiling_s + exhaustive_s),
     )
 
 
-def basics(job: Job) -> Basics:
-    """Return the recorded profile, or those kept from an earlier run, or ones on paper."""
-    if job.recorded is not None:
-        return Basics(dict.fromkeys(job.cuts, job.recorded), "recorded profile")
-    kept = {}
-    for cut in job.cuts if not job.config.fresh else ():
-        path = profile_path(job.config.state_dir, job.workload, job.environment, cut)
-        if profile := cached_profile(path, job.sizes(cut), split=False):
-            kept[cut] = profile
-    if len(kept) == len(job.cuts):
-        return Basics(kept, "profile of an earlier run")
-    rate = matrix_rate(job.ranks.device, job.ranks.ranks, job.workload.precision)
-    found = {cut: assumed_profile(job.workload, cut, job.sizes(cut), rate, job.environment) for cut in job.cuts}
-    return Basics(found, "arithmetic")
+def expected_cost(
+    machine: Simulated, predictions: Mapping[Candidate, Prediction], excluded: Mapping[Candidate, str], config: Config
+) -> Cost:
+    """Return the mean cost of a few searches on simulated machines, each in a study that is kept in memory alone."""
+    costs = []
+    for seed in range(SEARCHES):
+        machine.restart(seed)
+        runner = Runner(
+            state=SearchState(dict(predictions), dict(excluded), goal_of(config)),
+            study=MemoryStudy(list(predictions)),
+            measure=machine.measure,
+            limits=Limits(None, config.trials, config.exhaustive),
+            on_progress=lambda text: None,
+            on_outcome=lambda runner: None,
+            on_warning=lambda text: None,
+            sampler=config.sampler,
+            seed=seed,
+            clock=lambda: machine.busy_s,
+        )
+        runner.run()
+        costs.append(Cost(runner.state.trials, runner.state.real_steps, machine.busy_s))
+    return Cost(*(mean(part) for part in zip(*costs, strict=True)))

@@ -11,11 +11,11 @@ from typing import Any
 from autotune import __version__
 from autotune.config import Config, load_config
 from autotune.errors import DeviceError, UsageError
+from autotune.events import Events
 from autotune.pipeline.hosts.handshake import PORT, parse_address, read_secret
 from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
 from autotune.pipeline.hosts.worker import NO_RUN, Worker, launched_as
 from autotune.records.environment import OF_EACH_GPU, Environment
-from autotune.records.profile import read_profile
 
 Tell = Callable[[str], None]
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
@@ -38,19 +38,19 @@ def address_of(rendezvous: str) -> tuple[str, int]:
 
 
 @contextmanager
-def rendezvous_of(config: Config, on_progress: Tell, on_warning: Tell) -> Iterator[Rendezvous | None]:
-    """Yield the rendezvous of a run, all of whose workers have come; None where its ranks run here."""
+def rendezvous_of(config: Config, ranks: int, events: Events) -> Iterator[Rendezvous | None]:
+    """Yield the rendezvous of a run of so many ``ranks``, all of which have come; None where they run here."""
     if config.rendezvous is None:
         yield None
         return
     run_id = config.run_id or os.environ.get("SLURM_JOB_ID", NO_RUN)
-    ranks = read_profile(config.profile).ranks if config.profile else config.stages
     identity = Identity(__version__, version("torch"), run_id, ranks)
     secret = read_secret(config.secret_file)
     address = address_of(config.rendezvous)
-    with Rendezvous(address, secret, identity, config.host_timeout, on_progress, on_warning) as rendezvous:
-        rendezvous.gather()
-        yield rendezvous
+    limit_s = config.host_timeout
+    with Rendezvous(address, secret, identity, limit_s, lambda text: events.progress(text, None), events.warn) as found:
+        found.gather()
+        yield found
 
 
 def common_environment(rendezvous: Rendezvous) -> Environment:

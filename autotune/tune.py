@@ -13,20 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from autotune.conclude import drift, so_far
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
-from autotune.findings import Findings, exclusions, goal_of
-from autotune.job import Events, Job, obtain_profile, prepared, writable
-from autotune.pipeline.control.commands import Prepare
-from autotune.pipeline.control.measure import measure_candidate, record_steps
-from autotune.pipeline.control.ranks import RankFailure
-from autotune.predict.predict import predict
+from autotune.events import Events
+from autotune.findings import Findings, foresee, goal_of, profile_of
+from autotune.job import Job, prepared, writable
 from autotune.predict.schedules import build_schedule
 from autotune.profile.cache import fingerprint
-from autotune.profile.replay import replay_stages
 from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
 from autotune.records.environment import Environment
-from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Candidate, Prediction
+from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.report import RecordedStep, Report
 from autotune.records.verdict import Stop, StopReason
@@ -44,23 +39,11 @@ UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviat
 RECORDED_STEPS = 3
 
 
-def plan_of(found: Findings, candidate: Candidate) -> Prepare:
-    """Return what the ranks are asked to run: the model's stages, or waiting ones in a replay."""
-    replay = replay_stages(found.profiles[0], candidate.micro_batch_size) if found.job.recorded else ()
-    return Prepare(**candidate.model_dump(), replay=replay)
-
-
 def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Runner:
-    """Return the search over the candidates that are not excluded, on this job's ranks."""
-
-    def measure(
-        candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
-    ) -> Measurement | Failure:
-        seq_len, expected, plan = job.facts.seq_len, prediction.step_time_s, plan_of(found, candidate)
-        return measure_candidate(job.ranks, job.workload, plan, expected, steps, keep_going, seq_len)
+    """Return the search over the candidates that are not excluded, on this job's backend."""
 
     def progress(text: str) -> None:
-        job.ranks.poll()
+        job.backend.poll()
         job.events.progress(text, None)
 
     study = open_study(job)
@@ -68,9 +51,9 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
     excluded = {c: reason for c, reason in zip(job.candidates, found.excluded, strict=True) if reason is not None}
     predictions = dict(zip(job.candidates, found.predictions, strict=True))
     return Runner(
-        state=SearchState(predictions, excluded, goal_of(job.config), job.memory_limit),
+        state=SearchState(predictions, excluded, goal_of(job.config), job.backend.memory_limit),
         study=study,
-        measure=measure,
+        measure=job.backend.measure,
         limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),
         on_progress=progress,
         on_outcome=save,
@@ -94,29 +77,29 @@ def open_study(job: Job) -> Study:
 def where_it_counts(job: Job) -> Environment:
     """Return the environment as far as figures in a study depend on it: hosts of one kind may share one in a
     database."""
-    return job.environment.nameless if job.config.storage else job.environment
+    environment = job.backend.environment
+    return environment.nameless if job.config.storage else environment
 
 
 def identity(job: Job) -> dict[str, dict[str, Any]]:
     """Return what figures depend on; two runs that agree in all of it share a study."""
     return {
-        "workload": job.facts.model_dump(mode="json"),
+        "workload": job.backend.facts.model_dump(mode="json"),
         "environment": where_it_counts(job).model_dump(mode="json", exclude_defaults=True),
         "search": {
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),
-            "recorded_profile": fingerprint(job.workload, job.recorded.environment, job.recorded.model_dump_json())
-            if job.recorded
-            else None,
+            "recorded_profile": None,
+            **job.backend.depends_on,
         },
     }
 
 
 def study_name(job: Job) -> str:
     """Names the workload in words, and everything else that makes figures comparable in a fingerprint."""
-    work = job.facts
-    mark = fingerprint(job.workload, where_it_counts(job), sorted(identity(job)["search"].items(), key=str))
-    return f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {job.environment.device} [{mark}]"
+    work, device = job.backend.facts, job.backend.environment.device
+    mark = fingerprint(job.backend.workload, where_it_counts(job), sorted(identity(job)["search"].items(), key=str))
+    return f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {device} [{mark}]"
 
 
 def say_what_is_new(job: Job, study: Study) -> None:
@@ -161,20 +144,15 @@ def lock_path(job: Job) -> Path:
 def profile_and_search(job: Job) -> Report:
     """Profile and search: ``tune`` from the profile on."""
     try:
-        pairs = [obtain_profile(job, virtual_stages) for virtual_stages in job.cuts]
-        job.profiling_s = job.ranks.busy_s
-        profiles = [profile for profile, _ in pairs]
-        write_profiles(job, profiles)
-        say_if_unsteady(job, profiles)
-        of_cut = dict(zip(job.cuts, profiles, strict=True))
-        predictions = [predict(of_cut[c.virtual_stages], c, job.memory_limit) for c in job.candidates]
-        is_earlier = all(earlier for _, earlier in pairs)
-        found = Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
+        found = foresee(job)
+        job.profiling_s = job.backend.busy_s
+        write_profiles(job, found.profiles)
+        say_if_unsteady(job, found.profiles)
         return search_and_report(job, found)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the profile was complete; nothing was written") from None
     finally:
-        job.ranks.stop()
+        job.backend.close()
 
 
 def say_if_unsteady(job: Job, profiles: list[Profile]) -> None:
@@ -195,8 +173,7 @@ def write_profiles(job: Job, profiles: list[Profile]) -> None:
     (profile-v2.json); in a replay profile-replay.json, for the recording may itself be called profile.json."""
     for number, profile in enumerate(profiles):
         name = f"profile-v{profile.virtual_stages}" if number else "profile"
-        name += "-replay" if job.recorded is not None else ""
-        write_record(job.config.out.parent / f"{name}.json", profile)
+        write_record(job.config.out.parent / f"{name}{job.backend.suffix}.json", profile)
 
 
 def leanest(found: Findings) -> str:
@@ -212,11 +189,11 @@ def leanest(found: Findings) -> str:
 
 def search_and_report(job: Job, found: Findings) -> Report:
     """Search and report: the second half of ``tune``, from predictions to the report on disk."""
-    out = job.config.out
+    out, limit = job.config.out, show_bytes(job.backend.memory_limit or 0)
     if all(reason == "does not fit" for reason in found.excluded):
         publish(job, found.report(None, "infeasible", Stop(reason=StopReason.INFEASIBLE)))
         raise MemoryLimitError(
-            f"no candidate fits in {show_bytes(job.memory_limit or 0)} per rank: the leanest {leanest(found)}; use more"
+            f"no candidate fits in {limit} per rank: the leanest {leanest(found)}; use more"
             f" --stages, more --micro-batches or a higher --memory-limit (predictions are in {out})"
         )
     if all(found.excluded):
@@ -225,7 +202,6 @@ def search_and_report(job: Job, found: Findings) -> Report:
     def save(search: Runner) -> None:
         report = found.report(search, "partial")
         write_record(out, report)
-        job.events.outcome(report)
         job.events.known(so_far(search))
 
     search = make_search(job, found, save)
@@ -237,7 +213,7 @@ def search_and_report(job: Job, found: Findings) -> Report:
     publish(job, report)
     if search.state.measured and search.pick() is None:
         raise MemoryLimitError(
-            f"every candidate that ran needs more than {show_bytes(job.memory_limit or 0)} per rank; use more --stages,"
+            f"every candidate that ran needs more than {limit} per rank; use more --stages,"
             f" more --micro-batches or a higher --memory-limit (what was measured is in {out})"
         )
     if not search.state.measured:
@@ -275,12 +251,13 @@ def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
         return None
     expected_s = search.state.predictions[pick].step_time_s
     job.events.progress(f"recording {show(pick)}", None)
-    try:
-        steps = record_steps(job.ranks, job.workload, plan_of(found, pick), expected_s, RECORDED_STEPS)
-    except RankFailure as error:
-        job.warn(f"the steps of {show(pick)} could not be recorded: {error.failure.message}")
+    steps = job.backend.record(pick, expected_s, RECORDED_STEPS)
+    if steps is None:
         return None
-    schedule = build_schedule(pick.schedule, job.ranks.ranks, pick.micro_batches, pick.virtual_stages)
+    if isinstance(steps, Failure):
+        job.warn(f"the steps of {show(pick)} could not be recorded: {steps.message}")
+        return None
+    schedule = build_schedule(pick.schedule, job.backend.ranks, pick.micro_batches, pick.virtual_stages)
     return recorded_step(job.candidates.index(pick), schedule, steps)
 
 
@@ -341,10 +318,8 @@ def profile_only(config: Config, events: Events) -> Profile:
         raise UsageError("--device replay has a profile already; autotune run replays it")
     with prepared(config, events) as job:
         try:
-            profile, _ = obtain_profile(job, job.cuts[0])
+            profile = profile_of(job, job.needs[0]).profile
         except KeyboardInterrupt:
             raise Interrupted("interrupted before the profile was complete; nothing was written") from None
-        finally:
-            job.ranks.stop()
     write_record(config.out, profile)
     return profile

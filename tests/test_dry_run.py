@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from autotune.config import load_config
+from autotune.events import Events
 from autotune.forecast import forecast
-from autotune.job import Events
 from autotune.report.load import read_report
 
 FLAGS = ("--layers", "4", "--stages", "2", "--hidden", "32", "--heads", "4", "--seq-len", "16", "--vocab", "64")

@@ -1,7 +1,7 @@
 """Only the GPUs in use are in header, environment and fingerprints; which facts make figures comparable."""
 
+from autotune.backend.ranks import choose_device
 from autotune.config import load_config
-from autotune.job import choose_device
 from autotune.profile.cache import profile_path
 from autotune.records.environment import Environment
 from autotune.records.workload import WorkloadFacts
@@ -31,7 +31,7 @@ def cache_path(tmp_path, environment):
 
 
 def test_a_run_on_four_of_eight_gpus_is_of_four():
-    used = choose_device(load_config(None, {"stages": 4}), EIGHT, None)
+    used = choose_device(load_config(None, {"stages": 4}), EIGHT)
     assert used.devices == ("A100",) * 4
     assert used.gpu_uuids == ("uuid-0", "uuid-1", "uuid-2", "uuid-3")
     assert used.power_limits_w == (400.0,) * 4
@@ -40,7 +40,7 @@ def test_a_run_on_four_of_eight_gpus_is_of_four():
 
 
 def test_the_cpu_beside_gpus_is_of_none():
-    used = choose_device(load_config(None, {"device": "cpu"}), EIGHT, None)
+    used = choose_device(load_config(None, {"device": "cpu"}), EIGHT)
     assert (used.device, used.devices, used.gpu_uuids, used.gpu_links, used.mps) == ("cpu", (), (), (), None)
 
 

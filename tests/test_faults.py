@@ -6,7 +6,8 @@ import pytest
 
 from autotune.config import load_config
 from autotune.errors import DeviceError, MemoryLimitError
-from autotune.job import Events, prepare_job
+from autotune.events import Events
+from autotune.job import prepare_job
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
 from autotune.records.outcome import Failure
@@ -30,7 +31,7 @@ def job_in(folder, ranks=None, **more):
     flags = FLAGS | {"out": folder / "report.json", "state_dir": folder / "state"} | more
     job = prepare_job(load_config(None, flags), Events())
     if ranks is not None:
-        job.ranks = Ranks(P, "cpu", ranks, LIMIT)
+        job.backend.live = Ranks(P, "cpu", ranks, LIMIT)
     return job
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from autotune.backend.ranks import memory_limit
 from autotune.config import load_config
-from autotune.job import memory_limit
 from autotune.records.environment import Environment
 
 GB = 10**9

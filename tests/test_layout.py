@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
+    "events",
     "disk",
     "settings",
     "storage_url",
@@ -24,6 +25,7 @@ LAYERS = [
     "search",
     "report",
     "hosts",
+    "backend",
     "job",
     "conclude",
     "recorded",
@@ -36,6 +38,7 @@ LAYERS = [
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}
 WITHOUT_TORCH = [
+    "autotune.backend",
     "autotune.cli",
     "autotune.config",
     "autotune.pipeline.control",
@@ -146,8 +149,9 @@ def test_imports_point_downwards(source):
 WALLS = {  # what a folder never imports, although it lies below
     "predict": {"pipeline"},
     "plan": {"pipeline"},
-    "search": {"pipeline"},
-    "report": {"search", "pipeline"},
+    "search": {"pipeline", "backend"},
+    "report": {"search", "pipeline", "backend"},
+    "backend": {"search"},
 }
 
 

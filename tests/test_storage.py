@@ -9,9 +9,12 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
+from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.errors import InputError, UsageError
-from autotune.job import Events, Job
+from autotune.events import Events
+from autotune.job import Job
+from autotune.pipeline.control.ranks import Ranks
 from autotune.records.environment import Environment
 from autotune.report.load import read_report
 from autotune.search.study.shared import check_storage
@@ -192,7 +195,9 @@ def named(hostname="one", memory=8, **flags):
     config = load_config(None, {"layers": 4, "stages": 2, "batch": 8, **flags})
     here = Environment(device="cpu", devices=("Xeon",), hostname=hostname, memory_bytes=memory * 2**30)
     work = config.workload("cpu")
-    return study_name(Job(config, here, work, work, None, CANDIDATES, None, Events()))
+    return study_name(
+        Job(config, TorchRanks(here, work, work, None, Ranks(2, "cpu"), config=config), CANDIDATES, Events())
+    )
 
 
 def test_hosts_of_one_kind_share_a_study_only_in_a_database():

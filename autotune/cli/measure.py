@@ -19,8 +19,8 @@ def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **se
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:
+        from autotune.events import Events
         from autotune.forecast import forecast
-        from autotune.job import Events
         from autotune.report.cost import forecast_lines
         from autotune.report.table import print_report
         from autotune.storage_url import without_credentials
@@ -43,7 +43,7 @@ def profile(config: Path | None, template: bool, json_output: bool, quiet: bool,
         sys.stdout.write(profile_template())
         return
     from autotune.config import load_config
-    from autotune.job import Events
+    from autotune.events import Events
     from autotune.report.progress import Progress
     from autotune.tune import profile_only
 

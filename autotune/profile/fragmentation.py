@@ -22,10 +22,11 @@ class Fragmentation(NamedTuple):
         micro-batches."""
         most, segments = 1.0, 0
         for one, held in zip(primed, static, strict=True):
-            if one.reserved_bytes is None or one.peak_memory_bytes <= held:
+            peak = one.peak_memory_bytes or 0
+            if one.reserved_bytes is None or peak <= held:
                 continue
-            unused = min(SEGMENTS_BYTES, max(0, one.reserved_bytes - one.peak_memory_bytes))
-            most = max(most, (one.reserved_bytes - unused - held) / (one.peak_memory_bytes - held))
+            unused = min(SEGMENTS_BYTES, max(0, one.reserved_bytes - peak))
+            most = max(most, (one.reserved_bytes - unused - held) / (peak - held))
             segments = max(segments, unused)
         return Fragmentation(most, segments)
 

@@ -1,5 +1,6 @@
 """The outcome of a real run of a candidate: a Measurement or a Failure. Below search and report, which both read it."""
 
+from collections.abc import Callable
 from statistics import median
 from typing import Literal
 
@@ -8,6 +9,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from autotune.records.base import Record
 
 FailureKind = Literal["out_of_memory", "hang", "crash", "model_error"]
+
+KeepGoing = Callable[[int, float], bool]
+"""Called after each timed step with its number and seconds; says whether another one is wanted."""
 
 
 class Failure(Record):
@@ -77,3 +81,7 @@ class Measurement(Record):
             throughput_tokens_s=sequences * seq_len / step_time if seq_len else None,
             **rest,  # type: ignore[arg-type]
         )
+
+
+Outcome = Measurement | Failure
+"""What a real run of a candidate ends as."""

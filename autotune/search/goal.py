@@ -1,5 +1,6 @@
 """The goal of a search, and its limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotune.records.verdict import Objective
@@ -30,3 +31,8 @@ class Limits:
     budget_s: float | None = None
     trials: int | None = None
     exhaustive: bool = False
+
+
+def exhaustive_seconds(step_times_s: Sequence[float]) -> float:
+    """Return seconds to confirm every candidate: an untimed step and as many timed ones as a visit has at most."""
+    return (1 + STEPS) * sum(step_times_s)

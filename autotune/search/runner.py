@@ -13,8 +13,8 @@ from math import log
 from typing import TYPE_CHECKING
 
 from autotune.config import SamplerName
-from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Candidate, Prediction
+from autotune.records.outcome import Failure, KeepGoing, Measurement, Outcome
+from autotune.records.prediction import Candidate
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.belief.belief import Belief
 from autotune.search.choose import pick
@@ -23,7 +23,7 @@ from autotune.search.failures import common_fault
 from autotune.search.goal import LEAST_STEPS, STEPS, Limits
 from autotune.search.preparation import Preparation
 from autotune.search.space import show
-from autotune.search.state import ACCIDENTS, Outcome, SearchState, over_limit
+from autotune.search.state import ACCIDENTS, SearchState, over_limit
 from autotune.search.study.sampler import make_sampler
 from autotune.search.study.study import Study
 from autotune.search.study.take_over import catch_up, predict_again, take_over
@@ -36,8 +36,8 @@ POLL_S = 1.0  # between looks at what other controllers have measured
 DOUBTFUL, LOOKS = 0.5, 3  # probability that all visits to the pick were disturbed; so many visits are enough
 NOTICEABLE = 0.05  # log; a change of the machine's speed that is told
 
-Measure = Callable[[Candidate, Prediction, int, Callable[[int, float], bool]], Outcome]
-"""(candidate, its prediction, timed steps, keep going?) -> what a real run of it ends as."""
+Measure = Callable[[Candidate, float, int, KeepGoing], Outcome]
+"""(candidate, its predicted seconds of a step, timed steps, keep going?) -> what a real run of it ends as."""
 
 
 @dataclass
@@ -230,7 +230,7 @@ class Runner:
 
         outcome: Outcome | None = None
         try:
-            outcome = self.measure(candidate, state.predictions[candidate], STEPS, keep_going)
+            outcome = self.measure(candidate, state.predictions[candidate].step_time_s, STEPS, keep_going)
         finally:
             if not isinstance(outcome, Measurement):
                 belief.abandon()

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.outcome import Failure, Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction, Revision
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.goal import LEAST_STEPS, Goal
 from autotune.search.space import show
 from autotune.search.timing import Timing
 
-Outcome = Measurement | Failure
 ACCIDENTS = ("crash", "hang")  # a rank died or hung, which need not be the candidate's fault
 
 

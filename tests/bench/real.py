@@ -13,10 +13,11 @@ from math import log2
 from pathlib import Path
 from statistics import linear_regression, median, quantiles
 
+from autotune.backend.protocol import ProfileNeeds
 from autotune.config import load_config
-from autotune.job import Events, Job, obtain_profile, prepare_job
-from autotune.pipeline.control.commands import Prepare
-from autotune.pipeline.control.measure import measure_candidate
+from autotune.events import Events
+from autotune.findings import profile_of
+from autotune.job import Job, prepare_job
 from autotune.predict.predict import predict
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
@@ -54,24 +55,23 @@ def one_round(stages: int, folder: Path, shuffle: random.Random) -> Iterator[Pai
     flags = {"stages": stages, "schedule": SCHEDULES, "fresh": True, "device": "cpu", "state_dir": folder}
     job = prepare_job(load_config(None, flags), Events())
     try:
-        for cut in job.cuts:
-            of_cut = [candidate for candidate in job.candidates if candidate.virtual_stages == cut]
+        for needs in job.needs:
+            of_cut = [one for one in job.candidates if one.virtual_stages == needs.virtual_stages]
             order = shuffle.sample(of_cut, len(of_cut))
             for start in range(0, len(order), GROUP):
-                yield from visits(job, cut, order[start : start + GROUP])
+                yield from visits(job, needs, order[start : start + GROUP])
     finally:
-        job.ranks.stop()
+        job.backend.close()
 
 
-def visits(job: Job, cut: int, group: list[Candidate]) -> Iterator[Pair]:
+def visits(job: Job, needs: ProfileNeeds, group: list[Candidate]) -> Iterator[Pair]:
     """A fresh profile, then a visit to each candidate of the group."""
-    profile, _ = obtain_profile(job, cut)
+    profile = profile_of(job, needs).profile
     predictions = [predict(profile, candidate, None) for candidate in group]
     belief = Belief(dict(zip(group, predictions, strict=True)))
     for number, (candidate, first) in enumerate(zip(group, predictions, strict=True)):
         last = belief.revisions()[candidate]
-        plan = Prepare(**candidate.model_dump())
-        real = measure_candidate(job.ranks, job.workload, plan, first.step_time_s, STEPS, lambda *_: True)
+        real = job.backend.measure(candidate, first.step_time_s, STEPS, lambda *_: True)
         assert isinstance(real, Measurement), real
         assert first.peak_memory_bytes is not None
         assert real.peak_memory_bytes is not None

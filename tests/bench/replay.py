@@ -10,13 +10,13 @@ from itertools import product
 from statistics import median
 from typing import get_args
 
+from autotune.backend.replay import replay_stages, replay_workload, replayed_profile
 from autotune.config import ScheduleName
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import predict
-from autotune.profile.replay import replay_stages, replay_workload, replayed_profile
 from autotune.records.environment import Environment
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate, Placement

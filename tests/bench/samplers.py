@@ -5,15 +5,14 @@ that five seeds of each take a minute. What is compared are steps, untimed first
 """
 
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from statistics import mean
 
 from autotune.config import SamplerName
-from autotune.records.outcome import Measurement
-from autotune.records.prediction import Candidate, Prediction
+from autotune.records.outcome import KeepGoing, Measurement
+from autotune.records.prediction import Candidate
 from autotune.records.verdict import Stop
 from autotune.search.goal import Limits
 from autotune.search.runner import Runner
@@ -42,16 +41,15 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
     """Real steps until a trial ends with a pick that is near the best; all of them if none does."""
     draw = random.Random(seed)
 
-    def measure(
-        candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
-    ) -> Measurement:
+    def measure(candidate: Candidate, expected_step_s: float, steps: int, keep_going: KeepGoing) -> Measurement:
         seen = list(chain.from_iterable(truth.visits[truth.candidates.index(candidate)]))
         times: list[float] = []
         for number in range(steps):
             times.append(draw.choice(seen))
             if not keep_going(number, times[-1]):
                 break
-        return Measurement.of(tuple(times), candidate.sequences, None, peak_memory_bytes=prediction.peak_memory_bytes)
+        peaks = truth.report.candidates[truth.candidates.index(candidate)].prediction.peak_memory_bytes
+        return Measurement.of(tuple(times), candidate.sequences, None, peak_memory_bytes=peaks)
 
     def on_outcome(search: Runner) -> None:
         winner = search.pick()

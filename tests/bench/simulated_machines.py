@@ -3,14 +3,13 @@
 For one seed the truth, the path of the drift and the neighbour are the same whatever a search does.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.records.outcome import Measurement
+from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Prediction, Uncertainty
 from tests.search.machine import CANDIDATES, PREDICTIONS
 
@@ -163,9 +162,7 @@ class SimulatedMachine:
             path.append(keeps * path[-1] + (1 - keeps**2) ** 0.5 * step)
         self.path = sd * np.array(path)
 
-    def __call__(
-        self, candidate: Candidate, prediction: Prediction, steps: int, keep_going: Callable[[int, float], bool]
-    ) -> Measurement:
+    def __call__(self, candidate: Candidate, expected_step_s: float, steps: int, keep_going: KeepGoing) -> Measurement:
         """Make a visit: an untimed step, then timed ones."""
         row = self.row[candidate]
         self.now_s += self.ready_s
@@ -180,7 +177,9 @@ class SimulatedMachine:
             times.append(self._step(row))
             if not keep_going(number, times[-1]):
                 break
-        return Measurement.of(tuple(times), candidate.sequences, None, peak_memory_bytes=prediction.peak_memory_bytes)
+        return Measurement.of(
+            tuple(times), candidate.sequences, None, peak_memory_bytes=self.predictions[candidate].peak_memory_bytes
+        )
 
     def _step(self, row: int) -> float:
         """Run a step; return its seconds."""

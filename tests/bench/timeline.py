@@ -5,13 +5,13 @@ The ranks, schedules and messages of the ``replay`` part, one calibration for ea
 
 from statistics import median
 
+from autotune.backend.replay import replay_stages
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import record_steps
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.profile.replay import replay_stages
 from autotune.recorded import recorded_step
 from tests.bench.replay import candidates, made_ready
 

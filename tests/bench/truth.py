@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
-from autotune.job import Events, Job, prepare_job
+from autotune.events import Events
+from autotune.job import Job, prepare_job
 from autotune.pipeline.control.commands import Prepare
-from autotune.pipeline.control.measure import measure_candidate
-from autotune.profile.replay import replay_stages
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.report import Report
@@ -91,7 +90,7 @@ def find_truth(name: str, folder: Path) -> Truth:
             for index in order:
                 visits[index].append(visit(job, report, index))
     finally:
-        job.ranks.stop()
+        job.backend.close()
     return Truth(report, job.candidates, visits)
 
 
@@ -103,8 +102,6 @@ def cut_of(candidate: Candidate) -> str:
 def visit(job: Job, report: Report, index: int) -> tuple[float, ...]:
     """The timed steps of one visit."""
     candidate, expected = job.candidates[index], report.candidates[index].prediction.step_time_s
-    replay = replay_stages(report.profile, candidate.micro_batch_size) if job.recorded else ()
-    plan = Prepare(**candidate.model_dump(), replay=replay)
-    outcome = measure_candidate(job.ranks, job.workload, plan, expected, STEPS, lambda *_: True)
+    outcome = job.backend.measure(candidate, expected, STEPS, lambda *_: True)
     assert isinstance(outcome, Measurement), outcome
     return outcome.step_times_s

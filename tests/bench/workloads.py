@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from autotune.config import load_config
-from autotune.job import Events
+from autotune.events import Events
 from autotune.records.base import write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import MessageSize, Profile, StageMemory, StageProfile

@@ -5,9 +5,9 @@ import ctypes
 import pytest
 import torch
 
+from autotune.backend.ranks import choose_device
 from autotune.config import load_config
 from autotune.errors import DeviceError
-from autotune.job import choose_device
 from autotune.pipeline.rank.collect_env import environment
 from autotune.pipeline.rank.gpus import has_gpu, is_mps_running, settings, unseen_gpu
 from autotune.pipeline.rank.nvml import Nvml
@@ -49,13 +49,13 @@ class TestUnseen:
         assert seen.device == "cpu"
         for flags in ({}, {"device": "auto"}, {"device": "cuda"}):
             with pytest.raises(DeviceError, match="torch does not see the GPU of this host: ") as raised:
-                choose_device(load_config(None, flags), seen, None)
+                choose_device(load_config(None, flags), seen)
             assert str(raised.value).endswith("; or give --device cpu")
             assert "install a build of torch for" in str(raised.value)
 
     def test_the_cpu_may_be_asked_for_beside_it(self, host):
         seen = Environment.model_validate(environment(host))
-        chosen = choose_device(load_config(None, {"device": "cpu"}), seen, None)
+        chosen = choose_device(load_config(None, {"device": "cpu"}), seen)
         assert chosen == Environment.model_validate(environment(host / "nothing"))
 
     @pytest.mark.skipif(torch.version.cuda is not None, reason="a build with CUDA")

@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 
+from autotune.backend.replay import replay_stages, replay_workload, replayed_profile
 from autotune.pipeline.control.commands import Prepare, step_seconds
 from autotune.pipeline.control.measure import build, record_steps
 from autotune.pipeline.control.ranks import Ranks
@@ -14,7 +15,6 @@ from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.profile.replay import replay_stages, replay_workload, replayed_profile
 from autotune.recorded import recorded_step
 from autotune.records.environment import Environment
 from autotune.records.prediction import Placement

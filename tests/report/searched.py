@@ -13,11 +13,14 @@ def report_of(found, limit=None, excluded=None, stop=None):
     """The report of a search that has ended, as ``autotune run`` would write it under the memory ``limit``."""
     job = SimpleNamespace(
         candidates=CANDIDATES,
-        memory_limit=limit,
-        environment=Environment(device="scripted"),
-        facts=WorkloadFacts(layers=48, stages=4, batch=64, precision="fp32"),
+        backend=SimpleNamespace(
+            memory_limit=limit,
+            environment=Environment(device="scripted"),
+            facts=WorkloadFacts(layers=48, stages=4, batch=64, precision="fp32"),
+            busy_s=100.0,
+            ranks=4,
+        ),
         config=Config(objective=found.state.goal.objective, tolerance=found.state.goal.tolerance),
-        ranks=SimpleNamespace(busy_s=100.0, ranks=4),
         profiling_s=10.0,
         warnings=[],
         command="autotune run",

@@ -27,26 +27,26 @@ class Machine:
         self.random, self.asked, self.steps, self.dies_at = random.Random(seed), [], 0, dies_at
         self.now_s = 0.0
 
-    def __call__(self, candidate, prediction, steps, keep_going):
+    def __call__(self, candidate, expected_step_s, steps, keep_going):
         self.asked.append(candidate.micro_batches)
         if candidate.micro_batches in self.fails:
             return Failure(kind="out_of_memory", rank=1, message="no memory")
-        self.now_s += prediction.step_time_s  # the untimed step
+        self.now_s += expected_step_s  # the untimed step
         times = []
         for number in range(steps):
             self.steps += 1
             if self.steps == self.dies_at:
                 raise KeyboardInterrupt
-            times.append(self.seconds(candidate, prediction))
+            times.append(self.seconds(candidate, expected_step_s))
             self.now_s += times[-1]
             if not keep_going(number, times[-1]):
                 break
-        peaks = prediction.peak_memory_bytes
+        peaks = PREDICTIONS[CANDIDATES.index(candidate)].peak_memory_bytes
         return Measurement.of(tuple(times), candidate.sequences, 1, peak_memory_bytes=peaks, pruned=len(times) < steps)
 
-    def seconds(self, candidate, prediction):
+    def seconds(self, candidate, expected_step_s):
         """How long the candidate's next step takes."""
-        usual = prediction.step_time_s * self.factor(candidate.micro_batches) * self.pace(self.steps)
+        usual = expected_step_s * self.factor(candidate.micro_batches) * self.pace(self.steps)
         return usual * self.random.lognormvariate(0.0, self.noise)
 
 

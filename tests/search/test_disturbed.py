@@ -22,7 +22,7 @@ class Disturbed(Machine):
         self.true_s, self.busy, self.now_s = true_s, (begin_s, end_s), PROFILED_S
         self.slower = [self.random.uniform(*SLOWER) for _ in true_s]
 
-    def seconds(self, candidate, prediction):
+    def seconds(self, candidate, expected_step_s):
         index = CANDIDATES.index(candidate)
         slower = self.slower[index] if self.busy[0] <= self.now_s < self.busy[1] else 1.0
         seconds = self.true_s[index] * slower * self.random.lognormvariate(0.0, self.noise)

@@ -160,11 +160,11 @@ class Primed(Record):
     step.
 
     The step began with the weights that the stages were built with: its ``loss``, where the last stage is, and the sum
-    of its gradients' squares over the rank's parameters are those of any candidate with the same batch. None where
-    stages only wait.
+    of its gradients' squares over the rank's parameters are those of any candidate with the same batch. These and what
+    is held are None where stages only wait, which hold nothing of what the recorded ones held.
     """
 
-    peak_memory_bytes: NonNegativeInt
+    peak_memory_bytes: NonNegativeInt | None = None
     loss: float | None = None
     gradient_square_sum: NonNegativeFloat | None = None
     reserved_bytes: NonNegativeInt | None = None

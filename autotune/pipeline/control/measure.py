@@ -1,6 +1,6 @@
 """A short real pipeline run of one candidate, from the controller's side: a Measurement or a Failure comes back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf, sqrt
@@ -19,7 +19,7 @@ from autotune.pipeline.control.commands import (
 )
 from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Placement
 from autotune.records.workload import WorkloadConfig
 from autotune.workload.partition import stage_ranks
@@ -28,9 +28,6 @@ PATIENCE = 20  # times the predicted step
 IDLE_S, IDLE_STEPS = 5.0, 3  # ranks that compute may be idle for so long, and so many predicted steps
 FLOOR_S, FIRST_FLOOR_S = 10.0, 20.0  # no step is given less time than this, nor the first
 BUILD_TIMEOUT_S = 600.0
-
-KeepGoing = Callable[[int, float], bool]
-"""Called after each timed step with its number and seconds; says whether another one is wanted."""
 
 
 def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
@@ -79,15 +76,16 @@ def measure_candidate(
     steps: int,
     keep_going: KeepGoing,
     seq_len: int | None = None,
+    may_idle: bool = False,
 ) -> Measurement | Failure:
     """Runs one untimed step and then up to ``steps`` timed ones. ``expected_step_s`` sets the time limit: 20 steps.
 
-    ``seq_len``: tokens per sequence, None where not known.
+    ``seq_len``: tokens per sequence, None where not known. ``may_idle``: ranks may do nothing all that time.
 
     Ranks that died in an earlier candidate are replaced first, and the model is placed as this candidate needs it.
     Raises DeviceError where they cannot be replaced, because no candidate is to blame for that.
     """
-    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
+    first_s, later_s, idle_s = time_limits(expected_step_s, may_idle)
     times: list[float] = []
     held: list[list[int | None]] = []  # by step, the untimed one too, by rank
     retries: list[list[int]] = []  # by step and rank
@@ -111,13 +109,12 @@ def measure_candidate(
         tuple(times),
         plan.sequences,
         seq_len,
-        # A waiting stage holds nothing of what the recorded one held.
-        peak_memory_bytes=None if plan.replay else tuple(answer.peak_memory_bytes for answer in primed),
+        peak_memory_bytes=peak_memory(primed),
         device_memory_bytes=device_memory(primed),
         loss=loss,
         first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
         gradient_norm=gradient_norm(primed),
-        growth_bytes=None if plan.replay else growth(held),
+        growth_bytes=growth(held),
         alloc_retries=tuple(map(sum, zip(*retries, strict=True))),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
@@ -142,26 +139,37 @@ def on_one_clock(step: list[StepTimes], hosts: Sequence[str]) -> list[StepTimes]
     return [rank.shifted(-begun[host]) for rank, host in zip(step, hosts, strict=True)]
 
 
-def time_limits(plan: Prepare, expected_step_s: float) -> tuple[float, float, float]:
+def time_limits(expected_step_s: float, may_idle: bool) -> tuple[float, float, float]:
     """Return seconds that the first step may take, that each later one may, and that ranks may spend on nothing.
 
     On a GPU the first two decide: CUDA waits for a device by asking it over and over, which looks like work. Were it to
     sleep instead, a device that computes would look as idle as one that waits for ever.
     """
     first_s, later_s = (min(LONGEST_S, max(floor, PATIENCE * expected_step_s)) for floor in (FIRST_FLOOR_S, FLOOR_S))
-    return first_s, later_s, inf if plan.replay else max(IDLE_S, IDLE_STEPS * expected_step_s)
+    return first_s, later_s, inf if may_idle else max(IDLE_S, IDLE_STEPS * expected_step_s)
 
 
 def record_steps(
-    ranks: Ranks, workload: WorkloadConfig, plan: Prepare, expected_step_s: float, steps: int
+    ranks: Ranks,
+    workload: WorkloadConfig,
+    plan: Prepare,
+    expected_step_s: float,
+    steps: int,
+    may_idle: bool = False,
 ) -> list[list[StepTimes]]:
     """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raises
     RankFailure."""
-    first_s, later_s, idle_s = time_limits(plan, expected_step_s)
+    first_s, later_s, idle_s = time_limits(expected_step_s, may_idle)
     if not ranks.alive or ranks.placement != plan.placement:
         build(ranks, workload, plan.placement)
     ranks.ask(plan, first_s, idle_s)
     return [run_step(ranks, Step(record=True), later_s, idle_s) for _ in range(steps)]
+
+
+def peak_memory(primed: list[Primed]) -> tuple[int, ...] | None:
+    """Return the peak of each rank's allocator, or None where stages only wait."""
+    known = [answer.peak_memory_bytes for answer in primed if answer.peak_memory_bytes is not None]
+    return tuple(known) if len(known) == len(primed) else None
 
 
 def gradient_norm(primed: list[Primed]) -> float | None:

@@ -169,14 +169,12 @@ class Rank:
         peak = self.static_bytes + self.device.memory(prime).peak
         seen = self.device.footprint()
         primed = commands.Primed(
-            peak_memory_bytes=peak,
-            reserved_bytes=seen.reserved if seen else None,
-            outside_bytes=seen.outside if seen else None,
-            held_bytes=self.device.held(),
+            reserved_bytes=seen.reserved if seen else None, outside_bytes=seen.outside if seen else None
         )
         if command.replay:
             return primed
-        first = {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
+        first: dict[str, object] = {"peak_memory_bytes": peak, "held_bytes": self.device.held()}
+        first |= {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
         if loss is not None:
             first["loss"] = finite(loss, "loss of the first step")
         return primed.model_copy(update=first)

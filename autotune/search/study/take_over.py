@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.outcome import Failure, Measurement, Outcome
 from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief
-from autotune.search.state import Outcome, SearchState
+from autotune.search.state import SearchState
 from autotune.search.study.study import Study
 from autotune.search.timing import Timing
 

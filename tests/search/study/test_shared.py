@@ -227,8 +227,8 @@ def test_a_study_that_was_removed_by_another_is_said_to_be(join, tmp_path):
     left_alone, told = join(), []
 
     class Removed(Machine):
-        def __call__(self, candidate, prediction, steps, keep_going):
-            outcome = super().__call__(candidate, prediction, steps, keep_going)
+        def __call__(self, candidate, expected_step_s, steps, keep_going):
+            outcome = super().__call__(candidate, expected_step_s, steps, keep_going)
             if len(self.asked) == 2:
                 left_alone.close()  # hands its trial on
                 told.append(join(fresh=True).controller)
@@ -268,7 +268,7 @@ def test_figures_of_another_controller_say_so(join, tmp_path):
 
 
 @pytest.mark.alone
-def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(join, tmp_path):
+def test_a_search_replay_stages_what_another_runs_and_takes_it_over_when_that_dies(join, tmp_path):
     dead = join()
     assert dead.begin(CANDIDATES[BEST_AT])
     die(dead)
@@ -295,12 +295,12 @@ def test_a_search_that_slept_through_its_trial_adds_a_visit_and_no_trial(join, t
     sleeper, other = join(), join()
 
     class Sleepy(Machine):
-        def __call__(self, candidate, prediction, steps, keep_going):
+        def __call__(self, candidate, expected_step_s, steps, keep_going):
             if not self.asked:
                 with asleep(sleeper):
                     other.recover()
                     finish(other, other.begin(candidate))
-            return super().__call__(candidate, prediction, steps, keep_going)
+            return super().__call__(candidate, expected_step_s, steps, keep_going)
 
     found = make_search(tmp_path, Sleepy(), study=sleeper)
     found.run()

@@ -153,7 +153,7 @@ def test_a_kill_before_the_trial_is_told_loses_nothing(tmp_path):
 
 def test_a_candidate_that_lost_a_rank_is_tried_once_more_and_in_no_later_run(tmp_path):
     class Deadly(Machine):
-        def __call__(self, candidate, prediction, steps, keep_going):
+        def __call__(self, candidate, expected_step_s, steps, keep_going):
             self.asked.append(candidate.micro_batches)
             return Failure(kind="crash", rank=0, message="killed by signal 9")
 

@@ -1,0 +1,1 @@
+"""What runs candidates: ranks that compute, ranks that replay a recorded profile, a simulation of them."""

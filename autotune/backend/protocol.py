@@ -1,0 +1,117 @@
+"""What runs candidates, as the rest of autotune sees it. Nothing outside this folder knows whether ranks compute,
+replay what was recorded, or are simulated."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from autotune.events import Events
+from autotune.pipeline.control.commands import StepTimes
+from autotune.records.environment import Environment
+from autotune.records.forecast import ForecastBasis
+from autotune.records.outcome import Failure, KeepGoing, Measurement
+from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile
+from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.schedule_spec import SCHEDULES
+
+RecordedSteps = Sequence[Sequence[StepTimes]]
+"""Steps with all their actions, by step and rank."""
+
+
+class ProfileNeeds(NamedTuple):
+    """What predictions need of one profile: ``virtual_stages`` on each rank, micro-batch ``sizes``, ascending, and
+    whether some schedule runs the backward in two halves."""
+
+    virtual_stages: int
+    sizes: tuple[int, ...]
+    is_split: bool
+
+
+def needs_of(candidates: Sequence[Candidate]) -> list[ProfileNeeds]:
+    """Return what profiles the predictions of all candidates need, one for every number of stages per rank,
+    ascending."""
+    needs = []
+    for cut in sorted({candidate.virtual_stages for candidate in candidates}):
+        of_cut = [candidate for candidate in candidates if candidate.virtual_stages == cut]
+        sizes = tuple(sorted({candidate.micro_batch_size for candidate in of_cut}))
+        needs.append(ProfileNeeds(cut, sizes, any(SCHEDULES[one.schedule].backward == "split" for one in of_cut)))
+    return needs
+
+
+class Profiled(NamedTuple):
+    """A profile, and whether an earlier run had measured it."""
+
+    profile: Profile
+    is_earlier: bool = False
+
+
+class Paper(NamedTuple):
+    """What is known of stages before anything runs: a profile for each of the needs, and where they are from."""
+
+    profiles: Sequence[Profile]
+    basis: ForecastBasis
+
+
+class Backend(Protocol):
+    """What runs candidates, and says what they are run on."""
+
+    @property
+    def environment(self) -> Environment:
+        """The machine that figures are measured on, as reports state it."""
+
+    @property
+    def workload(self) -> WorkloadConfig:
+        """The training job that really runs here."""
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """The training job that figures are of, as reports state it."""
+
+    @property
+    def depends_on(self) -> Mapping[str, str]:
+        """What figures depend on beside the workload and the environment, by name."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of the profiles that a run writes; empty where they are of the devices here."""
+
+    @property
+    def ranks(self) -> int:
+        """Number of devices that work at the same time."""
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that a rank may hold of its device; None where not known."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which the devices worked so far."""
+
+    def candidates(self) -> tuple[list[Candidate], list[str]]:
+        """Return what may be tried, in the order of m, and in words what the user should know of what may not."""
+
+    def on_paper(self, needs: Sequence[ProfileNeeds]) -> Paper:
+        """Return what is known of stages without running them."""
+
+    def profile(self, needs: ProfileNeeds, events: Events) -> Profiled | None:
+        """Return what stages cost, measured; None where nothing but whole steps can be timed.
+
+        Raises MemoryLimitError where there is no memory for it, DeviceError where it cannot be measured.
+        """
+
+    def measure(
+        self, candidate: Candidate, expected_step_s: float, steps: int, keep_going: KeepGoing
+    ) -> Measurement | Failure:
+        """Run one untimed step of a candidate and then up to ``steps`` timed ones, as long as ``keep_going`` says.
+
+        Raises DeviceError where no candidate is to blame for what goes wrong.
+        """
+
+    def record(self, candidate: Candidate, expected_step_s: float, steps: int) -> RecordedSteps | Failure | None:
+        """Record some steps of a candidate with all their actions; None where actions cannot be seen."""
+
+    def poll(self) -> None:
+        """Do what is due now and then while nothing runs."""
+
+    def close(self) -> None:
+        """End everything that runs, and let go of it; may be called again."""

@@ -1,0 +1,147 @@
+"""Ranks that really compute, as a backend: the model's own stages, on the CPUs or GPUs of one host or of several."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from autotune.backend.live import LiveRanks, look_around
+from autotune.backend.protocol import Paper, Profiled, ProfileNeeds
+from autotune.config import Config
+from autotune.errors import DeviceError
+from autotune.events import Events
+from autotune.hosts import rendezvous_of
+from autotune.pipeline.control.process import matrix_rate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.predict.calibrate import calibrated
+from autotune.predict.predict import candidates_for
+from autotune.profile.analytic import assumed_profile
+from autotune.profile.cache import cached_profile, keep_profile, profile_path
+from autotune.profile.measure import measure_profile
+from autotune.records.environment import Environment
+from autotune.records.prediction import Candidate, Placement
+from autotune.records.profile import Profile
+from autotune.report.units import show_bytes
+
+
+@dataclass
+class TorchRanks(LiveRanks):
+    """Ranks that compute what ``config`` asks for. ``notes``: what the user should know of it."""
+
+    config: Config = field(kw_only=True)
+    notes: list[str] = field(default_factory=list, kw_only=True)
+
+    @property
+    def depends_on(self) -> Mapping[str, str]:
+        """Nothing: workload and environment say it all."""
+        return {}
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of profiles: none."""
+        return ""
+
+    def candidates(self) -> tuple[list[Candidate], list[str]]:
+        """Return every candidate of the config that the model has layers for."""
+        found, left_out = candidates_for(
+            self.config.all_counts(),
+            self.config.schedule,
+            self.config.virtual_stages,
+            self.workload.stages,
+            self.workload.layers,
+            self.workload.batch,
+            self.config.micro_batch_size,
+        )
+        return found, self.notes + left_out
+
+    def on_paper(self, needs: Sequence[ProfileNeeds]) -> Paper:
+        """Return the profiles kept from an earlier run, or what stages would cost by their arithmetic."""
+        kept = [self.kept(need._replace(is_split=False)) for need in needs]
+        if all(kept):
+            return Paper([profile for profile in kept if profile], "profile of an earlier run")
+        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision)
+        assumed = [
+            assumed_profile(self.workload, need.virtual_stages, need.sizes, rate, self.environment) for need in needs
+        ]
+        return Paper(assumed, "arithmetic")
+
+    def kept(self, needs: ProfileNeeds) -> Profile | None:
+        """Return the profile of an earlier run, where there is one and it may be used."""
+        if self.config.fresh:
+            return None
+        path = profile_path(self.config.state_dir, self.workload, self.environment, needs.virtual_stages)
+        return cached_profile(path, needs.sizes, needs.is_split)
+
+    def profile(self, needs: ProfileNeeds, events: Events) -> Profiled:
+        """Return the profile kept from an earlier run, or a new one measured on the ranks."""
+        if kept := self.kept(needs):
+            self.check_weights([stage.static_bytes for stage in kept.stages], needs.virtual_stages)
+            return Profiled(kept, is_earlier=True)
+        placement = Placement(virtual_stages=needs.virtual_stages)
+        facts = self.build(placement, events)
+        profile = calibrated(
+            measure_profile(
+                self.live,
+                self.workload,
+                placement,
+                facts,
+                needs.sizes,
+                self.environment,
+                needs.is_split,
+                events.progress,
+                events.warn,
+            )
+        )
+        keep_profile(
+            profile_path(self.config.state_dir, self.workload, self.environment, needs.virtual_stages), profile
+        )
+        return Profiled(profile)
+
+
+def open_ranks(config: Config, events: Events) -> TorchRanks:
+    """Look at the machine, or at the hosts that come to the rendezvous, and settle sizes and limits; start no rank
+    yet."""
+    with ExitStack() as hosts:
+        rendezvous = hosts.enter_context(rendezvous_of(config, config.stages, events))
+        environment = choose_device(config, look_around(rendezvous, events))
+        kind = environment.device or "cpu"
+        workload = config.workload(kind)
+        sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
+        limit, capped = memory_limit(config, environment, sharing)
+        live = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous)
+        return TorchRanks(environment, workload, workload, limit, live, hosts.pop_all(), config=config, notes=capped)
+
+
+def choose_device(config: Config, environment: Environment) -> Environment:
+    """Return the environment with the device that will be used; raise DeviceError where it is not here."""
+    if config.device != "cpu" and environment.unseen_gpu:
+        raise DeviceError(f"torch does not see the GPU of this host: {environment.unseen_gpu}; or give --device cpu")
+    environment = environment.model_copy(update={"unseen_gpu": None})
+    if config.device == "cuda" and environment.device != "cuda":
+        raise DeviceError("--device cuda: torch sees no GPU here; use --device cpu, or see autotune doctor")
+    if config.device == "cpu" and environment.device == "cuda":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        cpu = {"device": "cpu", "memory_bytes": memory, "mps": None}
+        return environment.with_gpus(()).model_copy(update=cpu)
+    if environment.device == "cuda" and len(environment.devices) < config.stages:
+        raise DeviceError(
+            f"{config.stages} stages need {config.stages} GPUs, but only {len(environment.devices)} are visible;"
+            f" use --stages {len(environment.devices)}, or --device cpu"
+        )
+    if environment.device == "cuda":
+        return environment.with_gpus(range(config.stages))  # rank r drives GPU r; a rendezvous has chosen already
+    return environment
+
+
+def memory_limit(config: Config, environment: Environment, sharing: int) -> tuple[int | None, list[str]]:
+    """Return how many bytes of its device a rank may hold, with all that others hold there, and what to say of it.
+
+    Never more than the device has. ``sharing``: ranks that share it, and have equal parts unless the config says more.
+    """
+    there, wanted = environment.memory_bytes, config.memory_limit
+    if there is None or (wanted is not None and wanted <= there):
+        return wanted, []
+    if wanted is None:
+        return there // sharing, []
+    least = f"{show_bytes(there)} ({there} bytes)"
+    return there, [f"--memory-limit: {show_bytes(wanted)} are more than the smallest device has; the limit is {least}"]
