@@ -1,0 +1,1 @@
+"""The formats of logs, a file per family of launchers."""
