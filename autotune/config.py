@@ -26,10 +26,10 @@ SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
-def parse_quantity(value: Any, units: Mapping[str, int], example: str) -> Any:
+def parse_quantity(value: Any, units: Mapping[str, float], example: str) -> Any:
     """Turns ``"8GiB"`` or ``"2m"`` into a number of the base unit; passes numbers through, refuses other text."""
     if not isinstance(value, str):
         return value

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from autotune import __version__
+from autotune.cli.learned import fit, tell
 from autotune.cli.measure import profile, run, worker
 from autotune.cli.paper import predict, ramp, scale, timeline
 from autotune.cli.reference import doctor, guide, schema
@@ -62,6 +63,14 @@ add_command(
 add_command(
     app, "predict", predict, PREDICT, "Example: autotune predict profile.json --batch 64 --micro-batches 8,16,32"
 )
+add_command(
+    app,
+    "fit",
+    fit,
+    PREDICT,
+    "Examples: autotune fit runs.csv --stages 8 --batch 512; autotune fit m16.log m32.log --stages 8",
+)
+add_command(app, "tell", tell, PREDICT, "Example: autotune tell fit.json -m 16 --step-time 5.31")
 add_command(
     app,
     "timeline",

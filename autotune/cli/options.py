@@ -59,6 +59,16 @@ PREDICTION_OUT = Option(
 )
 DATA_PARALLEL = Option("data_parallel", int, "Replicas of the pipeline.", 1, panel=MODEL)
 
+READ = Option(
+    "read",
+    str,
+    "Format of logs: auto, megatron-lm, deepspeed, torchtitan, nanotron, automodel, paddle, lightning, hf, json, or a"
+    " pattern such as 'took (?P<step_time_ms>[0-9.]+) ms'.",
+    "auto",
+    panel=PAPER,
+    metavar="FORMAT|PATTERN",
+)
+
 COMMANDS: dict[str, tuple[Option, ...]] = {
     "run": (CONFIG, *SETTINGS.values(), DRY_RUN, JSON, QUIET),
     "profile": (
@@ -90,6 +100,62 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         PREDICTION_OUT,
         HTML,
         JSON,
+    ),
+    "fit": (
+        argument(
+            "paths",
+            "RUNS...",
+            "Logs of launchers, a run each, or CSV files with a run per row: micro_batches, micro_batch_size,"
+            " step_time_s and, where known, peak_memory_bytes, schedule, virtual_stages, data_parallel.",
+            list[Path],
+        ),
+        READ,
+        Option("stages", int, "Ranks of the pipeline.", default_text="what the logs say", panel=MODEL, minimum=1),
+        SETTINGS["batch"].of(default=None, default_text="m times b of the runs"),
+        DATA_PARALLEL.of(default=None, default_text="what the runs say, or 1", minimum=1),
+        SETTINGS["micro_batches"],
+        Option(
+            "micro_batch_size",
+            int,
+            "Sequences per micro-batch (b) of a log that does not say it.",
+            panel=CANDIDATES,
+            minimum=1,
+        ),
+        SETTINGS["schedule"].of(default=None, default_text="those of the runs"),
+        VIRTUAL_STAGES.of(default_text="those of the runs"),
+        SETTINGS["memory_limit"].of(default_text="no limit"),
+        SETTINGS["out"].of(help="Where the report is written; its profile lies beside it.", default=Path("fit.json")),
+        HTML,
+        JSON,
+        QUIET,
+    ),
+    "tell": (
+        argument("path", "REPORT", "A report of autotune fit."),
+        Option(
+            "micro_batches",
+            int,
+            "Micro-batches (m) of the step.",
+            REQUIRED,
+            panel=CANDIDATES,
+            flags=("--micro-batches", "-m"),
+            minimum=1,
+        ),
+        Option("step_time", str, "How long it took, such as 5.31 or 800ms.", REQUIRED, metavar="SECONDS"),
+        Option(
+            "micro_batch_size",
+            int,
+            "Sequences per micro-batch (b).",
+            default_text="the batch divided by m",
+            panel=CANDIDATES,
+            minimum=1,
+        ),
+        ONE_SCHEDULE.of(default_text="the report's first"),
+        Option("virtual_stages", int, "Stages per rank.", default_text="the report's first", panel=CANDIDATES),
+        Option("peak_memory", str, "Peak memory of the fullest rank, such as 60GiB.", metavar="BYTES"),
+        PREDICTION_OUT.of(help="Where the new report is written.", default_text="REPORT itself"),
+        HTML,
+        JSON,
+        QUIET,
     ),
     "timeline": (
         argument(

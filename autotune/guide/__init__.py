@@ -16,6 +16,7 @@ TOPICS = (
     "table",
     "choice",
     "profiles",
+    "runs",
     "timeline",
     "memory",
     "failures",

@@ -25,6 +25,12 @@ def choose(pairs: Pairs) -> Verdict:
     """Return the pick: of those within TIE of the quickest that fits the one that needs least memory. None of them
     where every candidate is extrapolated, or does not fit."""
     may_win = [at for at, pair in enumerate(pairs) if is_eligible(pair[1])]
+    return choose_among(pairs, may_win, drawn_rates(pairs) if len(may_win) > 1 else np.empty((0, len(pairs))))
+
+
+def choose_among(pairs: Pairs, may_win: Sequence[int], rates: Draws) -> Verdict:
+    """Return the pick among those that ``may_win``. ``rates``: float64[draws, C], sequences per second of every
+    candidate as they may turn out; of no account where only one may win."""
     stop = Stop(reason=StopReason.NOTHING_LEFT if pairs else StopReason.INFEASIBLE)
     if not may_win:
         return Verdict(pick=None, tolerance=TIE, stop=stop)
@@ -33,7 +39,6 @@ def choose(pairs: Pairs) -> Verdict:
     pick = min(tied, key=lambda at: (fullest(pairs[at][1]), -pairs[at][1].throughput_seq_s))
     if len(may_win) == 1:
         return Verdict(pick=pick, tolerance=TIE, stop=stop)
-    rates = drawn_rates(pairs)
     best = rates[:, may_win].max(axis=1)
     certainty = float(np.mean(rates[:, pick] >= best * (1 - TIE)))
     shares = {at: float(np.mean(rates[:, at] >= best)) for at in may_win if at != pick}

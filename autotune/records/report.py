@@ -9,6 +9,7 @@ from autotune.records.environment import Environment
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_words
 from autotune.records.profile import Profile
+from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate, Objective, Stop
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
@@ -116,8 +117,10 @@ class CandidateReport(Record):
 
     @property
     def is_eligible_as_predicted(self) -> bool:
-        """True where the prediction by itself may be a reason to choose the candidate."""
-        return self.prediction.fits is not False and self.prediction.basis is not Basis.EXTRAPOLATED
+        """True where the prediction by itself may be a reason to choose the candidate: an extrapolated one only where
+        whole steps of other candidates stand behind it."""
+        is_backed = self.prediction.basis is not Basis.EXTRAPOLATED or self.estimate is not None
+        return self.prediction.fits is not False and is_backed
 
     @property
     def peak(self) -> int | None:
@@ -337,6 +340,8 @@ class Report(Record):
     """Profiles of further numbers of stages per rank, where candidates have several."""
     profile_from_earlier_run: bool = False
     """Whether no stage was measured in this run."""
+    timed_runs: tuple[TimedRun, ...] = ()
+    """Runs made elsewhere that the predictions are learned from."""
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
     """Every candidate."""
     sweet_spot: SweetSpot | None = None

@@ -7,7 +7,8 @@ from autotune import __version__
 from autotune.predict.choice import Pairs, choose, next_to_time
 from autotune.records.prediction import Basis
 from autotune.records.profile import Profile
-from autotune.records.report import Report, SearchReport, candidate_report
+from autotune.records.report import CandidateReport, Report, SearchReport, candidate_report
+from autotune.records.verdict import Verdict
 from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import pareto_front, recommend, under_limit
 from autotune.report.units import show_share
@@ -26,11 +27,26 @@ def predicted_report(
     """Return the report of candidates that were only predicted. ``memory_limit``: bytes per rank; None is without
     limit. ``notes``: what the predictions rest on, in words."""
     verdict = choose(pairs)
-    rows = [under_limit(candidate_report(*pair, None, None), memory_limit) for pair in pairs]
+    rows = [candidate_report(*pair, None, None) for pair in pairs]
+    warnings = (*notes, *doubtful_units(profile), *extrapolation_notes(profile, pairs, verdict.pick))
+    return as_report(profile, rows, verdict, memory_limit, warnings, command)
+
+
+def as_report(
+    profile: Profile,
+    candidates: Sequence[CandidateReport],
+    verdict: Verdict,
+    memory_limit: int | None,
+    warnings: Sequence[str],
+    command: str | None,
+    why: str = "nothing was run",
+) -> Report:
+    """Return the report of predictions and the verdict on them. ``why``: why no step was run."""
+    rows = [under_limit(row, memory_limit) for row in candidates]
     found = recommend(rows, verdict, memory_limit)
-    is_infeasible = all(prediction.fits is False for _, prediction in pairs)
+    is_infeasible = all(row.prediction.fits is False for row in rows)
     facts = profile.workload.model_copy(
-        update={"stages": profile.ranks, "batch": profile.workload.batch or pairs[0][0].sequences}
+        update={"stages": profile.ranks, "batch": profile.workload.batch or rows[0].sequences}
     )
     return Report(
         kind="autotune.prediction",
@@ -43,7 +59,7 @@ def predicted_report(
         environment=profile.environment,
         workload=facts,
         memory_limit_bytes=memory_limit,
-        warnings=(*notes, *doubtful_units(profile), *extrapolation_notes(profile, pairs, verdict.pick)),
+        warnings=tuple(warnings),
         profile=profile,
         candidates=tuple(rows),
         sweet_spot=found,
@@ -52,7 +68,7 @@ def predicted_report(
             trials=0,
             real_steps=0,
             wall_s=0.0,
-            stopped_because="nothing was run",
+            stopped_because=why,
             tolerance=verdict.tolerance,
             pareto_front=pareto_front(rows),
         ),

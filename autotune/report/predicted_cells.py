@@ -1,12 +1,24 @@
 """The cells of a candidate that was only predicted: three significant digits, an interval, and where it comes from."""
 
 from autotune.records.prediction import Basis
-from autotune.records.report import CandidateReport
-from autotune.report.units import show_bytes, show_rough
+from autotune.records.report import CandidateReport, Report
+from autotune.report.units import counted, show_bytes, show_rough
+
+
+def origin(report: Report) -> str:
+    """Return what stands behind a report of predictions."""
+    if report.timed_runs:
+        return f"fitted to {counted(len(report.timed_runs), 'run')} made elsewhere"
+    return "nothing was run"
 
 
 def basis_words(row: CandidateReport) -> str:
     """Return ``extrapolated from other sizes``, or where else the figures come from."""
+    if row.measurement is not None:
+        return "it ran"
+    if row.estimate is not None:
+        is_between = row.prediction.basis is not Basis.EXTRAPOLATED
+        return "fitted, between sizes that ran" if is_between else "fitted, beyond the sizes that ran"
     words = {
         Basis.MEASURED: "predicted",
         Basis.INTERPOLATED: "predicted, times interpolated",

@@ -12,7 +12,7 @@ from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report, Source
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words
-from autotune.report.predicted_cells import predicted_cells, show_step
+from autotune.report.predicted_cells import origin, predicted_cells, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import (
     counted,
@@ -67,7 +67,7 @@ def predicted_title(report: Report, limit: str) -> str:
     """Return what a table of predictions is of; ``limit``: of memory, in words."""
     is_estimated = any(row.prediction.basis is Basis.ESTIMATED for row in report.candidates)
     known = ", peak of the fullest rank" + limit if any(row.peak is not None for row in report.candidates) else ""
-    return f"{headline(report)}; {'estimated' if is_estimated else 'predicted'}, nothing was run{known}"
+    return f"{headline(report)}; {'estimated' if is_estimated else 'predicted'}, {origin(report)}{known}"
 
 
 def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -204,7 +204,7 @@ def predicted_conclusion(report: Report) -> str:
         *report.sweet_spot.ties,
         *knee_words(report),
         *pareto_words(report),
-        "Nothing was run. autotune run confirms a prediction by real runs.",
+        f"{origin(report).capitalize()}. autotune run confirms a prediction by real runs.",
         *certainty_words(report),
     )
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from autotune.cli import app, measure, paper, reference, reports
+from autotune.cli import app, learned, measure, paper, reference, reports
 from autotune.cli.options import COMMANDS
 from autotune.config import (
     DEFAULT_SIZES,
@@ -26,7 +26,7 @@ from autotune.settings import SETTINGS
 
 FUNCTIONS = {
     name: function
-    for module in (measure, paper, reports, reference)
+    for module in (learned, measure, paper, reports, reference)
     for name, function in vars(module).items()
     if name in COMMANDS
 }

@@ -25,7 +25,22 @@ TERMS = {
 WORDS = set(re.findall(r"[a-z0-9]+", TEXT))
 PLAIN = {  # English that needs no explanation, and parts of names that say nothing alone
     *("at", "because", "command", "created", "difference", "dir", "explore", "file", "id", "json", "len", "max", "min"),
-    *("output", "out", "path", "quiet", "record", "topic", "verify", "width", "form", "html", "explain", "merge", "to"),
+    *(
+        "output",
+        "out",
+        "path",
+        "quiet",
+        "read",
+        "record",
+        "topic",
+        "verify",
+        "width",
+        "form",
+        "html",
+        "explain",
+        "merge",
+        "to",
+    ),
     *("config", "csv", "paths", "target", "version", "markdown", "junit", "train", "rampup"),
 }
 

@@ -60,6 +60,7 @@ def test_every_flag_in_readme_and_guide_is_one_of_a_command():
         "--force-reinstall",
         "--no-deps",
         "--from-literal",
+        "--log-interval",
         "--nnodes",
         "--nproc-per-node",
     }
@@ -84,7 +85,19 @@ def folder(tmp_path_factory):
         shutil.copy(place / "report.json", place / name)
     (place / "ds_config.json").write_text('{"train_batch_size": 8}')
     (place / "mine.csv").write_text("F1,F2,,,,B1,,B2\n,F1,F2,,B1,,B2,\n")
+    with_runs(place)
     return place
+
+
+def with_runs(place):
+    """The table of the guide, logs, and the report that they come to."""
+    (table,) = [text for text in blocks(FOLDER / "runs.md", "text") if text.startswith("micro_batches")]
+    (place / "runs.csv").write_text(table)
+    for count in (16, 32):
+        steps = "".join(f"steps: {n} loss: 7.1 iter time (s): {4 + n % 2 / 100} samples/sec: 9\n" for n in range(1, 9))
+        (place / f"m{count}.log").write_text(f"CONFIG: micro_batches={count} micro_batch_size={512 // count}\n{steps}")
+    done = CliRunner().invoke(app, ["fit", *map(str, [place / "runs.csv", "--stages", 8, "--out", place / "fit.json"])])
+    assert done.exit_code == 0, done.exception
 
 
 CHEAP = [command for command in typed() if command.words[0] not in STARTS_RANKS and parsed(command.words) is not None]

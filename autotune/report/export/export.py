@@ -10,6 +10,7 @@ from autotune.records.report import Report
 from autotune.report.export.plan import by_throughput, chosen, plan_of
 from autotune.report.export.render import merged, render
 from autotune.report.export.targets import TARGETS, Target
+from autotune.report.predicted_cells import origin
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import show_bytes, show_certainty, show_rate
 
@@ -64,7 +65,7 @@ def pick_notes(report: Report, index: int) -> Iterator[str]:
     """Yield what keeps the exported candidate from being a sure choice under the limits of the report."""
     row, spot = report.candidates[index], report.sweet_spot
     if report.is_predicted:
-        yield f"{row.name} is predicted, and nothing was run: autotune run confirms it"
+        yield f"{row.name} is predicted, and {origin(report)}: autotune run confirms it"
     if row.prediction.basis is Basis.EXTRAPOLATED and row.measurement is None:
         yield f"micro-batches of {row.micro_batch_size} were not timed: the figures of {row.name} are extrapolated"
     if spot is not None and spot.candidate == index and is_undecided(spot):

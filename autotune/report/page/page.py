@@ -19,6 +19,7 @@ from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_words
 from autotune.report.page import plots
+from autotune.report.predicted_cells import origin
 from autotune.report.table import conclusion, headline, table_of
 from autotune.report.timeline.step import Step, timed, with_recorded
 from autotune.report.units import show_bytes, show_rate, show_seconds
@@ -41,7 +42,7 @@ class Section:
 
 def page(report: Report) -> str:
     """Return the whole file of a report."""
-    title = f"{headline(report)}, predicted: nothing was run" if report.is_predicted else headline(report)
+    title = f"{headline(report)}, predicted: {origin(report)}" if report.is_predicted else headline(report)
     return rendered(title, conclusion(report).splitlines(), report.warnings, sections_of(report), facts(report))
 
 
@@ -152,7 +153,7 @@ def throughput_words(report: Report) -> str:
     if report.is_predicted:
         dashed = any(row.prediction.basis is Basis.EXTRAPOLATED for row in report.candidates)
         hollow = " Hollow points are extrapolated from other micro-batch sizes." if dashed else ""
-        return f"Lines and bands are predictions with their 90 % interval; nothing was run.{hollow}"
+        return f"Lines and bands are predictions with their 90 % interval; {origin(report)}.{hollow}"
     return (
         "Lines and bands are predictions with their 90 % interval, after what real runs taught; points are the"
         " estimates of the candidates that ran, with their 90 % interval (in older reports the range of steps)."
