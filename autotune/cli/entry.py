@@ -12,7 +12,7 @@ import typer
 from autotune import __version__
 from autotune.cli.learned import fit, tell
 from autotune.cli.measure import profile, run, worker
-from autotune.cli.paper import predict, ramp, scale, timeline
+from autotune.cli.paper import plan, predict, ramp, scale, timeline
 from autotune.cli.reference import doctor, guide, schema
 from autotune.cli.reports import check, export, show
 from autotune.cli.signature import add_command
@@ -77,6 +77,13 @@ add_command(
     timeline,
     PREDICT,
     "Examples: autotune timeline profile.json -m 8 --schedule 1F1B; autotune timeline --schedule-csv mine.csv",
+)
+add_command(
+    app,
+    "plan",
+    plan,
+    PREDICT,
+    "Example: autotune plan --model llama-70b --devices 64 --device-spec h100 --global-batch-size 512",
 )
 add_command(
     app,

@@ -50,6 +50,7 @@ SCHEDULES = SETTINGS["schedule"].of(
 )
 VIRTUAL_STAGES = SETTINGS["virtual_stages"].of(default=None, default_text=OF_PROFILE)
 MEMORY_LIMIT = SETTINGS["memory_limit"].of(default_text="what the profile says of its devices")
+ONE_OR_ANY = "1; with --devices any"
 TEMPLATE = Option("template", bool, "Print a profile to fill in, with comments, and do nothing else.", False)
 PREDICTION_OUT = Option(
     "out",
@@ -200,6 +201,81 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         ),
         Option("out", Path, "Write to this file instead of stdout.", metavar="FILE"),
         Option("width", int, "Columns of the drawing.", default_text="the terminal's"),
+    ),
+    "plan": (
+        CONFIG,
+        Option(
+            "device_spec",
+            Path,
+            "The device: a TOML file, or one that ships: a100-80gb, a100-40gb, h100, h200, b200, l40s.",
+            REQUIRED,
+            panel=PAPER,
+            metavar="FILE|NAME",
+        ),
+        Option(
+            "network",
+            Path,
+            "TOML file that describes hosts and links, or the name of one that ships: dgx-h100.",
+            default_text="the device's own host and a NIC for each",
+            panel=PAPER,
+            metavar="FILE|NAME",
+        ),
+        Option(
+            "model",
+            Path,
+            "The model: a TOML file, Hugging Face's config.json or its folder, or one that ships, such as llama-70b.",
+            default_text="the built-in GPT",
+            panel=MODEL,
+            metavar="FILE|NAME",
+        ),
+        *settings("layers", "stages", "hidden", "heads", "seq_len", "vocab", "batch", "precision", "optimizer"),
+        Option(
+            "devices", int, "Look for the best layout of so many devices.", default_text="one layout only", panel=MODEL
+        ),
+        Option(
+            "global_batch_size",
+            int,
+            "Sequences per step of all replicas.",
+            default_text="the batch times the replicas; with --devices 4 million tokens",
+            panel=MODEL,
+        ),
+        Option(
+            "tensor_parallel",
+            int,
+            "Devices that share each layer (t).",
+            panel=MODEL,
+            default_text=ONE_OR_ANY,
+        ),
+        Option("data_parallel", int, "Replicas of the pipeline (d).", panel=MODEL, default_text=ONE_OR_ANY),
+        Option(
+            "sequence_parallel",
+            bool,
+            "Cut along the sequence what tensor parallelism leaves whole; with --devices always.",
+            False,
+            panel=MODEL,
+        ),
+        Option(
+            "recompute",
+            str,
+            "What a backward computes again.",
+            default_text="none; with --devices any",
+            panel=MODEL,
+            metavar="none|selective|full",
+        ),
+        Option(
+            "attention",
+            str,
+            "How attention is computed: in tiles, or over written scores.",
+            "flash",
+            panel=MODEL,
+            metavar="flash|scores",
+        ),
+        Option("replicated_optimizer", bool, "Every replica keeps the whole optimizer state.", False, panel=MODEL),
+        *settings("micro_batches", "micro_batch_size", "schedule", "virtual_stages"),
+        SETTINGS["memory_limit"].of(default_text="what the device has"),
+        PREDICTION_OUT,
+        HTML,
+        JSON,
     ),
     "scale": (
         argument("path", "PROFILE|REPORT", "A profile of one host, of three stages or more."),

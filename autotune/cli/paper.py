@@ -38,6 +38,17 @@ def show_prediction(report: "Report", out: Path | None, html: Path | None, json_
     print_json(report) if json_output else print_report(report, console())
 
 
+def plan(device_spec: Path, out: Path | None, html: Path | None, json_output: bool, **flags: Any) -> None:
+    """Estimate throughput and memory on devices that are not here, and the best layout of a number of them."""
+    from autotune.report.plan import Flags, plan_report
+
+    names = set(Flags._fields) - {"settings"}
+    own = {name: flags.pop(name) for name in list(flags) if name in names}
+    given = {name: value for name, value in flags.items() if value is not None}
+    report = plan_report(Flags(device_spec=device_spec, settings=given, **own), typed())
+    show_prediction(report, out, html, json_output)
+
+
 def typed() -> str:
     """Return what the user typed, for the record."""
     return shlex.join(["autotune", *sys.argv[1:]])

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.environment import Environment
+from autotune.records.layout import Layout, PlannedLayout
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_words
 from autotune.records.profile import Profile
@@ -338,6 +339,10 @@ class Report(Record):
     """The profile behind the predictions."""
     virtual_profiles: tuple[Profile, ...] = ()
     """Profiles of further numbers of stages per rank, where candidates have several."""
+    layout: Layout | None = None
+    """How the model lies on many devices, where that was planned; rates and batch are those of one replica."""
+    layouts: tuple[PlannedLayout, ...] = ()
+    """The best layouts of as many devices, the quickest first, where they were looked for."""
     profile_from_earlier_run: bool = False
     """Whether no stage was measured in this run."""
     timed_runs: tuple[TimedRun, ...] = ()
@@ -356,7 +361,12 @@ class Report(Record):
     @property
     def devices(self) -> int:
         """Devices that a step of all that is reported runs on."""
-        return self.profile.ranks
+        return self.layout.devices if self.layout else self.profile.ranks
+
+    @property
+    def replicas(self) -> int:
+        """Pipelines that share a global batch."""
+        return self.layout.data_parallel if self.layout else 1
 
     @property
     def is_predicted(self) -> bool:

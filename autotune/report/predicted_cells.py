@@ -23,17 +23,18 @@ def basis_words(row: CandidateReport) -> str:
         Basis.MEASURED: "predicted",
         Basis.INTERPOLATED: "predicted, times interpolated",
         Basis.EXTRAPOLATED: "extrapolated, not timed at this b",
-        Basis.ESTIMATED: "estimated, nothing was timed",
+        Basis.ESTIMATED: "estimated",
     }
     return words[row.prediction.basis]
 
 
-def predicted_cells(row: CandidateReport, devices: int, mark: str) -> dict[str, str]:
-    """Return the cells of a candidate that did not run, by column; empty where nothing is known. ``devices``: all that
-    the step runs on."""
+def predicted_cells(row: CandidateReport, report: Report, mark: str) -> dict[str, str]:
+    """Return the cells of a candidate that did not run, by column; empty where nothing is known. Rates are of all
+    replicas in ``report``."""
     prediction = row.prediction
-    tokens = prediction.throughput_tokens_s
-    each = (tokens or prediction.throughput_seq_s) / devices
+    sequences, known = prediction.throughput_seq_s * report.replicas, prediction.throughput_tokens_s
+    tokens = known * report.replicas if known else None
+    each = (tokens or sequences) / report.devices
     spread = f"{show_step(prediction.step_time_low_s)} to {show_step(prediction.step_time_high_s)}"
     misfit = "does not fit" if prediction.fits is False or row.over_limit_bytes is not None else ""
     return {
@@ -42,7 +43,7 @@ def predicted_cells(row: CandidateReport, devices: int, mark: str) -> dict[str, 
         "schedule": row.schedule_words,
         "step": show_step(prediction.step_time_s),
         "90 % interval": spread,
-        "sequences/s": show_rough(prediction.throughput_seq_s),
+        "sequences/s": show_rough(sequences),
         "tokens/s": show_rough(tokens) if tokens else "",
         f"{'tokens' if tokens else 'sequences'}/s per device": show_rough(each),
         "MFU": f"{prediction.model_flops_utilisation:.1%}" if prediction.model_flops_utilisation else "",

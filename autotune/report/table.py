@@ -12,6 +12,7 @@ from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report, Source
 from autotune.report.cost import cost_words
 from autotune.report.hosts import host_words
+from autotune.report.planned_layouts import layout_rows, layout_words
 from autotune.report.predicted_cells import origin, predicted_cells, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import (
@@ -58,9 +59,24 @@ def print_report(report: Report, console: Console) -> None:
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
+    print_layouts(report, console)
     print_table(report, predicted_title(report, limit) if report.is_predicted else title, console)
     # In a pipe a sentence stays one line; on a terminal it is wrapped between words.
     console.print(conclusion(report), soft_wrap=not console.is_terminal, highlight=False, markup=False)
+
+
+def print_layouts(report: Report, console: Console) -> None:
+    """Print the layouts of a number of devices, the quickest first, where a plan looked for them."""
+    names, rows = layout_rows(report)
+    if rows:
+        table = Table(title="the best layouts", title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+        for name in names:
+            table.add_column(name, justify="left" if name == "recompute" else "right", no_wrap=True)
+        for at, row in enumerate(rows):
+            table.add_row(*row, style=None if at else "bold green")
+        console.print(table)
+    for line in layout_words(report):
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
 def predicted_title(report: Report, limit: str) -> str:
@@ -74,9 +90,7 @@ def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows; columns of which nothing is known are left out."""
     marked = marks(report)
     if report.is_predicted:
-        shown = [
-            predicted_cells(row, report.devices, mark) for row, mark in zip(report.candidates, marked, strict=True)
-        ]
+        shown = [predicted_cells(row, report, mark) for row, mark in zip(report.candidates, marked, strict=True)]
         names = list(dict.fromkeys(name for row in shown for name in row))
         rows = [[row.get(name, "") for name in names] for row in shown]
     else:
@@ -219,7 +233,7 @@ def predicted_answer(report: Report) -> str:
     doubt = f"; {undecided_text(report)} ({show_certainty(spot.certainty or 0.0)} sure)" if is_undecided(spot) else ""
     return (
         f"Best prediction: m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
-        f" {row.schedule_words}, {show_rough(spot.throughput_seq_s)} sequences/s, a step of"
+        f" {row.schedule_words}, {show_rough(report.replicas * spot.throughput_seq_s)} sequences/s, a step of"
         f" {show_step(one.step_time_s)} ({show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)})"
         f"{speedup_words(report)}, because {spot.reason}{doubt}."
     )
