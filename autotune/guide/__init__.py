@@ -26,6 +26,7 @@ TOPICS = (
     "hosts",
     "studies",
     "replay",
+    "plan",
     "scale",
     "method",
     "files",

@@ -152,7 +152,9 @@ def quick_bytes(job: Job, size: int) -> float:
         static = static_bytes(stage_weights(job, own, ends), machine.precision, job.optimizer, layout)
         held = stage_held(shape, layout, machine.precision, counts[rank], ends, size)
         in_flight = min(m, p - rank) if v == 1 else min(m * v, 2 * (p - rank - 1) + (v - 1) * p + 1)
-        moving = in_flight * held.activation_bytes + held.transient_bytes
+        alone = stage_held(shape, layout, machine.precision, counts[rank], (False, False), size).activation_bytes
+        ends_of = min(m, p - rank) * (held.activation_bytes - alone)  # only one stage of a rank has embedding or head
+        moving = in_flight * alone + ends_of + held.transient_bytes
         most = max(most, static + ASSUMED.times * moving + OUTSIDE_BYTES)
     return most
 

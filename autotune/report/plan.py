@@ -61,10 +61,13 @@ def plan_report(flags: Flags, command: str | None = None) -> Report:
     )
     if flags.devices is not None:
         return best_report(flags, job, config, limit, command)
-    replicas = flags.data_parallel or 1
+    replicas = 1 if flags.data_parallel is None else flags.data_parallel
+    shards = 1 if flags.tensor_parallel is None else flags.tensor_parallel
+    if min(replicas, shards) < 1:
+        raise UsageError("--tensor-parallel, --data-parallel: give numbers of 1 or more")
     layout = Layout(
         pipeline_parallel=config.stages,
-        tensor_parallel=flags.tensor_parallel or 1,
+        tensor_parallel=shards,
         data_parallel=replicas,
         sequence_parallel=flags.sequence_parallel,
         recompute=recompute_of(flags) or Recompute.NONE,
@@ -99,8 +102,6 @@ def shared(sequences: int, replicas: int) -> int:
 def check(layout: Layout, shape: Shape, device: DeviceSpec) -> None:
     """Raise UsageError for a layout by which the model cannot be cut."""
     t = layout.tensor_parallel
-    if t < 1 or layout.data_parallel < 1:
-        raise UsageError("--tensor-parallel, --data-parallel: give numbers of 1 or more")
     if shape.heads % t or shape.ffn % t:
         raise UsageError(f"--tensor-parallel: {t} must divide the {shape.heads} heads; give another number")
     if t > device.per_host and t % device.per_host:

@@ -6,6 +6,7 @@ from importlib import import_module
 PARTS = {
     "defaults": "which m and schedule of the default workload fit on GPUs, on paper",
     "published": "bubble rates and throughput printed in a paper, against the simulator's",
+    "backtest": "steps, memory and sizes on paper, by plan and predict, against published runs",
     "speed": "what a simulated action costs, against a plain loop and against torch's own dry run",
     "fit": "what autotune fit says of published runs that it was not given",
     "far": "what it costs to predict 64 to 1024 ranks; stages on paper against measured ones",
