@@ -7,6 +7,7 @@ from autotune.settings import CANDIDATES, MODEL, OUTPUT, REQUIRED, SEARCH, SETTI
 GENERAL = "Options"  # Typer's own name of the panel that has --help
 PAPER = "Source of the figures"
 CHECKS = "Checks"
+WHAT_IF = "What if"
 
 CONFIG = Option(
     "config",
@@ -93,11 +94,35 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
     ),
     "predict": (
         argument("path", "PROFILE|REPORT", "A profile, measured or written by hand."),
-        BATCH,
+        BATCH.of(help="Sequences per step; with commas, or LOW:HIGH, several.", kind=str, metavar="B,B|B:B"),
         *settings("micro_batches", "micro_batch_size"),
         SCHEDULES,
         VIRTUAL_STAGES,
-        MEMORY_LIMIT,
+        MEMORY_LIMIT.of(help="Memory per rank, such as 40GB; with commas, or LOW:HIGH, several."),
+        Option(
+            "stages",
+            str,
+            "What if there were so many ranks; with commas, or LOW:HIGH, several.",
+            default_text=OF_PROFILE,
+            panel=WHAT_IF,
+            metavar="P,P|P:P",
+        ),
+        Option(
+            "link",
+            str,
+            "What if every link had this bandwidth, such as 25GB/s; with commas, or LOW:HIGH, several.",
+            default_text=OF_PROFILE,
+            panel=WHAT_IF,
+            metavar="RATE",
+        ),
+        Option(
+            "speed_up",
+            str,
+            "What if devices computed so many times as fast, such as 1.3; with commas, or LOW:HIGH, several.",
+            default_text="1",
+            panel=WHAT_IF,
+            metavar="TIMES",
+        ),
         PREDICTION_OUT,
         HTML,
         JSON,

@@ -8,19 +8,59 @@ from typing import TYPE_CHECKING, Any
 from autotune.cli.output import console, print_json, print_notes
 
 if TYPE_CHECKING:
+    from autotune.plan.whatif import Question
+    from autotune.records.profile import Profile
     from autotune.records.report import Report
 
 
 def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, **settings: Any) -> None:
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
+    from autotune.plan.whatif import changed
     from autotune.predict.sweep import limit_of, settled, sweep
     from autotune.report.predicted import predicted_report
     from autotune.report.timeline.step import read_source
+    from autotune.report.whatif import question_of, what_if_words
 
     profile = read_source(path)[1][0]
+    question = question_of(settings)
+    if question.is_range:
+        show_what_if(profile, question, settings, out, html, json_output)
+        return
+    (case,) = question.cases
+    profile = changed(profile, case)
+    settings = {name: value for name, value in settings.items() if name not in ("stages", "link", "speed_up")}
     pairs, notes = sweep(profile, settings)
+    notes = [*what_if_words(case), *notes]
     report = predicted_report(profile, pairs, limit_of(profile, settled(profile, settings)), notes, typed())
     show_prediction(report, out, html, json_output)
+
+
+def show_what_if(
+    profile: "Profile",
+    question: "Question",
+    settings: dict[str, Any],
+    out: Path | None,
+    html: Path | None,
+    json_output: bool,
+) -> None:
+    """Print which m is best in each case, and write the record and its page where asked for."""
+    from autotune.plan.whatif import ask
+    from autotune.predict.sweep import settled
+    from autotune.records.base import write_record, write_text
+    from autotune.report.whatif import print_what_if
+    from autotune.schedule_spec import default_schedule
+
+    given = {name: settings[name] for name in ("micro_batches", "schedule") if settings[name] is not None}
+    config = settled(profile, given | {"batch": max((one or 0 for one in question.batch), default=0) or None})
+    names = config.schedule if "schedule" in given else (default_schedule(profile.virtual_stages),)
+    found = ask(profile, question, config.micro_batches, names)
+    if out is not None:
+        write_record(out, found)
+    if html is not None:
+        from autotune.report.page.whatif import what_if_page
+
+        write_text(html, what_if_page(found))
+    print_json(found) if json_output else print_what_if(found, console())
 
 
 def show_prediction(report: "Report", out: Path | None, html: Path | None, json_output: bool) -> None:

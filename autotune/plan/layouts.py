@@ -151,9 +151,11 @@ def quick_bytes(job: Job, size: int) -> float:
         ends = (rank == 0, rank == p - 1)
         static = static_bytes(stage_weights(job, own, ends), machine.precision, job.optimizer, layout)
         held = stage_held(shape, layout, machine.precision, counts[rank], ends, size)
-        in_flight = min(m, p - rank) if v == 1 else min(m * v, 2 * (p - rank - 1) + (v - 1) * p + 1)
+        in_flight = (m if m < p else p - rank) if v == 1 else min(m * v, 2 * (p - rank - 1) + (v - 1) * p + 1)
         alone = stage_held(shape, layout, machine.precision, counts[rank], (False, False), size).activation_bytes
-        ends_of = min(m, p - rank) * (held.activation_bytes - alone)  # only one stage of a rank has embedding or head
+        ends_of = (m if m < p else p - rank) * (
+            held.activation_bytes - alone
+        )  # only one stage of a rank has embedding or head
         moving = in_flight * alone + ends_of + held.transient_bytes
         most = max(most, static + ASSUMED.times * moving + OUTSIDE_BYTES)
     return most

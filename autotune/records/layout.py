@@ -39,7 +39,7 @@ class Layout(Record):
     recompute: Recompute = Recompute.NONE
     """What a backward computes again."""
     attention: Attention = Attention.FLASH
-    """How attention is computed."""
+    """Kernel of attention: in tiles, or over written scores."""
     shared_optimizer: bool = False
     """Whether replicas share the optimizer's state, each a part of it."""
 

@@ -1,0 +1,57 @@
+"""What if, as one HTML file: a picture of the m that wins where, and the table behind it."""
+
+from typing import Any
+
+from bokeh.models import ColumnDataSource, HoverTool, LogColorMapper
+from bokeh.palettes import Viridis256
+
+from autotune import __version__
+from autotune.plan.whatif import WhatIf
+from autotune.report.page.page import Section, rendered
+from autotune.report.page.plots import COLOURS, plain
+from autotune.report.whatif import TITLES, shown, varied, what_if_rows
+
+
+def what_if_page(found: WhatIf) -> str:
+    """Return the whole file; needs no network."""
+    headings, rows = what_if_rows(found)
+    names = " and ".join(TITLES[name] for name in varied(found))
+    drawn = picture(found)
+    section = Section(
+        "The m that wins",
+        "Of the micro-batch sizes that were timed, the best that fits in memory, in each case.",
+        [drawn] if drawn else [],
+        headings,
+        rows,
+    )
+    title = f"What if: the best m over {names}"
+    return rendered(title, ["Everything is predicted, nothing was run."], [], [section], [("autotune", __version__)])
+
+
+def picture(found: WhatIf) -> Any | None:
+    """Return the best m over one circumstance as a line, over two as coloured cells; None where nothing fits."""
+    names, known = varied(found), [one for one in found.answers if one.micro_batches]
+    if not known or not 1 <= len(names) <= 2:
+        return None
+    data: dict[str, list[Any]] = {name: [shown(name, getattr(one.case, name)) for one in known] for name in names}
+    data |= {"m": [one.micro_batches for one in known], "rate": [one.throughput_seq_s for one in known]}
+    data["words"] = [str(one.micro_batches) for one in known]
+    source = ColumnDataSource(data)
+    tips = [*((TITLES[name], f"@{name}") for name in names), ("m", "@m"), ("sequences/s", "@rate{0.00}")]
+    axes = [list(dict.fromkeys(shown(name, getattr(one.case, name)) for one in found.answers)) for name in names]
+    if len(names) == 1:
+        plot = plain("", x_range=axes[0], x_axis_label=TITLES[names[0]], y_axis_label="best m", y_axis_type="log")
+        plot.line(names[0], "m", source=source, color=COLOURS[0], line_width=2)
+        marks = plot.scatter(names[0], "m", source=source, color=COLOURS[0], size=9)
+    else:
+        labels: dict[str, Any] = {"x_axis_label": TITLES[names[1]], "y_axis_label": TITLES[names[0]]}
+        plot = plain("", x_range=axes[1], y_range=axes[0], **labels)
+        low, high = min(data["m"]), max(data["m"])
+        colours = LogColorMapper(palette=Viridis256, low=low, high=max(high, low + 1))
+        fill = {"field": "m", "transform": colours}
+        marks = plot.rect(names[1], names[0], 1, 1, source=source, fill_color=fill, line_color="white")
+        style = {"text_align": "center", "text_baseline": "middle", "text_color": "#cc79a7"}
+        plot.text(names[1], names[0], "words", source=source, **style)
+        plot.add_layout(marks.construct_color_bar(), "right")
+    plot.add_tools(HoverTool(renderers=[marks], tooltips=tips))
+    return plot
