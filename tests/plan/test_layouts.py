@@ -63,7 +63,7 @@ def test_the_best_of_a_small_space_is_the_best_of_all_run_on_paper():
 
 
 def test_the_closed_form_is_close_to_the_paper():
-    """So what it ranks first is worth running: within 16 % for every layout of 16 devices. Of bytes it lacks the buffers
+    """So what it ranks first is worth running: within 16 % for each layout of 16 devices. Of bytes it lacks the buffers
     of messages, which torch has for every micro-batch and interleaved stage: what does not fit falls out later."""
     found = tried(job(SMALL), space(16, 128))
     assert len(found) > 50
