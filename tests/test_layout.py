@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autotune"
 LAYERS = [
     "errors",
+    "probe",
     "events",
     "disk",
     "settings",
@@ -18,6 +19,7 @@ LAYERS = [
     "records",
     "config",
     "logs",
+    "command",
     "workload",
     "pipeline",
     "profile",
@@ -42,6 +44,7 @@ HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1,
 WITHOUT_TORCH = [
     "autotune.backend",
     "autotune.cli",
+    "autotune.command",
     "autotune.config",
     "autotune.learned",
     "autotune.logs",
@@ -50,6 +53,7 @@ WITHOUT_TORCH = [
     "autotune.plan",
     "autotune.predict",
     "autotune.records",
+    "autotune.probe",
     "autotune.report",
     "autotune.search",
     "autotune.tune",
