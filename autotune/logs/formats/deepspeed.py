@@ -91,4 +91,5 @@ DEEPSPEED = LogFormat(
         setting,
     ),
     ARGUMENTS,
+    marks=("steps: ", "global_step=", "Max_MA", "CONFIG: ", "train_", "gradient_accumulation", " .."),
 )

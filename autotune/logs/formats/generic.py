@@ -115,4 +115,4 @@ def pattern_format(text: str) -> LogFormat:
     return LogFormat("pattern", (reader,))
 
 
-JSON = LogFormat("json", (json_line, json_memory))
+JSON = LogFormat("json", (json_line, json_memory), marks=("{",))

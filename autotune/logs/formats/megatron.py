@@ -79,4 +79,5 @@ MEGATRON = LogFormat(
     "megatron-lm",
     (step, memory_line(MEMORY_MIB, 2**20), memory_line(MEMORY_GB, 1e9), argument),
     ARGUMENTS,
+    marks=("iteration", "memory (", " .."),
 )

@@ -60,4 +60,9 @@ ARGUMENTS = {
     "dp": Role.DATA_PARALLEL,
     "pp": Role.STAGES,
 }
-NANOTRON = LogFormat("nanotron", (step, memory_line(MEMORY, 2**20), argument), ARGUMENTS)
+NANOTRON = LogFormat(
+    "nanotron",
+    (step, memory_line(MEMORY, 2**20), argument),
+    ARGUMENTS,
+    marks=("iteration: ", "Peak ", "batch", "sequence_length", "dp", "pp"),
+)

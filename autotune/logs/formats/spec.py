@@ -35,16 +35,20 @@ class LogFormat:
     """One format: its ``name``, the ``readers`` of a line, each of one kind of thing, and the ``arguments`` by the
     launcher's own names.
 
+    ``marks``: a line of the format has one of them; looking for them is quick, and most lines of a log have none.
     ``by_arrival``: lines say no time, so that the moments at which they arrive do.
     """
 
     name: str
     readers: tuple[Reader, ...]
     arguments: Mapping[str, Role] = field(default_factory=dict)
+    marks: tuple[str, ...] = ("",)
     by_arrival: bool = False
 
     def read(self, line: str) -> list[Said]:
         """Return all that a line says in this format; nothing where it is none of its lines."""
+        if not any(mark in line for mark in self.marks):
+            return []
         return [said for reader in self.readers if (said := reader(line)) is not None]
 
 

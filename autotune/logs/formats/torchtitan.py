@@ -20,7 +20,7 @@ STEP = re.compile(
     r"tps:\s*([\d,]+)"
 )
 KEY = re.compile(
-    r"\b((?:training|parallelism|job)\.\w+|(?:local|global)_batch_size|seq_len|num_pp_microbatches|"
+    r"\b((?:training|parallelism)\.\w+|(?:local|global)_batch_size|seq_len|num_pp_microbatches|"
     r"pipeline_parallel_(?:degree|schedule|microbatch_size))['\"]?\s*[:=]\s*['\"]?([\w.]+)"
 )
 GIB = 2**30
@@ -62,4 +62,9 @@ ARGUMENTS = {
     "pipeline_parallel_schedule": Role.SCHEDULE,
     "seq_len": Role.SEQ_LEN,
 }
-TORCHTITAN = LogFormat("torchtitan", (step, peak, argument), ARGUMENTS)
+TORCHTITAN = LogFormat(
+    "torchtitan",
+    (step, peak, argument),
+    ARGUMENTS,
+    marks=("step:", "training.", "parallelism.", "batch_size", "seq_len", "num_pp_", "pipeline_parallel_"),
+)

@@ -99,7 +99,11 @@ def paddle_step(line: str) -> StepLine | None:
     )
 
 
-HF = LogFormat("hf", (logged, bar), by_arrival=True)
-LIGHTNING = LogFormat("lightning", (timing, bar), by_arrival=True)
-AUTOMODEL_FORMAT = LogFormat("automodel", (automodel_step, memory_line(AUTOMODEL_MEMORY, GIB)))
-PADDLE_FORMAT = LogFormat("paddle", (paddle_step, memory_line(PADDLE_MEMORY, GIB), memory_line(PADDLE_RESERVED, GIB)))
+HF = LogFormat("hf", (logged, bar), by_arrival=True, marks=("it/s", "s/it", "loss"))
+LIGHTNING = LogFormat("lightning", (timing, bar), by_arrival=True, marks=("it/s", "s/it", "train_step_timing"))
+AUTOMODEL_FORMAT = LogFormat("automodel", (automodel_step, memory_line(AUTOMODEL_MEMORY, GIB)), marks=("step ",))
+PADDLE_FORMAT = LogFormat(
+    "paddle",
+    (paddle_step, memory_line(PADDLE_MEMORY, GIB), memory_line(PADDLE_RESERVED, GIB)),
+    marks=("interval_runtime", "max_memory_"),
+)
