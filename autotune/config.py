@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records.base import Record, explain, read_bytes
+from autotune.records.split import parse_split, show_split
 from autotune.records.verdict import Objective
 from autotune.records.workload import Norm, Optimizer, Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName
@@ -111,6 +112,7 @@ class Config(Record):
     virtual_stages: Annotated[tuple[PositiveInt, ...], BeforeValidator(split_commas)] = setting(
         "virtual_stages", min_length=1
     )
+    split: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(parse_split)] = setting("split", min_length=1)
     profile: Path | None = setting("profile")
     device: DeviceKind = setting("device")
     memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_bytes)] = setting("memory_limit")
@@ -151,6 +153,11 @@ class Config(Record):
             raise ValueError(
                 f"stages: {self.stages} stages need at least one layer each, but layers is {self.layers};"
                 " lower --stages or raise --layers"
+            )
+        if self.split is not None and len(self.split) % self.stages:
+            raise ValueError(
+                f"split: {show_split(self.split)} has {len(self.split)} stages, which {self.stages} ranks cannot hold"
+                " equally many of; give a layer count for each stage, or change --stages"
             )
         if self.hidden is not None and self.heads is not None and self.hidden % self.heads:
             raise ValueError(f"heads: hidden {self.hidden} is not divisible by heads {self.heads}; change one of them")
@@ -223,6 +230,7 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
     field = str(first["loc"][0]) if first["loc"] else message.split(":")[0]
     partners = {
         "stages": ("layers", "stages"),
+        "split": ("split", "stages"),
         "heads": ("hidden", "heads"),
         "micro_batches": ("batch", "micro_batches"),
         "profile": ("device", "profile"),

@@ -132,6 +132,15 @@ SETTINGS: dict[str, Option] = {
             metavar="NAME,...|all",
         ),
         Option(
+            "split",
+            str,
+            "Layers of each stage, in the order of the model: 13,13,12,10, Megatron's layout Et*13|t*13|t*12|t*10L, or"
+            " torchtitan's lists of module names as JSON.",
+            default_text="as even as possible",
+            panel=CANDIDATES,
+            metavar="N,N,...",
+        ),
+        Option(
             "virtual_stages",
             str,
             "Stages per rank to consider, with commas, where the schedule leaves the choice; GPipe and 1F1B have one.",

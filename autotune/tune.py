@@ -24,6 +24,7 @@ from autotune.records.environment import Environment
 from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.report import RecordedStep, Report
+from autotune.records.split import show_split
 from autotune.records.verdict import Stop, StopReason
 from autotune.report.units import show_bytes
 from autotune.search.goal import Limits
@@ -82,13 +83,18 @@ def where_it_counts(job: Job) -> Environment:
 
 
 def identity(job: Job) -> dict[str, dict[str, Any]]:
-    """Return what figures depend on; two runs that agree in all of it share a study."""
+    """Return what figures depend on; two runs that agree in all of it share a study.
+
+    Optuna fixes the words of a dimension when a study begins, so other cuts are another study.
+    """
+    cuts = sorted({show_split(candidate.split) for candidate in job.candidates if candidate.split})
     return {
         "workload": job.backend.facts.model_dump(mode="json"),
         "environment": where_it_counts(job).model_dump(mode="json", exclude_defaults=True),
         "search": {
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),
+            **({"cuts": cuts} if cuts else {}),
             "recorded_profile": None,
             **job.backend.depends_on,
         },

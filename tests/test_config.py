@@ -131,6 +131,9 @@ def test_divisors():
         ({"profile": Path("profile.json")}, ["--profile", "--device replay", "both"]),
         ({"device": "cpu", "profile": Path("profile.json")}, ["--profile", "--device replay"]),
         ({"seed": -1}, ["--seed", "-1"]),
+        ({"split": "13,13,12"}, ["--split", "13,13,12", "3 stages", "4 ranks", "--stages"]),
+        ({"split": "thirteen"}, ["--split", "13,13,12,10", "Megatron", "thirteen"]),
+        ({"split": "0,24,24"}, ["--split", "greater than 0"]),
     ],
 )
 def test_a_wrong_flag_is_a_usage_error(flags, words):
@@ -159,6 +162,8 @@ def test_a_wrong_flag_is_a_usage_error(flags, words):
         ("fresh = 7\n", ["fresh"]),
         ("virtual_stages = [2, 0]\n", ["virtual_stages"]),
         ('device = "replay"\n', ["profile", "both"]),
+        ("split = [13, 13, 12]\n", ["split", "13,13,12", "3 stages"]),
+        ('split = [["layers.1"], ["layers.0"]]\n', ["split", "in order"]),
         ('profile = "profile.json"\n', ["profile", "both"]),
     ],
 )

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from autotune.backend.live import LiveRanks, look_around
 from autotune.backend.protocol import Paper, Profiled, ProfileNeeds
@@ -51,6 +52,7 @@ class TorchRanks(LiveRanks):
             self.workload.layers,
             self.workload.batch,
             self.config.micro_batch_size,
+            self.config.split,
         )
         return found, self.notes + left_out
 
@@ -61,7 +63,8 @@ class TorchRanks(LiveRanks):
             return Paper([profile for profile in kept if profile], "profile of an earlier run")
         rate = matrix_rate(self.live.device, self.ranks, self.workload.precision)
         assumed = [
-            assumed_profile(self.workload, need.virtual_stages, need.sizes, rate, self.environment) for need in needs
+            assumed_profile(self.workload, need.virtual_stages, need.sizes, rate, self.environment, self.config.split)
+            for need in needs
         ]
         return Paper(assumed, "arithmetic")
 
@@ -69,15 +72,19 @@ class TorchRanks(LiveRanks):
         """Return the profile of an earlier run, where there is one and it may be used."""
         if self.config.fresh:
             return None
-        path = profile_path(self.config.state_dir, self.workload, self.environment, needs.virtual_stages)
-        return cached_profile(path, needs.sizes, needs.is_split)
+        return cached_profile(self.path(needs), needs.sizes, needs.is_split)
+
+    def path(self, needs: ProfileNeeds) -> Path:
+        """Return where the profile is kept."""
+        v, split = needs.virtual_stages, self.config.split
+        return profile_path(self.config.state_dir, self.workload, self.environment, v, split)
 
     def profile(self, needs: ProfileNeeds, events: Events) -> Profiled:
         """Return the profile kept from an earlier run, or a new one measured on the ranks."""
         if kept := self.kept(needs):
             self.check_weights([stage.static_bytes for stage in kept.stages], needs.virtual_stages)
             return Profiled(kept, is_earlier=True)
-        placement = Placement(virtual_stages=needs.virtual_stages)
+        placement = Placement(virtual_stages=needs.virtual_stages, split=self.config.split)
         facts = self.build(placement, events)
         profile = calibrated(
             measure_profile(
@@ -92,9 +99,7 @@ class TorchRanks(LiveRanks):
                 events.warn,
             )
         )
-        keep_profile(
-            profile_path(self.config.state_dir, self.workload, self.environment, needs.virtual_stages), profile
-        )
+        keep_profile(self.path(needs), profile)
         return Profiled(profile)
 
 

@@ -85,6 +85,8 @@ def open_replay(config: Config, events: Events) -> Replay:
         )
         if "stages" in config.model_fields_set and config.stages != recorded.ranks:
             raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
+        if config.split is not None:
+            raise UsageError("--split: the stages of a recorded profile are cut already; leave it out")
         batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch
         settled = load_config(None, config.model_dump(exclude_unset=True) | {"batch": batch})
         facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})

@@ -21,6 +21,7 @@ from autotune.predict.simulator.wavefront import StepTime, step_time
 from autotune.predict.uncertainty import QUANTILE, interval, total_sigma
 from autotune.records.prediction import Candidate, Prediction, TimeSplit, Uncertainty
 from autotune.records.profile import ROUNDS, Profile, StageProfile
+from autotune.records.split import Split, show_split
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal
 
@@ -42,18 +43,28 @@ def candidates_for(
     layers: int,
     batch: int,
     micro_batch_size: int | None = None,
+    split: Split | None = None,
 ) -> tuple[list[Candidate], list[str]]:
     """Return every candidate in the order of m, and in words what is left out because it could not run.
 
     Where a schedule refuses m, what stands in for it takes its place (GPipe for 1F1B where m < ranks).
     ``virtual_stages``: what to try for schedules that leave the choice. ``micro_batch_size`` fixes b, so that the batch
-    grows with m; else b = ceil(batch / m) and the rest is padding. Raises UsageError where nothing is left.
+    grows with m; else b = ceil(batch / m) and the rest is padding. ``split``: the layers of each stage, which then says
+    how many lie on a rank. Raises UsageError where nothing is left.
     """
+    if split is not None:
+        check_split(split, ranks, layers)
+        virtual_stages = (len(split) // ranks,)
     found: dict[tuple[int, str, int], Candidate] = {}
     refused: dict[str, list[int]] = {}
     for count, (name, v) in product(counts, ways(schedules, virtual_stages)):
         schedule = runnable(name, ranks, count)
-        if reason := refusal(schedule, ranks, v, count, layers):
+        reason = refusal(schedule, ranks, v, count, layers)
+        if split is not None and len(split) != ranks * v:
+            reason = (
+                f"{name} has {v} stage{'s' if v > 1 else ''} on each of {ranks} ranks, --split has {len(split)} in all"
+            )
+        if reason:
             refused.setdefault(reason, []).append(count)
             continue
         found[count, schedule, v] = Candidate(
@@ -62,11 +73,20 @@ def candidates_for(
             sequences=count * micro_batch_size if micro_batch_size else batch,
             schedule=schedule,
             virtual_stages=v,
+            split=split,
         )
     notes = [f"not tried: m = {', '.join(map(str, left_out))}: {reason}" for reason, left_out in refused.items()]
     if not found:
         raise UsageError("; ".join(notes))
     return list(found.values()), notes
+
+
+def check_split(split: Split, ranks: int, layers: int) -> None:
+    """Raise UsageError where a cut does not hold ``layers``, or has not as many stages on every rank."""
+    if sum(split) != layers:
+        raise UsageError(f"--split: {show_split(split)} holds {sum(split)} layers, the model has {layers}")
+    if len(split) % ranks:
+        raise UsageError(f"--split: {len(split)} stages cannot lie on {ranks} ranks equally; give a multiple")
 
 
 def ways(schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]) -> list[tuple[ScheduleName, int]]:

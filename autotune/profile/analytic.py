@@ -2,6 +2,7 @@
 
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile, Shared, StageProfile
+from autotune.records.split import Split
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
 from autotune.workload.partition import layers_per_stage
@@ -19,11 +20,16 @@ def forward_operations(workload: WorkloadConfig, layers: int, is_last: bool) -> 
 
 
 def assumed_profile(
-    workload: WorkloadConfig, virtual_stages: int, sizes: tuple[int, ...], rate: float, environment: Environment
+    workload: WorkloadConfig,
+    virtual_stages: int,
+    sizes: tuple[int, ...],
+    rate: float,
+    environment: Environment,
+    split: Split | None = None,
 ) -> Profile:
     """Return stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one
     rank's device; a backward costs twice a forward. Nothing is said of memory and links."""
-    counts = layers_per_stage(workload.layers, workload.stages * virtual_stages)
+    counts = split or layers_per_stage(workload.layers, workload.stages * virtual_stages)
 
     def row(index: int, size: int) -> StageTime:
         work = forward_operations(workload, counts[index], index == len(counts) - 1)

@@ -8,6 +8,7 @@ from autotune.errors import InputError
 from autotune.records.base import STATE_DIR, not_written, write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile, read_profile
+from autotune.records.split import Split, show_split
 from autotune.records.workload import WorkloadConfig
 
 
@@ -25,9 +26,13 @@ def fingerprint(workload: WorkloadConfig, environment: Environment, *more: objec
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def profile_path(state_dir: Path, workload: WorkloadConfig, environment: Environment, virtual_stages: int) -> Path:
-    """Return where the profile of this workload on this machine is kept, one for every number of stages per rank."""
-    return state_dir / "profiles" / f"{fingerprint(workload, environment, virtual_stages)}.json"
+def profile_path(
+    state_dir: Path, workload: WorkloadConfig, environment: Environment, virtual_stages: int, split: Split | None = None
+) -> Path:
+    """Return where the profile of this workload on this machine is kept, one for every number of stages per rank and
+    for every cut that was asked for."""
+    more = (virtual_stages, show_split(split)) if split else (virtual_stages,)
+    return state_dir / "profiles" / f"{fingerprint(workload, environment, *more)}.json"
 
 
 def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile | None:

@@ -170,6 +170,7 @@ class Measurer:
             micro_batch_size=size,
             sequences=count * size,
             virtual_stages=v,
+            split=self.placement.split,
             replay=(wait,) * len(self.stage_ranks) if wait else (),
         )
 

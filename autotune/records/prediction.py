@@ -6,12 +6,15 @@ from typing import Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
+from autotune.records.split import Split, show_split
 from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 
-def schedule_words(schedule: str, virtual_stages: int) -> str:
-    """Return ``Interleaved1F1B x2``: the schedule, and the number of stages per rank where it is not one."""
-    return schedule + (f" x{virtual_stages}" if virtual_stages > 1 else "")
+def schedule_words(schedule: str, virtual_stages: int, split: Split | None = None) -> str:
+    """Return ``Interleaved1F1B x2 cut 7,6,6,5``: the schedule, the number of stages per rank where it is not one, and
+    the cut where it is not as even as possible."""
+    several = f" x{virtual_stages}" if virtual_stages > 1 else ""
+    return schedule + several + (f" cut {show_split(split)}" if split else "")
 
 
 class Basis(StrEnum):
@@ -24,21 +27,26 @@ class Basis(StrEnum):
 
 
 class Placement(Record):
-    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V."""
+    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V.
+
+    ``split``: the layers of each stage, in the order of the model; None: cut as evenly as possible.
+    """
 
     virtual_stages: PositiveInt = 1
     v_shaped: bool = False
+    split: tuple[PositiveInt, ...] | None = None
 
     @classmethod
-    def of(cls, schedule: ScheduleName, virtual_stages: int) -> Self:
+    def of(cls, schedule: ScheduleName, virtual_stages: int, split: Split | None = None) -> Self:
         """Return how a schedule lays its stages."""
-        return cls(virtual_stages=virtual_stages, v_shaped=SCHEDULES[schedule].placement == "v")
+        return cls(virtual_stages=virtual_stages, v_shaped=SCHEDULES[schedule].placement == "v", split=split)
 
 
 class Candidate(Record):
     """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
 
-    ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked from the loss.
+    ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked from the loss. ``split``:
+    the layers of each stage, None where they are cut as evenly as possible.
     """
 
     micro_batches: PositiveInt
@@ -46,6 +54,7 @@ class Candidate(Record):
     sequences: PositiveInt
     schedule: ScheduleName
     virtual_stages: PositiveInt = 1
+    split: tuple[PositiveInt, ...] | None = None
 
     @property
     def padding(self) -> int:
@@ -56,7 +65,7 @@ class Candidate(Record):
     def placement(self) -> Placement:
         """The way its stages lie on the ranks. Candidates of one placement are predicted from one profile in one way,
         and share its errors."""
-        return Placement.of(self.schedule, self.virtual_stages)
+        return Placement.of(self.schedule, self.virtual_stages, self.split)
 
 
 class TimeSplit(Record):

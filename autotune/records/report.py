@@ -57,6 +57,8 @@ class CandidateReport(Record):
     """Schedule, by torch's name."""
     virtual_stages: PositiveInt
     """Stages per rank (v)."""
+    split: tuple[PositiveInt, ...] | None = None
+    """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
     prediction: Prediction
     """Prediction made before any trial."""
     last_prediction: Revision | None = None
@@ -85,8 +87,8 @@ class CandidateReport(Record):
 
     @property
     def schedule_words(self) -> str:
-        """``Interleaved1F1B x2``."""
-        return schedule_words(self.schedule, self.virtual_stages)
+        """``Interleaved1F1B x2 cut 7,6,6,5``."""
+        return schedule_words(self.schedule, self.virtual_stages, self.split)
 
     @property
     def name(self) -> str:
@@ -187,6 +189,8 @@ class SweetSpot(Record):
     """Schedule, by torch's name."""
     virtual_stages: PositiveInt
     """Stages per rank (v)."""
+    split: tuple[PositiveInt, ...] | None = None
+    """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
     throughput_seq_s: float
     """Estimated throughput, sequences per second."""
     speedup_over_naive: float | None
@@ -410,6 +414,7 @@ def candidate_report(
         padding=candidate.padding,
         schedule=candidate.schedule,
         virtual_stages=candidate.virtual_stages,
+        split=candidate.split,
         prediction=prediction,
         measurement=measurement,
         failure=outcome if isinstance(outcome, Failure) else None,

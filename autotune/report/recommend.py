@@ -56,6 +56,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
         micro_batch_size=row.micro_batch_size,
         schedule=row.schedule,
         virtual_stages=row.virtual_stages,
+        split=row.split,
         throughput_seq_s=row.rate,
         speedup_over_naive=speedup,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
@@ -216,7 +217,12 @@ def curve(rows: Rows, pick: int, indices: Sequence[int]) -> list[int]:
     same = [index for index in indices if rows[index].schedule_words == own]
     if rows[pick].schedule == "1F1B":
         least = min((rows[index].micro_batches for index in same), default=inf)
-        same += [i for i in indices if rows[i].schedule == "GPipe" and rows[i].micro_batches < least]
+        same += [
+            index
+            for index in indices
+            if (rows[index].schedule, rows[index].split) == ("GPipe", rows[pick].split)
+            and rows[index].micro_batches < least
+        ]
     return sorted(same, key=lambda index: rows[index].micro_batches)
 
 

@@ -23,23 +23,31 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.records.prediction import Candidate, schedule_words
+from autotune.records.split import show_split
 
 Key = tuple[int | str, ...]
 """What names a candidate inside a study: its value in every dimension."""
 
 
+EVEN = "even"
+"""The word for a cut of the layers that is as even as possible."""
+
+
 class Dimension(NamedTuple):
-    """``value(candidate)`` is a number, on a logarithmic scale if ``is_log``, or a word."""
+    """``value(candidate)`` is a number, on a logarithmic scale if ``is_log``, or a word. ``usual``: what trials had
+    before there was the dimension."""
 
     name: str
     value: Callable[[Candidate], int | str]
     is_log: bool = False
+    usual: int | str = ""
 
 
 DIMENSIONS = (
     Dimension("micro_batches", lambda candidate: candidate.micro_batches, is_log=True),
     Dimension("schedule", lambda candidate: candidate.schedule),
     Dimension("virtual_stages", lambda candidate: candidate.virtual_stages),
+    Dimension("split", lambda candidate: show_split(candidate.split) if candidate.split else EVEN, usual=EVEN),
 )
 
 
@@ -90,4 +98,5 @@ class Space:
 
 def show(candidate: Candidate) -> str:
     """Return ``m = 8 1F1B``, in a line of text."""
-    return f"m = {candidate.micro_batches} {schedule_words(candidate.schedule, candidate.virtual_stages)}"
+    words = schedule_words(candidate.schedule, candidate.virtual_stages, candidate.split)
+    return f"m = {candidate.micro_batches} {words}"

@@ -148,7 +148,7 @@ class SearchState:
         sizes = (
             other.micro_batch_size
             for other in self.predictions
-            if (other.schedule, other.virtual_stages) == (candidate.schedule, candidate.virtual_stages)
+            if (other.schedule, other.placement) == (candidate.schedule, candidate.placement)
             and other not in self.ruled_out
             and (self.over_limit(other) or 0) <= 0
         )
@@ -165,7 +165,7 @@ class SearchState:
             return None
         return min(
             (one for one in self.untried if one.micro_batches == least),
-            key=lambda one: one.virtual_stages,
+            key=lambda one: (one.virtual_stages, one.split is not None),
             default=None,
         )
 

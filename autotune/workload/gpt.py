@@ -3,6 +3,7 @@
 Each layer's weights depend only on the seed and the layer's index, so the same model comes out however it is cut.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -178,6 +179,8 @@ class Gpt:
         return SequenceLoss(self.sizes, sequences)
 
 
-def build_stage(workload: WorkloadConfig, index: int, stages: int, device: torch.device) -> nn.Sequential:
-    """Build stage ``index`` of ``stages``, cut as evenly as possible."""
-    return Gpt(workload).build_stage(layers_of_stage(workload.layers, stages, index), device)
+def build_stage(
+    workload: WorkloadConfig, index: int, stages: int, device: torch.device, split: Sequence[int] | None = None
+) -> nn.Sequential:
+    """Build stage ``index`` of ``stages``, cut as ``split`` says or as evenly as possible."""
+    return Gpt(workload).build_stage(layers_of_stage(workload.layers, stages, index, split), device)

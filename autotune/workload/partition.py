@@ -1,5 +1,7 @@
 """Which layers each stage holds, and which rank holds the stage. No torch."""
 
+from collections.abc import Sequence
+
 
 def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
     """Cuts ``layers`` into ``stages`` contiguous parts, as even as possible; returns the length of each.
@@ -16,9 +18,10 @@ def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
     return tuple(even + (stage in extra) for stage in range(stages))
 
 
-def layers_of_stage(layers: int, stages: int, index: int) -> range:
-    """Return the layers of stage ``index`` where the model is cut as ``layers_per_stage`` says."""
-    counts = layers_per_stage(layers, stages)
+def layers_of_stage(layers: int, stages: int, index: int, split: Sequence[int] | None = None) -> range:
+    """Return the layers of stage ``index`` where the model is cut as ``split`` says, or ``layers_per_stage``."""
+    counts = split or layers_per_stage(layers, stages)
+    assert (len(counts), sum(counts)) == (stages, layers), "a cut holds every layer, and a stage for each"
     first = sum(counts[:index])
     return range(first, first + counts[index])
 

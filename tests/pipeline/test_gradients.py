@@ -59,16 +59,32 @@ def plan_of(name: str, count: int, virtual_stages: int) -> Prepare:
     )
 
 
+def uneven(ranks: int, virtual_stages: int) -> tuple[int, ...]:
+    """A cut in which the last stage but one holds all that can be spared, and the first a layer more."""
+    counts = [1] * (ranks * virtual_stages)
+    counts[0] += 1
+    counts[len(counts) // 2] += 3 * ranks - sum(counts)
+    return tuple(counts)
+
+
 def plans(ranks: int) -> list[Prepare]:
-    """Every schedule and count that torch runs on ``ranks`` ranks, those of the same cut together."""
-    found = [
+    """Every schedule and count that torch runs on ``ranks`` ranks, and each schedule once with an uneven cut; those of
+    the same placement together."""
+    even = even_plans(ranks)
+    several = [plan for plan in even if plan.micro_batches == 12 and ranks * plan.virtual_stages < 3 * ranks]
+    cut = [plan.model_copy(update={"split": uneven(ranks, plan.virtual_stages)}) for plan in several]
+    return sorted(even + cut, key=lambda plan: (plan.virtual_stages, plan.placement.v_shaped, plan.split is not None))
+
+
+def even_plans(ranks: int) -> list[Prepare]:
+    """Every schedule and count that torch runs on ``ranks`` ranks."""
+    return [
         plan_of(name, count, v)
         for name, several in VIRTUAL_STAGES.items()
         for v in several
         for count in COUNTS
         if why_illegal(name, ranks, v, count) is None
     ]
-    return sorted(found, key=lambda plan: (plan.virtual_stages, plan.placement.v_shaped))
 
 
 def run_rank(number: int, ranks: int, folder: str) -> None:

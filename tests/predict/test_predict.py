@@ -51,6 +51,23 @@ def test_a_fixed_micro_batch_size_lets_the_batch_grow():
     assert [(c.micro_batch_size, c.sequences, c.padding) for c in found] == [(4, 16, 0), (4, 32, 0)]
 
 
+def test_a_cut_says_how_many_stages_a_rank_has():
+    found, notes = candidates_for((4, 8), ("1F1B", "Interleaved1F1B"), (3,), 4, 10, 16, split=(2, 1, 1, 1, 1, 1, 2, 1))
+    assert {(c.schedule, c.virtual_stages, c.split) for c in found} == {
+        ("Interleaved1F1B", 2, (2, 1, 1, 1, 1, 1, 2, 1))
+    }
+    assert notes == ["not tried: m = 4, 8: 1F1B has 1 stage on each of 4 ranks, --split has 8 in all"]
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [((2, 3, 3, 3), "2,3,3,3 holds 11 layers, the model has 10"), ((5, 5), "2 stages cannot lie on 4 ranks equally")],
+)
+def test_a_cut_of_another_model_is_a_usage_error(split, reason):
+    with pytest.raises(UsageError, match=f"--split: {reason}"):
+        candidates_for((4,), ("1F1B",), (1,), 4, 10, 16, split=split)
+
+
 def test_times_between_measured_sizes_lie_on_the_line_through_them():
     assert by_m(profile(), (4,), batch=12)[4].step_time_s == pytest.approx(7 * 3 * 3)
 

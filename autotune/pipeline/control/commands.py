@@ -112,12 +112,13 @@ class Prepare(Record):
     micro_batch_size: PositiveInt
     sequences: PositiveInt
     virtual_stages: PositiveInt = 1
+    split: tuple[PositiveInt, ...] | None = None
     replay: tuple[ReplayStage, ...] = ()
 
     @property
     def placement(self) -> Placement:
         """The way the stages must lie on the ranks for this schedule."""
-        return Placement.of(self.schedule, self.virtual_stages)
+        return Placement.of(self.schedule, self.virtual_stages, self.split)
 
 
 class Step(Record):

@@ -92,7 +92,7 @@ class Rank:
     def layers(self, workload: Workload, placement: Placement) -> dict[int, range]:
         """Return the layers of each stage that lies on this rank, by the stage's index."""
         count, stages = workload.facts.layers or 0, self.ranks * placement.virtual_stages
-        return {index: layers_of_stage(count, stages, index) for index in self.indices(placement)}
+        return {index: layers_of_stage(count, stages, index, placement.split) for index in self.indices(placement)}
 
     def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
         workload = self.open_workload(command.workload)

@@ -67,7 +67,7 @@ class Trial:
         self.batch = workload.batch(plan.sequences, padding, device.torch_device)
         pipeline_stages = []
         for index, stage in held.items():
-            layers = layers_of_stage(workload.facts.layers or 0, stages, index)
+            layers = layers_of_stage(workload.facts.layers or 0, stages, index, plan.split)
             # Told what a stage takes and gives, torch need not try a micro-batch to learn it.
             inputs, outputs = (workload.boundary(at, plan.micro_batch_size) for at in (layers.start, layers.stop))
             pipeline_stages.append(

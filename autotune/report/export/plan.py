@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from autotune.errors import InputError, UsageError
 from autotune.records.report import Report
+from autotune.records.split import Split, show_split
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
+from autotune.workload.partition import layers_per_stage
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,16 @@ class Plan:
     schedule: ScheduleName
     stages: int
     virtual_stages: int
+    split: Split | None
     padding: int
     data_parallel: int
     workload: WorkloadFacts
+
+    @property
+    def layers_by_stage(self) -> Split | None:
+        """The layers of each stage as they were measured; None where the report does not know how many there are."""
+        layers, stages = self.workload.layers, self.stages * self.virtual_stages
+        return self.split or (layers_per_stage(layers, stages) if layers is not None else None)
 
     @property
     def replica_batch(self) -> int:
@@ -41,7 +50,8 @@ class Plan:
 
     def __str__(self) -> str:
         several = f", {self.virtual_stages} stages per rank" if self.virtual_stages > 1 else ""
-        return f"m = {self.micro_batches} of {self.schedule}{several}"
+        cut = f", layers cut {show_split(self.split)}" if self.split else ""
+        return f"m = {self.micro_batches} of {self.schedule}{several}{cut}"
 
 
 def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
@@ -53,6 +63,7 @@ def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
         schedule=row.schedule,
         stages=report.profile.ranks,
         virtual_stages=row.virtual_stages,
+        split=row.split,
         padding=row.padding,
         data_parallel=data_parallel,
         workload=report.workload,

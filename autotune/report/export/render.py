@@ -27,10 +27,10 @@ def render(settings: Settings, form: Form, call: str = "") -> str:
 
 
 def flags(settings: Settings) -> str:
-    """Return one line of command-line flags; what is true has no value, what is None is left out."""
+    """Return one line of command-line flags; what is true has no value, what is None or a list is left out."""
     words: list[str] = []
     for key, value in settings.items():
-        if value is not None:
+        if value is not None and not isinstance(value, list):
             words += [f"--{key}"] if value is True else [f"--{key}", shown(value)]
     return shlex.join(words)
 

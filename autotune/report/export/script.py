@@ -31,6 +31,7 @@ from autotune.workload.partition import stage_ranks
 SCHEDULE = "$schedule"
 MICRO_BATCHES, MICRO_BATCH_SIZE = $micro_batches, $micro_batch_size
 VIRTUAL_STAGES, IS_V_SHAPED = $virtual_stages, $v_shaped
+SPLIT = $split  # layers of each stage; None: as even as possible
 SEQUENCES = MICRO_BATCHES * MICRO_BATCH_SIZE
 STEPS = 8
 WORKLOAD = WorkloadConfig(
@@ -52,7 +53,7 @@ def main() -> None:
 
     count = ranks * VIRTUAL_STAGES
     mine = [stage for stage, owner in enumerate(stage_ranks(ranks, VIRTUAL_STAGES, IS_V_SHAPED)) if owner == rank]
-    modules = torch.nn.ModuleList(build_stage(WORKLOAD, stage, count, device) for stage in mine)
+    modules = torch.nn.ModuleList(build_stage(WORKLOAD, stage, count, device, SPLIT) for stage in mine)
     stages = [PipelineStage(module, stage, count, device) for module, stage in zip(modules, mine, strict=True)]
     loss = SequenceLoss(WORKLOAD, SEQUENCES)
     schedule_class = get_schedule_class(SCHEDULE)
@@ -110,6 +111,7 @@ def torch_script(plan: Plan) -> str:
         micro_batches=plan.micro_batches,
         micro_batch_size=plan.micro_batch_size,
         virtual_stages=plan.virtual_stages,
+        split=plan.split,
         v_shaped=SCHEDULES[plan.schedule].placement == "v",
         workload="\n".join(f"    {name}={value!r}," for name, value in known.items()),
     )

@@ -1,5 +1,6 @@
 """Each launcher: which of its keys say what, what it cannot do, and the versions whose sources say so."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -7,6 +8,7 @@ from typing import Any, Literal, get_args
 from packaging.version import InvalidVersion, Version
 
 from autotune.errors import UsageError
+from autotune.records.split import Split, is_even, show_split, to_megatron, to_torchtitan
 from autotune.report.export.plan import Plan
 from autotune.report.export.script import torch_limit, torch_script
 from autotune.schedule_spec import ScheduleName
@@ -69,11 +71,23 @@ class Target:
 
 
 def even_layers(plan: Plan) -> str | None:
-    """Return why not where Megatron's own cut, which gives every stage as many layers, does not come out."""
-    layers, stages = plan.workload.layers, plan.stages * plan.virtual_stages
-    if layers is not None and layers % stages:
-        return f"cuts {layers} layers into {stages} equal stages only by hand (--decoder-first-pipeline-num-layers)"
+    """Return why not where stages have not equally many layers, for a launcher that knows no other cut."""
+    cut = plan.layers_by_stage
+    if cut is not None and not is_even(cut):
+        return f"gives every stage as many layers; it takes no cut such as {show_split(cut)}"
     return None
+
+
+def own_cut(plan: Plan) -> str | None:
+    """Return why not where the cut is no even one, for a launcher that cuts the layers itself."""
+    return f"cuts the layers itself; it takes no cut such as {show_split(plan.split)}" if plan.split else None
+
+
+def megatron_layout(plan: Plan) -> str | None:
+    """Return the layout string of a cut that Megatron does not arrive at by itself: it gives every stage as many layers
+    (megatron/core/transformer/pipeline_parallel_layer_layout.py)."""
+    cut = plan.layers_by_stage
+    return to_megatron(cut) if cut is not None and not is_even(cut) else None
 
 
 def whole_groups(plan: Plan) -> str | None:
@@ -83,17 +97,13 @@ def whole_groups(plan: Plan) -> str | None:
     return None
 
 
-def megatron_limit(plan: Plan) -> str | None:
-    """Return what Megatron's schedules and its own cut of the layers ask for."""
-    return whole_groups(plan) or even_layers(plan)
-
-
 def megatron_lm(plan: Plan, _: str, __: str) -> Settings:
-    """Return flags; m follows from the global batch."""
+    """Return flags; m follows from the global batch, and the stages of a rank from a layout where there is one."""
+    layout = megatron_layout(plan)
     several = {"num-virtual-stages-per-pipeline-rank": plan.virtual_stages} if plan.virtual_stages > 1 else {}
     return {
         "pipeline-model-parallel-size": plan.stages,
-        **several,
+        **({"pipeline-model-parallel-layout": layout} if layout else several),
         "micro-batch-size": plan.micro_batch_size,
         "global-batch-size": plan.global_batch,
     }
@@ -107,6 +117,7 @@ def megatron_keys(model: str, data: str) -> Callable[[Plan, str, str], Settings]
         return {
             f"{model}.pipeline_model_parallel_size": plan.stages,
             f"{model}.virtual_pipeline_model_parallel_size": plan.virtual_stages if plan.virtual_stages > 1 else None,
+            **({f"{model}.pipeline_model_parallel_layout": layout} if (layout := megatron_layout(plan)) else {}),
             f"{data}.micro_batch_size": plan.micro_batch_size,
             f"{data}.global_batch_size": plan.global_batch,
         }
@@ -129,8 +140,12 @@ def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
     settings: Settings = {
         "parallelism.pipeline_parallel_degree": plan.stages,
         "parallelism.pipeline_parallel_schedule": schedule,
-        "parallelism.pipeline_parallel_layers_per_stage": torchtitan_layers(plan) if plan.virtual_stages > 1 else None,
     }
+    if plan.split:
+        settings["parallelism.module_fqns_per_model_part"] = to_torchtitan(plan.split, "output")
+    else:
+        each = torchtitan_layers(plan) if plan.virtual_stages > 1 else None
+        settings["parallelism.pipeline_parallel_layers_per_stage"] = each
     if not is_after(version, "0.3"):
         return settings | {
             "parallelism.pipeline_parallel_microbatch_size": plan.micro_batch_size,
@@ -163,9 +178,31 @@ def torchtitan_layers(plan: Plan) -> int:
     return each if -(-layers // each) == stages else 0
 
 
+def torchtitan_cut(layers: int, stages: int) -> Split:
+    """Return torchtitan's own cut, which counts the embedding and the head as a layer each, and gives the first stages
+    what is left over (torchtitan/distributed/pipeline_parallel.py, _generate_llm_fqn_per_model_part)."""
+    each, more = divmod(layers + 2, stages)
+    ends = [int(stage == 0) + int(stage == stages - 1) for stage in range(stages)]
+    return tuple(each + (stage < more) - ends[stage] for stage in range(stages))
+
+
+def torchtitan_words(plan: Plan) -> str:
+    """Return what a user must know of the cut: flags take no lists of names, and torchtitan's own cut is another."""
+    cut = plan.layers_by_stage
+    if cut is None or cut == torchtitan_cut(sum(cut), len(cut)):
+        return ""
+    if plan.split:
+        return (
+            f"no flag says the cut {show_split(cut)}: set parallelism.module_fqns_per_model_part in a config function"
+            f" or in TOML, to {json.dumps(to_torchtitan(cut, 'output'))} (output is lm_head in newer models)"
+        )
+    own = show_split(torchtitan_cut(sum(cut), len(cut)))
+    return f"torchtitan cuts the layers {own}, measured was {show_split(cut)}: --split {own} measures torchtitan's"
+
+
 def torchtitan_limit(plan: Plan) -> str | None:
     """Return why not where a rank has several stages, whose number follows from the layers of one."""
-    if plan.virtual_stages == 1:
+    if plan.virtual_stages == 1 or plan.split:
         return None
     if plan.workload.layers is None:
         return "is told the layers of a stage, and the report does not know how many layers there are"
@@ -204,7 +241,7 @@ def colossal(plan: Plan, style: str, _: str) -> Settings:
 def colossal_limit(plan: Plan) -> str | None:
     """Return what its schedules assert."""
     too_few = f"needs m of at least {plan.stages}, one per stage" if plan.micro_batches < plan.stages else None
-    return whole_groups(plan) or too_few
+    return whole_groups(plan) or too_few or own_cut(plan)
 
 
 def plain(plan: Plan, schedule: str, _: str) -> Settings:
@@ -217,6 +254,7 @@ def plain(plan: Plan, schedule: str, _: str) -> Settings:
         "data_parallel": plan.data_parallel,
         "stages": plan.stages,
         "virtual_stages": plan.virtual_stages,
+        **({"split": show_split(plan.split)} if plan.split else {}),
         "schedule": schedule,
     }
 
@@ -230,7 +268,7 @@ YAML = (".yaml", ".yml")
 TARGETS = {
     target.name: target
     for target in (
-        Target("megatron-lm", "Megatron-LM", MID_2026, "flags", MEGATRON, megatron_lm, megatron_limit),
+        Target("megatron-lm", "Megatron-LM", MID_2026, "flags", MEGATRON, megatron_lm, whole_groups),
         Target(
             "megatron-bridge",
             "Megatron-Bridge",
@@ -238,7 +276,7 @@ TARGETS = {
             "overrides",
             MEGATRON,
             megatron_keys("model", "train"),
-            megatron_limit,
+            whole_groups,
             YAML,
         ),
         Target(
@@ -248,7 +286,7 @@ TARGETS = {
             "overrides",
             MEGATRON,
             megatron_keys("trainer.strategy", "data"),
-            megatron_limit,
+            whole_groups,
             YAML,
         ),
         Target(
@@ -258,6 +296,7 @@ TARGETS = {
             "json",
             ONE_F_ONE_B,
             deepspeed,
+            own_cut,
             files=(".json",),
             in_code=lambda plan: f"the stages are set in code: PipelineModule(..., num_stages={plan.stages})",
         ),
@@ -271,9 +310,10 @@ TARGETS = {
             torchtitan_limit,
             (".toml",),
             files_until="0.2",
+            in_code=torchtitan_words,
             default_version="0.3",
         ),
-        Target("nanotron", "nanotron", MID_2026, "yaml", {"1F1B": "1f1b", "GPipe": "afab"}, nanotron, files=YAML),
+        Target("nanotron", "nanotron", MID_2026, "yaml", {"1F1B": "1f1b", "GPipe": "afab"}, nanotron, own_cut, YAML),
         Target(
             "accelerate",
             "accelerate",

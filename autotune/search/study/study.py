@@ -135,7 +135,7 @@ class Study:
 
     def _candidate(self, trial: FrozenTrial) -> Candidate | None:
         """The trial's candidate, where it is among this run's."""
-        key: Key = tuple(trial.params.get(dimension.name, "") for dimension in DIMENSIONS)
+        key: Key = tuple(trial.params.get(dimension.name, dimension.usual) for dimension in DIMENSIONS)
         return self._of_key.get(key)
 
     def _trials(self) -> Iterator[tuple[Candidate, FrozenTrial]]:
@@ -179,7 +179,7 @@ class Study:
             )
         for attribute, value in self._study.user_attrs.items():
             if match := TIMING.fullmatch(attribute):
-                key: Key = tuple(value["candidate"][dimension.name] for dimension in DIMENSIONS)
+                key: Key = tuple(value["candidate"].get(dimension.name, dimension.usual) for dimension in DIMENSIONS)
                 found += self._timing(self._of_key.get(key), value, int(match[1]), match[2])
         return sorted(found, key=lambda timing: (timing.at_s, timing.number))
 

@@ -18,13 +18,17 @@ WORKLOAD = {
 }
 
 
-def make_report(winner=(8, "1F1B"), counts=(1, 2, 4, 6, 8, 16), ranks=4, virtual_stages=1, failed=(), **workload):
+def make_report(
+    winner=(8, "1F1B"), counts=(1, 2, 4, 6, 8, 16), ranks=4, virtual_stages=1, failed=(), split=None, **workload
+):
     """Every count under GPipe and 1F1B, or under the schedules of several stages per rank; the winner is measured."""
     facts = WORKLOAD | {"stages": ranks} | workload
     stages = [{"time_s": ROWS}] * (ranks * virtual_stages)
     profile = Profile.model_validate({"stages": stages, "virtual_stages": virtual_stages, "workload": facts})
     names = ("GPipe", "1F1B") if virtual_stages == 1 else ("Interleaved1F1B", "ZBVZeroBubble")
-    candidates, _ = candidates_for(counts, names, (virtual_stages,), ranks, facts["layers"], facts["batch"])
+    candidates, _ = candidates_for(
+        counts, names, (virtual_stages,), ranks, facts["layers"], facts["batch"], split=split
+    )
     rows = []
     for one in candidates:
         name, outcome = (one.micro_batches, one.schedule), None
@@ -38,7 +42,9 @@ def make_report(winner=(8, "1F1B"), counts=(1, 2, 4, 6, 8, 16), ranks=4, virtual
     if index is not None:
         spot = SweetSpot(
             candidate=index,
-            **candidates[index].model_dump(include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages"}),
+            **candidates[index].model_dump(
+                include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages", "split"}
+            ),
             throughput_seq_s=128.0,
             speedup_over_naive=None,
             memory_headroom_bytes=None,

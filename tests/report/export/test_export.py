@@ -2,10 +2,12 @@
 
 import json
 import shlex
+import tomllib
 
 import pytest
 
 from autotune.errors import InputError, UsageError
+from autotune.records.split import from_torchtitan
 from autotune.report.export.export import export
 from autotune.report.export.targets import TARGETS
 from tests.report.export.reports import make_report
@@ -148,7 +150,10 @@ def test_gpipe_with_few_micro_batches_is_1f1b_where_that_takes_them(to, word):
     ("to", "report", "reason"),
     [
         ("megatron-lm", make_report((8, "ZBVZeroBubble"), virtual_stages=2), "has no ZBVZeroBubble"),
-        ("megatron-lm", make_report(layers=50), "cuts 50 layers into 4 equal stages only by hand"),
+        ("accelerate", make_report(layers=50), "as many layers; it takes no cut such as 12,13,13,12"),
+        ("deepspeed", make_report(split=(13, 13, 12, 10)), "cuts the layers itself; it takes no cut such as 13,13,12"),
+        ("nanotron", make_report(split=(13, 13, 12, 10)), "cuts the layers itself"),
+        ("colossalai", make_report(split=(13, 13, 12, 10)), "cuts the layers itself"),
         ("nemo", make_report((2, "Interleaved1F1B"), virtual_stages=2), "multiple of the 4 ranks"),
         ("colossalai", make_report((2, "GPipe")), "needs m of at least 4"),
         ("torch", make_report(vocab=None), "does not know vocab"),
@@ -157,6 +162,52 @@ def test_gpipe_with_few_micro_batches_is_1f1b_where_that_takes_them(to, word):
 def test_what_a_launcher_cannot_do_is_refused(to, report, reason):
     with pytest.raises(UsageError, match=reason):
         export(report, to)
+
+
+CUT = make_report(split=(13, 13, 12, 10))
+LAYOUT = "Et*13|t*13|t*12|t*10L"
+
+
+def test_megatron_is_told_a_cut_as_its_layout():
+    assert f"--pipeline-model-parallel-layout '{LAYOUT}'" in export(CUT, "megatron-lm").text
+    assert f"model.pipeline_model_parallel_layout={LAYOUT}\n" in export(CUT, "megatron-bridge").text
+    assert f"trainer.strategy.pipeline_model_parallel_layout={LAYOUT}\n" in export(CUT, "nemo").text
+
+
+def test_megatron_is_told_our_cut_of_layers_that_do_not_divide():
+    assert "'Et*12|t*13|t*13|t*12L'" in export(make_report(layers=50), "megatron-lm").text
+
+
+def test_a_layout_says_how_many_stages_a_rank_has_and_no_flag_beside_it():
+    report = make_report((8, "Interleaved1F1B"), virtual_stages=2, split=(7, 7, 6, 6, 6, 6, 6, 4))
+    text = export(report, "megatron-lm").text
+    assert "'Et*7|t*7|t*6|t*6|t*6|t*6|t*6|t*4L'" in text
+    assert "virtual" not in text
+
+
+def test_torchtitan_is_told_a_cut_by_names_where_its_flags_take_none(tmp_path):
+    made = export(CUT, "torchtitan")
+    assert "module_fqns" not in made.text
+    assert any('["tok_embeddings", "layers.0", ' in note for note in made.notes)
+    config = tmp_path / "mine.toml"
+    config.write_text("[parallelism]\n")
+    parts = tomllib.loads(export(CUT, "torchtitan", version="0.2", merge=config).text)["parallelism"]
+    assert from_torchtitan(json.dumps(parts["module_fqns_per_model_part"])) == (13, 13, 12, 10)
+    assert parts["module_fqns_per_model_part"][-1][-2:] == ["norm", "output"]
+
+
+def test_torchtitan_that_cuts_otherwise_than_measured_says_so():
+    """It counts the embedding and the head as a layer each: 50 in four stages are 13, 13, 12, 12."""
+    (note,) = [note for note in export(REPORT, "torchtitan").notes if "cuts the layers" in note]
+    assert note.startswith("torchtitan cuts the layers 12,13,12,11, measured was 12,12,12,12")
+    own = export(make_report(split=(12, 13, 12, 11)), "torchtitan").notes
+    assert not any("torchtitan cuts" in note or "no flag" in note for note in own)
+
+
+def test_scripts_take_the_cut():
+    assert "AUTOTUNE_SPLIT=13,13,12,10\n" in export(CUT, "shell").text
+    assert "split=13,13,12,10\n" in export(CUT, "key-value").text
+    assert "SPLIT = (13, 13, 12, 10)" in export(CUT, "torch").text
 
 
 def test_bad_requests_say_what_would_be_right():
