@@ -50,7 +50,7 @@ check: $(DEV)  ## formatting, lint and types
 bench: $(DEV)  ## model and search against published figures, waiting ranks, real runs
 	$(BIN)/python -m tests.bench
 
-fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of config, network, profile, report, schedule
+fuzz: $(DEV)  ## 100,000 files that are wrong in some way, for the parsers of all that is read
 	$(BIN)/python -m tests.fuzz
 
 guide: $(DEV)  ## make the guide's pages on options, schemas and exit codes again, from the code

@@ -60,11 +60,12 @@ def test_everything_is_marked_as_estimated(tmp_path):
     assert "nothing was run" in exported.stderr
 
 
-def test_from_nothing_to_a_plan_for_a_llama_70b_on_64_h100():
+def test_from_nothing_to_a_plan_for_a_llama_70b_on_64_h100(tmp_path):
     """The command of the guide."""
     words = ("--model", "llama-70b", "--devices", "64", "--device-spec", "h100", "--global-batch-size", "512")
-    done = run(*words)
+    done = run(*words, "--html", tmp_path / "plan.html")
     assert done.exit_code == 0, done.exception
+    assert "The best layouts" in (tmp_path / "plan.html").read_text()
     assert "the best layouts" in done.stdout
     printed = document(*words)
     best = printed["layouts"][0]

@@ -114,7 +114,8 @@ def of_hugging_face(path: Path) -> dict[str, Any]:
         )
     activation = document.get("hidden_act") or document.get("activation_function") or "gelu"
     found.setdefault("kv_heads", found.get("heads"))
-    found.setdefault("ffn", 4 * found["hidden"])
+    if isinstance(found["hidden"], int):
+        found.setdefault("ffn", 4 * found["hidden"])
     return found | {"gated": activation not in UNGATED, "name": document.get("model_type")}
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from autotune.plan.roofline import FITTED, Constants
 from tests.published.extrapolations import coverage, extrapolations, sweeps
 from tests.published.planned import Case, Result, korthikanti, megatron_sc21, regret, results, run, zero_bubble
-from tests.published.zero_bubble import predicted_step, throughputs
+from tests.published.zero_bubble import prediction_of, throughputs
 
 FREE = ("products", "last_round", "launch_s", "score_passes", "passes", "collective_s")
 PRIOR = 0.5  # of the logarithm of each constant, about the shipped one
@@ -75,10 +75,11 @@ def held_out() -> None:
 def peaks() -> None:
     """Memory where a paper prints it."""
     found = [one for one in results() if one.case.peak_gb]
-    print("peak memory of the fullest rank: printed (GB or GiB, the paper does not say), planned (GB)")
+    print("peak memory of the fullest rank: printed (GB or GiB, neither says), planned (GB)")
     for one in found:
         planned = max(one.prediction.peak_memory_bytes or (0,)) / 1e9
-        print(f"  {one.case.name:20} {one.case.peak_gb:6.1f} {planned:6.1f}")
+        off = planned / (one.case.peak_gb or planned) - 1
+        print(f"  {one.case.name:32} {one.case.peak_gb:6.1f} {planned:6.1f} {off:+7.1%}")
 
 
 def sizes() -> None:
@@ -102,8 +103,9 @@ def main() -> None:
     sizes()
     head("predict, stage times given (Qi et al.; without what they leave out)")
     rows = [*throughputs("throughput_memory", "1F1B"), *throughputs("small_m", "1F1B")]
-    ratios = [log(predicted_step(row) / row.step) for row in rows]
-    line("1F1B", ratios, sum(abs(ratio) < 0.03 for ratio in ratios) / len(ratios))
+    pairs = [(prediction_of(row), row.step) for row in rows]
+    errors = [log(one.step_time_s / real) for one, real in pairs]
+    line("1F1B", errors, sum(one.step_time_low_s <= real <= one.step_time_high_s for one, real in pairs) / len(pairs))
     head("predict, beyond the sizes that were timed (BLOOM, Hagemann et al.)")
     far = extrapolations()
     line("one or two sizes timed", [log(one.predicted_s / one.step_s) for one in far], coverage(far))

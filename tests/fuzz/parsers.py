@@ -10,13 +10,18 @@ from hypothesis import strategies as st
 
 from autotune.config import load_config, shipped
 from autotune.errors import InputError
+from autotune.plan.devices import read_device
 from autotune.plan.network import read_network
+from autotune.plan.shape import of_hugging_face, read_shape
 from autotune.predict.custom import read_schedule
 from autotune.records.profile import read_profile
 from autotune.report.load import read_report
 from tests.report.export.reports import make_report
 
 ROOT = Path(__file__).parents[2]
+HUGGING_FACE = (
+    b'{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100, "n_positions": 8}'
+)
 MOST_WORDS = 20_000  # characters of a complaint; it is one line
 STRANGE: list[Any] = [None, True, 0, -1, 10**400, 1e308, float("nan"), float("-inf"), "", "\ud800", "\0", [], {}]
 STRANGE += [[[]] * 100, {"a": {"b": 1}}, "1" * 5000, "<script>", 0.1, 2**63]
@@ -40,6 +45,9 @@ def parsers() -> dict[str, Parser]:
             lambda path: load_config(path, {}),
             [file.read_bytes() for file in sorted((ROOT / "configs").glob("*.toml"))],
         ),
+        "device": Parser(read_device, [file.read_bytes() for file in shipped("devices").values()]),
+        "model": Parser(lambda path: read_shape(path, {}), [file.read_bytes() for file in shipped("models").values()]),
+        "hugging face": Parser(of_hugging_face, [HUGGING_FACE], True),
         "network": Parser(read_network, [file.read_bytes() for file in shipped("networks").values()]),
         "profile": Parser(read_profile, [report.profile.model_dump_json(by_alias=True).encode()], True),
         "report": Parser(read_report, [report.model_dump_json(by_alias=True).encode(), older], True),

@@ -171,15 +171,17 @@ def of_sweep(sweep: Sweep, constants: Constants = FITTED) -> Job:
 
 
 def bloom() -> list[Case]:
-    """Every run of BLOOM's sweeps."""
-    return [
-        Case(
-            "BLOOM", f"{sweep.name[:26]} b={run.b}", of_sweep(sweep)._replace(batch=run.m * run.b), (run.b,), run.step_s
-        )
-        for sweep in sweeps()
-        if sweep.name.startswith("bloom")
-        for run in sweep.runs
-    ]
+    """Every run of BLOOM's sweeps, with the memory that the chronicles state of each."""
+    memory = {(row["sweep"], int(row["micro_batch_size"])): row for row in read("bloom_memory.csv")}
+    found = []
+    for sweep in sweeps():
+        if sweep.name.startswith("bloom"):
+            job = of_sweep(sweep)
+            for run in sweep.runs:
+                name, mine = f"{sweep.name[:26]} b={run.b}", job._replace(batch=run.m * run.b)
+                peak = float(memory[sweep.name, run.b]["peak_memory_GB"])
+                found.append(Case("BLOOM", name, mine, (run.b,), run.step_s, peak))
+    return found
 
 
 def step(job: Job, b: int) -> Prediction:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from autotune.predict.predict import predict
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import Costs, simulate
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
 
 CHUNKS = 3
@@ -148,7 +148,12 @@ def rate(row: BubbleRates, step: float) -> float:
 
 
 def predicted_step(row: Throughput) -> float:
-    """Seconds of the step as ``autotune predict`` has it, from the hand-written profile.
+    """Seconds of the step that ``prediction_of`` says."""
+    return prediction_of(row).step_time_s
+
+
+def prediction_of(row: Throughput) -> Prediction:
+    """The step as ``autotune predict`` has it, from the hand-written profile.
 
     Where m < p this is 1F1B still, though torch refuses it and a search would put GPipe in its place.
     """
@@ -156,4 +161,4 @@ def predicted_step(row: Throughput) -> float:
     profile = written_by_hand(times_of(row), row.p, row.b, v)
     sizes = {"micro_batches": row.m, "micro_batch_size": row.b, "sequences": row.m * row.b}
     candidate = Candidate.model_validate({**sizes, "schedule": name, "virtual_stages": v})
-    return predict(profile, candidate, memory_limit=None).step_time_s
+    return predict(profile, candidate, memory_limit=None)

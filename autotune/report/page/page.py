@@ -19,6 +19,7 @@ from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_words
 from autotune.report.page import plots
+from autotune.report.planned_layouts import layout_rows, layout_words
 from autotune.report.predicted_cells import origin
 from autotune.report.table import conclusion, headline, table_of
 from autotune.report.timeline.step import Step, timed, with_recorded
@@ -96,6 +97,7 @@ def sections_of(report: Report) -> list[Section]:
     memory = plots.memory(report, curve)
     pareto, ran = plots.pareto(report), in_order(report)
     return [
+        layouts(report),
         Section(
             "Throughput",
             throughput_words(report),
@@ -146,6 +148,11 @@ def sections_of(report: Report) -> list[Section]:
             history(report),
         ),
     ]
+
+
+def layouts(report: Report) -> Section:
+    """Return the best layouts of a number of devices; empty where none were looked for."""
+    return Section("The best layouts", " ".join(layout_words(report)), [], *layout_rows(report))
 
 
 def throughput_words(report: Report) -> str:
