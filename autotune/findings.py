@@ -8,6 +8,7 @@ from autotune import __version__
 from autotune.backend.protocol import Profiled, ProfileNeeds
 from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
+from autotune.identity import digest_of_report
 from autotune.job import Job
 from autotune.predict.predict import predict
 from autotune.records.prediction import Candidate, Prediction
@@ -15,7 +16,6 @@ from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
 from autotune.records.verdict import Estimate, Stop, StopReason
 from autotune.report.correctness import checked
-from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
@@ -81,7 +81,7 @@ class Findings:
             autotune_version=__version__,
             command=self.job.command,
             status=status,  # type: ignore[arg-type]
-            fingerprint=fingerprint(self.job.backend.environment, self.job.backend.facts, __version__),
+            fingerprint=digest_of_report(self.job.backend.environment, self.job.backend.facts, __version__),
             environment=self.job.backend.environment,
             workload=self.job.backend.facts,
             memory_limit_bytes=self.job.backend.memory_limit,

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from importlib import import_module
 from math import log
 from pathlib import Path
-from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,12 +14,11 @@ from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.events import Events
 from autotune.findings import Findings, foresee, goal_of, profile_of
+from autotune.identity import StudyIdentity
 from autotune.job import Job, prepared, writable
 from autotune.predict.schedules import build_schedule
-from autotune.profile.cache import fingerprint
 from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
-from autotune.records.environment import Environment
 from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.report import RecordedStep, Report
@@ -66,46 +64,36 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
 
 def open_study(job: Job) -> Study:
     """Return the study in the state directory, or in the database that several controllers share."""
-    config, name = job.config, study_name(job)
+    config, identity = job.config, identity_of(job)
+    name = identity.name
     if config.storage is None:
-        return Study(config.state_dir, name, job.candidates, config.fresh, identity(job))
+        return Study(config.state_dir, name, job.candidates, config.fresh, identity.parts)
     address = config.storage.get_secret_value()
-    study = SharedStudy(address, config.heartbeat, name, job.candidates, config.fresh, identity(job))
+    study = SharedStudy(address, config.heartbeat, name, job.candidates, config.fresh, identity.parts)
     job.events.header([f"study     {name!r} in {study.where}; this is its controller {study.controller}"])
     return study
 
 
-def where_it_counts(job: Job) -> Environment:
-    """Return the environment as far as figures in a study depend on it: hosts of one kind may share one in a
-    database."""
-    environment = job.backend.environment
-    return environment.nameless if job.config.storage else environment
-
-
-def identity(job: Job) -> dict[str, dict[str, Any]]:
-    """Return what figures depend on; two runs that agree in all of it share a study.
+def identity_of(job: Job) -> StudyIdentity:
+    """Return what this run's figures depend on: as far as hosts of one kind may share them, where the study is in a
+    database.
 
     Optuna fixes the words of a dimension when a study begins, so other cuts are another study.
     """
+    here = job.backend.environment
     cuts = sorted({show_split(candidate.split) for candidate in job.candidates if candidate.split})
-    return {
-        "workload": job.backend.facts.model_dump(mode="json"),
-        "environment": where_it_counts(job).model_dump(mode="json", exclude_defaults=True),
-        "search": {
+    return StudyIdentity(
+        job.backend.workload,
+        job.backend.facts,
+        here.nameless if job.config.storage else here,
+        {
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),
             **({"cuts": cuts} if cuts else {}),
             "recorded_profile": None,
             **job.backend.depends_on,
         },
-    }
-
-
-def study_name(job: Job) -> str:
-    """Names the workload in words, and everything else that makes figures comparable in a fingerprint."""
-    work, device = job.backend.facts, job.backend.environment.device
-    mark = fingerprint(job.backend.workload, where_it_counts(job), sorted(identity(job)["search"].items(), key=str))
-    return f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {device} [{mark}]"
+    )
 
 
 def say_what_is_new(job: Job, study: Study) -> None:
@@ -144,7 +132,7 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
 
 def lock_path(job: Job) -> Path:
     """Return the file that one run at a time holds while it works on a study in the state directory."""
-    return job.config.state_dir / f"{study_name(job)[-17:-1]}.lock"
+    return job.config.state_dir / f"{identity_of(job).digest}.lock"
 
 
 def profile_and_search(job: Job) -> Report:

@@ -2,10 +2,10 @@
 
 from autotune.backend.ranks import choose_device
 from autotune.config import load_config
+from autotune.identity import digest_of_report, machine_facts
 from autotune.profile.cache import profile_path
 from autotune.records.environment import Environment
 from autotune.records.workload import WorkloadFacts
-from autotune.report.fingerprint import fingerprint, machine_facts
 
 GPUS = 8
 EIGHT = Environment(
@@ -23,7 +23,7 @@ FACTS = WorkloadFacts(layers=4, stages=4, batch=8)
 
 
 def report_mark(environment):
-    return fingerprint(environment, FACTS, "0.1.0")
+    return digest_of_report(environment, FACTS, "0.1.0")
 
 
 def cache_path(tmp_path, environment):

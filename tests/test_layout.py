@@ -17,6 +17,7 @@ LAYERS = [
     "storage_url",
     "schedule_spec",
     "records",
+    "identity",
     "config",
     "logs",
     "command",

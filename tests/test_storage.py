@@ -19,7 +19,7 @@ from autotune.records.environment import Environment
 from autotune.report.load import read_report
 from autotune.search.study.shared import check_storage
 from autotune.storage_url import HIDDEN, scrubbed, shown, without_credentials
-from autotune.tune import study_name
+from autotune.tune import identity_of
 from tests import postgres
 from tests.killing import FLAGS
 from tests.search.machine import CANDIDATES
@@ -195,9 +195,8 @@ def named(hostname="one", memory=8, **flags):
     config = load_config(None, {"layers": 4, "stages": 2, "batch": 8, **flags})
     here = Environment(device="cpu", devices=("Xeon",), hostname=hostname, memory_bytes=memory * 2**30)
     work = config.workload("cpu")
-    return study_name(
-        Job(config, TorchRanks(here, work, work, None, Ranks(2, "cpu"), config=config), CANDIDATES, Events())
-    )
+    ranks = TorchRanks(here, work, work, None, Ranks(2, "cpu"), config=config)
+    return identity_of(Job(config, ranks, CANDIDATES, Events())).name
 
 
 def test_hosts_of_one_kind_share_a_study_only_in_a_database():

@@ -11,11 +11,11 @@ from autotune.config import Config, load_config
 from autotune.errors import UsageError
 from autotune.events import Events
 from autotune.hosts import rendezvous_of
+from autotune.identity import digest_of_times
 from autotune.pipeline.control.commands import Prepare, ReplayStage
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.sweep import profile_candidates
-from autotune.profile.cache import fingerprint
 from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.records.environment import Environment
 from autotune.records.prediction import Candidate, Placement
@@ -37,7 +37,7 @@ class Replay(LiveRanks):
     @property
     def depends_on(self) -> Mapping[str, str]:
         """The recorded profile."""
-        mark = fingerprint(self.workload, self.recorded.environment, self.recorded.model_dump_json())
+        mark = digest_of_times(self.workload, self.recorded.environment, self.recorded.model_dump_json())
         return {"recorded_profile": mark}
 
     @property

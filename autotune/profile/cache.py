@@ -1,29 +1,14 @@
 """Profiles of earlier runs, kept under the state directory by what they depend on."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from autotune.errors import InputError
+from autotune.identity import digest_of_times
 from autotune.records.base import STATE_DIR, not_written, write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile, read_profile
 from autotune.records.split import Split, show_split
 from autotune.records.workload import WorkloadConfig
-
-
-def fingerprint(workload: WorkloadConfig, environment: Environment, *more: object) -> str:
-    """Return sixteen hex digits that change when the workload, the device, torch or the host does; on GPUs also when
-    others of the host are used (by their UUIDs), or the same at another power limit: a profile holds their own absolute
-    times.
-
-    Memory counts in GiB: a kernel may keep some pages more or less for itself after a reboot.
-    """
-    here = environment.model_dump(mode="json", exclude_defaults=True) | {
-        "memory_bytes": round((environment.memory_bytes or 0) / 2**30)
-    }
-    parts = [workload.model_dump(mode="json"), here, *map(str, more)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def profile_path(
@@ -32,7 +17,7 @@ def profile_path(
     """Return where the profile of this workload on this machine is kept, one for every number of stages per rank and
     for every cut that was asked for."""
     more = (virtual_stages, show_split(split)) if split else (virtual_stages,)
-    return state_dir / "profiles" / f"{fingerprint(workload, environment, *more)}.json"
+    return state_dir / "profiles" / f"{digest_of_times(workload, environment, *more)}.json"
 
 
 def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile | None:

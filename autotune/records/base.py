@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,11 +43,6 @@ def explain(error: ValidationError) -> str:
 def shortened(text: str) -> str:
     """Return the beginning of a text that is long."""
     return text if len(text) <= GIVEN else f"{text[:GIVEN]}…"
-
-
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return ``torch was 2.12.0, is 2.13.0`` for each value that is not as it was."""
-    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from autotune import __version__
+from autotune.identity import digest_of_report
 from autotune.predict.choice import Pairs, choose, next_to_time
 from autotune.records.prediction import Basis
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, Report, SearchReport, candidate_report
 from autotune.records.verdict import Verdict
-from autotune.report.fingerprint import fingerprint
 from autotune.report.recommend import pareto_front, recommend, under_limit
 from autotune.report.units import show_share
 
@@ -55,7 +55,7 @@ def as_report(
         command=command,
         recommended=verdict.pick,
         status="infeasible" if is_infeasible else "complete" if found else "partial",
-        fingerprint=fingerprint(profile.environment, facts, __version__),
+        fingerprint=digest_of_report(profile.environment, facts, __version__),
         environment=profile.environment,
         workload=facts,
         memory_limit_bytes=memory_limit,

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from autotune.errors import InputError
-from autotune.profile.cache import cached_profile, fingerprint, keep_profile, profile_path
+from autotune.identity import digest_of_times
+from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.records.base import write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import Calibration, Link, Profile, interpolate, read_profile
@@ -140,7 +141,7 @@ def test_sizes_that_had_no_room_while_profiled_are_not_asked_for_again(tmp_path)
 
 def test_a_few_pages_of_memory_more_or_less_are_the_same_machine():
     def at(memory):
-        return fingerprint(WORK, Environment(device="cpu", memory_bytes=memory))
+        return digest_of_times(WORK, Environment(device="cpu", memory_bytes=memory))
 
     assert at(24 * 2**30) == at(24 * 2**30 - 4096) != at(23 * 2**30)
 
@@ -150,13 +151,13 @@ def test_every_number_of_stages_per_rank_has_a_profile_of_its_own(tmp_path):
     assert len({profile_path(tmp_path, WORK, here, v) for v in (1, 2, 3)}) == 3
 
 
-def test_another_workload_or_torch_is_another_fingerprint():
+def test_another_workload_or_torch_is_another_digest():
     here = Environment(device="cpu", torch_version="2.13.0")
     marks = {
-        fingerprint(WORK, here),
-        fingerprint(WORK.model_copy(update={"hidden": 16}), here),
-        fingerprint(WORK, here.model_copy(update={"torch_version": "2.14.0"})),
-        fingerprint(WORK, here, "other candidates"),
+        digest_of_times(WORK, here),
+        digest_of_times(WORK.model_copy(update={"hidden": 16}), here),
+        digest_of_times(WORK, here.model_copy(update={"torch_version": "2.14.0"})),
+        digest_of_times(WORK, here, "other candidates"),
     }
     assert len(marks) == 4
 

@@ -20,10 +20,10 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from autotune.config import parse_quantity
 from autotune.errors import InputError, UsageError
+from autotune.identity import changes_of_machine, changes_of_workload
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.report import Report
 from autotune.report.check.figures import QUANTITIES, Better, Figure, Quantity, Unit
-from autotune.report.fingerprint import changes_of_machine, changes_of_workload
 
 SURE, CLEAR = 0.99, 0.95  # one-sided
 PRIOR_WEIGHT = 4  # what a run says of its own noise, worth so many differences between runs

@@ -30,7 +30,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
-from autotune.records.base import changed
+from autotune.identity import Facts, changed
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Candidate
 from autotune.search.space import DIMENSIONS, Key, Space, key_of, params_of
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 CONSTRAINT = "memory over the limit (GiB)"
 METRIC = "throughput (sequences/s)"
 TIMING = re.compile(r"(?:timing|visit) (\d+) ?(\w*)")
-Identity = Mapping[str, Mapping[str, Any]]
-"""What figures depend on: {"workload": {...}, "environment": {...}, "search": {...}}."""
+Identity = Mapping[str, Facts]
+"""The ``parts`` of a ``StudyIdentity``."""
 
 
 def load_storage() -> None:

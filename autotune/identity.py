@@ -1,18 +1,40 @@
-"""What the figures of a report depend on; reports that agree in all of it can be compared figure by figure."""
+"""What makes figures comparable, said in one place: the facts they depend on, their digest, and what has changed.
+
+Figures are compared in two ways, and so there are two sets of facts:
+
+* *on machines of one kind* (``machine_facts``): two reports, on whichever hosts of a pool they were made. Names of
+  hosts, UUIDs of GPUs and the seed are none of it.
+* *on one machine* (``digest_of_times``): a profile or a study holds absolute times, and is continued only where
+  nothing has changed.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from autotune import __version__
 from autotune.errors import InputError
-from autotune.records.base import changed
 from autotune.records.environment import Environment
 from autotune.records.report import Report
-from autotune.records.workload import WorkloadFacts
+from autotune.records.workload import WorkloadConfig, WorkloadFacts
 
 Facts = Mapping[str, Any]
+"""Values by what they are called in a message."""
+
+
+def digest(facts: Any) -> str:
+    """Return sixteen hexadecimal digits that are alike where all of these JSON values are."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed(before: Facts, now: Facts) -> list[str]:
+    """Return ``torch was 2.12.0, is 2.13.0`` for each value that is not as it was."""
+    return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
+
+
+# -- on machines of one kind ------------------------------------------------------------------------------------------
 
 
 def machine_facts(environment: Environment) -> Facts:
@@ -50,10 +72,9 @@ def workload_facts(workload: WorkloadFacts) -> Facts:
     return workload.model_dump(mode="json", exclude={"seed"})
 
 
-def fingerprint(environment: Environment, workload: WorkloadFacts, version: str) -> str:
-    """Return 16 hexadecimal digits; alike where everything that figures depend on is alike."""
-    facts = {"autotune": version, **machine_facts(environment), "workload": workload_facts(workload)}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+def digest_of_report(environment: Environment, workload: WorkloadFacts, version: str) -> str:
+    """Return the digest of everything that the figures of a report depend on."""
+    return digest({"autotune": version, **machine_facts(environment), "workload": workload_facts(workload)})
 
 
 def changes_of_workload(before: Report, now: Report) -> list[str]:
@@ -87,3 +108,53 @@ def verify_environment(surveyed: Environment, *reports: Report) -> None:
             raise InputError(
                 f"the report is not of this machine as it is now: {', '.join(differences)}; run it again here"
             )
+
+
+# -- on one machine ---------------------------------------------------------------------------------------------------
+
+
+def digest_of_times(workload: WorkloadConfig, environment: Environment, *more: object) -> str:
+    """Return a digest that changes when the workload, the device, torch or the host does; on GPUs also when others of
+    the host are used (by their UUIDs), or the same at another power limit: absolute times hold for these alone.
+
+    Memory counts in GiB: a kernel may keep some pages more or less for itself after a reboot.
+    """
+    here = environment.model_dump(mode="json", exclude_defaults=True) | {
+        "memory_bytes": round((environment.memory_bytes or 0) / 2**30)
+    }
+    return digest([workload.model_dump(mode="json", exclude_none=True), here, *map(str, more)])
+
+
+@dataclass(frozen=True)
+class StudyIdentity:
+    """What the figures of a study depend on; two runs that agree in all of it share one.
+
+    ``workload``: what really runs, ``facts``: what reports say of it. ``environment``: without names where hosts of one
+    kind share the study. ``search``: which candidates there are, and what else figures depend on.
+    """
+
+    workload: WorkloadConfig
+    facts: WorkloadFacts
+    environment: Environment
+    search: Facts
+
+    @property
+    def parts(self) -> dict[str, Facts]:
+        """The facts by part, as a study keeps them."""
+        return {
+            "workload": self.facts.model_dump(mode="json"),
+            "environment": self.environment.model_dump(mode="json", exclude_defaults=True),
+            "search": self.search,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits."""
+        return digest_of_times(self.workload, self.environment, sorted(self.search.items(), key=str))
+
+    @property
+    def name(self) -> str:
+        """The study's name: the workload in words, and the digest of all that makes figures comparable."""
+        work = self.facts
+        words = f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {self.environment.device}"
+        return f"{words} [{self.digest}]"

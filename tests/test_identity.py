@@ -1,0 +1,63 @@
+"""What makes figures comparable: what earlier runs have kept is found again, and everything that matters counts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autotune.backend.ranks import TorchRanks
+from autotune.config import load_config
+from autotune.events import Events
+from autotune.identity import StudyIdentity, changed, digest_of_report
+from autotune.job import Job
+from autotune.pipeline.control.ranks import Ranks
+from autotune.predict.predict import candidates_for
+from autotune.profile.cache import profile_path
+from autotune.records.environment import Environment
+from autotune.tune import identity_of
+
+HERE = Environment(
+    device="cpu", devices=("Xeon",), cores=2, hostname="one", memory_bytes=8 * 2**30, torch_version="2.13.0"
+)
+FLAGS = {"layers": 4, "stages": 2, "batch": 8}
+WORK = load_config(None, FLAGS).workload("cpu")
+
+
+def identity(**flags) -> StudyIdentity:
+    """What a run with these flags depends on."""
+    config = load_config(None, FLAGS | flags)
+    ranks = TorchRanks(HERE, WORK, WORK, None, Ranks(2, "cpu"), config=config)
+    return identity_of(Job(config, ranks, candidates_for((1, 2, 4, 8), ("1F1B",), (1,), 2, 4, 8)[0], Events()))
+
+
+def test_what_earlier_versions_have_kept_is_found_again():
+    """The names that they gave: a study that is called anything else is never continued."""
+    assert identity().name == "4 layers, 2 stages, batch 8, cpu [1cfe255506633cbc]"
+    assert profile_path(Path("state"), WORK, HERE, 1) == Path("state/profiles/ca0703929fa7a837.json")
+    assert digest_of_report(HERE, WORK, "0.1.0") == "382e4577dab09284"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"workload": WORK.model_copy(update={"hidden": 32})},
+        {"environment": HERE.model_copy(update={"torch_version": "2.14.0"})},
+        {"environment": HERE.model_copy(update={"hostname": "two"})},
+        {"search": {"micro_batch_size": None, "schedules": ["1F1B"], "recorded_profile": None}},
+        {"search": {"micro_batch_size": None, "schedules": ["1F1B", "GPipe"], "recorded_profile": "a profile"}},
+    ],
+)
+def test_whatever_figures_depend_on_makes_another_study(other):
+    mine = identity()
+    assert mine.search == {"micro_batch_size": None, "schedules": ["1F1B", "GPipe"], "recorded_profile": None}
+    assert replace(mine, **other).digest != mine.digest
+
+
+def test_hosts_of_one_kind_share_a_study_in_a_database():
+    shared = identity(storage="sqlite:///x.db")
+    assert shared.environment.hostname is None
+    assert shared.digest != identity().digest
+
+
+def test_a_change_is_told_in_words():
+    assert changed({"torch": "2.12.0", "cores": 2}, {"torch": "2.13.0", "cores": 2}) == ["torch was 2.12.0, is 2.13.0"]
