@@ -19,7 +19,7 @@ DISTRIBUTION = "pipeline-autotune"  # what pip calls us; autotune on PyPI is ano
 
 
 def load(path: "str | PathLike[str]") -> "Report":
-    """Reads a report.json. Loads no torch. Raises ``autotune.errors.InputError``, with path and field, for any other
+    """Read a report.json. Loads no torch. Raises ``autotune.errors.InputError``, with path and field, for any other
     file; ``sweet_spot`` is None where a run found none."""
     from pathlib import Path
 

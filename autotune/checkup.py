@@ -1,4 +1,4 @@
-"""What ``autotune doctor`` looks at: everything that a pipeline needs of this host, each as a ``Check``."""
+"""The checks of ``autotune doctor``: everything that a pipeline needs of this host, each as a ``Check``."""
 
 import shutil
 import tempfile
@@ -83,8 +83,8 @@ def cpu(environment: Environment) -> Iterator[Check]:
     if environment.unseen_gpu is not None:
         yield Check.problem("GPU", f"torch does not see the GPU of this host: {environment.unseen_gpu}")
     cores = environment.cores or 1
-    words = "ranks take turns on it, so pipelining cannot pay; figures hold for this host"
-    yield Check.problem("cores", f"one core: {words}") if cores < 2 else Check.ok("cores", f"{cores} for all ranks")
+    advice = "ranks take turns on it, so pipelining cannot pay; figures hold for this host"
+    yield Check.problem("cores", f"one core: {advice}") if cores < 2 else Check.ok("cores", f"{cores} for all ranks")
 
 
 def gpus(environment: Environment, state: GpuState) -> Iterator[Check]:
@@ -93,12 +93,12 @@ def gpus(environment: Environment, state: GpuState) -> Iterator[Check]:
         yield gpu(index, name, environment, state.free_bytes[index])
     for index in range(len(environment.devices) - 1):
         way = environment.gpu_links[index][index + 1] if environment.gpu_links else None
-        words = f"{way}, " if way else ""
+        through = f"{way}, " if way else ""
         name = f"GPU {index} to {index + 1}"
         if state.peers[index][index + 1]:
-            yield Check.ok(name, f"{words}direct access")
+            yield Check.ok(name, f"{through}direct access")
         else:
-            yield Check.note(name, f"{words}no direct access: messages go through the host's memory, and take longer")
+            yield Check.note(name, f"{through}no direct access: messages go through the host's memory, and take longer")
 
 
 def gpu(index: int, name: str, environment: Environment, free: int | None) -> Check:
@@ -112,8 +112,8 @@ def gpu(index: int, name: str, environment: Environment, free: int | None) -> Ch
     if mode == "prohibited":
         return Check.problem(label, f"{name}: its compute mode is prohibited; nvidia-smi -i {index} -c DEFAULT")
     if free is None:
-        words = "its compute mode lets in one process at a time; " if mode == "exclusive process" else ""
-        return Check.problem(label, f"{name} cannot be used now: {words}end what runs on it, see nvidia-smi")
+        reason = "its compute mode lets in one process at a time; " if mode == "exclusive process" else ""
+        return Check.problem(label, f"{name} cannot be used now: {reason}end what runs on it, see nvidia-smi")
     room = f"{show_bytes(free)} of {show_bytes(whole)} free"
     if whole - free > MOST_HELD * whole:
         return Check.problem(label, f"{name}, {room}: end what else runs on it, or give --memory-limit")
@@ -142,8 +142,8 @@ def round_trip(environment: Environment) -> Check:
             long = ranks.ask(ping(LARGE_BYTES, 4), PING_TIMEOUT_S)[0]
     except RankFailure as error:
         return Check.problem(label, f"{error.failure.message}; {remedy(device, error.failure)}")
-    pace = LARGE_BYTES / max(median(long) - median(short), 1e-9)
-    return Check.ok(label, f"there and back in {show_seconds(median(short))}, {show_bytes(pace)}/s")
+    bytes_s = LARGE_BYTES / max(median(long) - median(short), 1e-9)
+    return Check.ok(label, f"there and back in {show_seconds(median(short))}, {show_bytes(bytes_s)}/s")
 
 
 def ping(size: int, repeats: int) -> Ping:

@@ -39,21 +39,21 @@ def verdict(search: Runner, stop: Stop | None = None) -> Verdict:
 def so_far(search: Runner) -> str:
     """Return what is known while the search goes on: the pick, how sure it is, and how long it may still take."""
     state, limits, winner = search.state, search.limits, search.pick()
-    known, words, waiting = search.belief.estimates(), ["nothing has run yet"], state.untried
+    known, parts, waiting = search.belief.estimates(), ["nothing has run yet"], state.untried
     if winner is not None:
         sure = certainty(search.belief, winner, state)
         chance = f"within {state.goal.tolerance:.0%} of the best with {show_certainty(sure.probability)}"
-        words = [f"best so far {show(winner)}: {show_rate(known[winner].throughput_seq_s)} sequences/s, {chance}"]
+        parts = [f"best so far {show(winner)}: {show_rate(known[winner].throughput_seq_s)} sequences/s, {chance}"]
         if not limits.exhaustive:
             waiting = [candidate for candidate in waiting if sure.shares.get(candidate, 0.0) >= HOPE]
     seconds = sum((1 + LEAST_STEPS) * known[candidate].step_time_s for candidate in waiting)
     count = f"{len(waiting)} more {'to run' if limits.exhaustive else 'could win'}"
-    words.append(f"{count}, about {show_seconds(seconds)} of steps" if waiting else "no other could win")
+    parts.append(f"{count}, about {show_seconds(seconds)} of steps" if waiting else "no other could win")
     if limits.budget_s is not None:
-        words.append(f"{search.elapsed_s:.0f} of {limits.budget_s:g} s used")
+        parts.append(f"{search.elapsed_s:.0f} of {limits.budget_s:g} s used")
     if limits.trials is not None:
-        words.append(f"{state.trials} of {limits.trials} trials used")
-    return "; ".join(words)
+        parts.append(f"{state.trials} of {limits.trials} trials used")
+    return "; ".join(parts)
 
 
 def drift(search: Runner) -> Drift | None:

@@ -31,7 +31,7 @@ SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def parse_quantity(value: Any, units: Mapping[str, float], example: str) -> Any:
-    """Turns ``"8GiB"`` or ``"2m"`` into a number of the base unit; passes numbers through, refuses other text."""
+    """Turn ``"8GiB"`` or ``"2m"`` into a number of the base unit; passes numbers through, refuses other text."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|%)\s*", value)
@@ -169,7 +169,7 @@ class Config(Record):
         return self
 
     def workload(self, device: str) -> WorkloadConfig:
-        """Settles the open sizes for ``device`` ("cpu" or "cuda"); raises UsageError where they do not agree."""
+        """Settle the open sizes for ``device`` ("cpu" or "cuda"); raise UsageError where they do not agree."""
         names = ("layers", "stages", "batch", "optimizer", "norm", "seed")
         sizes = DEFAULT_SIZES[device] | {name: getattr(self, name) for name in names}
         sizes |= {name: value for name in DEFAULT_SIZES[device] if (value := getattr(self, name)) is not None}
@@ -196,7 +196,7 @@ def shipped(kind: str = "") -> dict[str, Path]:
 
 
 def read_toml(path: Path, kind: str = "") -> dict[str, Any]:
-    """Reads the table of a config file, or of another ``kind`` that ships with autotune: a file or its shipped name."""
+    """Read the table of a config file, or of another ``kind`` that ships with autotune: a file or its shipped name."""
     known, what = shipped(kind), kind.removesuffix("s") or "config"
     path = path if path.exists() else known.get(str(path), path)
     try:
@@ -209,7 +209,7 @@ def read_toml(path: Path, kind: str = "") -> dict[str, Any]:
 
 
 def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
-    """Merges ``file`` and the ``flags`` that were given (None: not given) into a Config.
+    """Merge ``file`` and the ``flags`` that were given (None: not given) into a Config.
 
     In the file ``seq-len`` and ``seq_len`` are the same key.
     """

@@ -1,4 +1,4 @@
-"""Whether a file system still takes what is written to it: asked of the file system, whatever a library's words say."""
+"""The test whether a file system still takes data: asked of the file system, whatever a library says."""
 
 import errno
 import os

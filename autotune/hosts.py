@@ -23,7 +23,7 @@ FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
 
 
 def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Return where ``--rendezvous auto`` is; raises UsageError where nothing tells."""
+    """Return where ``--rendezvous auto`` is; raise UsageError where nothing tells."""
     found = next((environment[name] for name in FIRST_HOST if environment.get(name)), None)
     if found is None:
         raise UsageError(
@@ -54,7 +54,7 @@ def rendezvous_of(config: Config, ranks: int, events: Events) -> Iterator[Rendez
 
 
 def common_environment(rendezvous: Rendezvous) -> Environment:
-    """Return what all hosts have in common, the smallest where they differ in size; raises DeviceError where they
+    """Return what all hosts have in common, the smallest where they differ in size; raise DeviceError where they
     differ in kind. ``devices`` has that of every rank, of CPUs every kind once."""
     seen = [Environment.model_validate(one) for one in rendezvous.environments]
     unseen = [(host, here.unseen_gpu) for here, host in zip(seen, rendezvous.hosts, strict=True) if here.unseen_gpu]

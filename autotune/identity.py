@@ -78,12 +78,12 @@ def digest_of_report(environment: Environment, workload: WorkloadFacts, version:
 
 
 def changes_of_workload(before: Report, now: Report) -> list[str]:
-    """Return what tells the training jobs apart, in words."""
+    """Return a line for each difference between the training jobs."""
     return changed(workload_facts(before.workload), workload_facts(now.workload))
 
 
 def changes_of_machine(before: Report, now: Report) -> list[str]:
-    """Return what tells the machines and their software apart, in words."""
+    """Return a line for each difference between the machines and their software."""
     mine = {"autotune": now.autotune_version, **machine_facts(now.environment)}
     return changed({"autotune": before.autotune_version, **machine_facts(before.environment)}, mine)
 

@@ -49,7 +49,7 @@ def _whole_rounds(ranks: int, micro_batches: int) -> str | None:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """What is to be known of one schedule.
+    """The rules and properties of one schedule.
 
     ``stages_per_rank``: the only v that it runs; None: any. ``refuse``: the rule for m. ``placement``: stages go round
     the ranks in a loop, or down them and back up in a "v". ``backward``: in one piece, or "split" into input and weight

@@ -47,14 +47,14 @@ class Option:
 
     @property
     def shown_default(self) -> str:
-        """The default in words; empty where there is none, as of a switch."""
+        """The default as help prints it; empty where there is none, as of a switch."""
         if self.default_text or self.default is None or self.default is REQUIRED or isinstance(self.default, bool):
             return self.default_text
         return ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
 
     @property
     def description(self) -> str:
-        """The help, and the default in words."""
+        """The help, with the default."""
         return f"{self.help} [default: {self.shown_default}]" if self.shown_default else self.help
 
     def of(self, **changes: Any) -> "Option":

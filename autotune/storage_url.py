@@ -59,13 +59,13 @@ def scrubbed(message: str, text: str) -> str:
     return message
 
 
-def without_credentials(words: Iterable[str]) -> list[str]:
-    """Return a command's words, the URL after --storage as it may be shown."""
+def without_credentials(arguments: Iterable[str]) -> list[str]:
+    """Return a command's arguments, the URL after --storage as it may be shown."""
     found: list[str] = []
-    for word in words:
+    for argument in arguments:
         if found and found[-1] == FLAG:
-            word = shown(word)
-        elif word.startswith(f"{FLAG}="):
-            word = f"{FLAG}={shown(word.removeprefix(f'{FLAG}='))}"
-        found.append(word)
+            argument = shown(argument)
+        elif argument.startswith(f"{FLAG}="):
+            argument = f"{FLAG}={shown(argument.removeprefix(f'{FLAG}='))}"
+        found.append(argument)
     return found

@@ -73,7 +73,11 @@ def test_an_accident_is_no_candidates_fault(profiled, tmp_path, number, fault, p
     assert (tmp_path / "happened").exists()
     assert all(row.measurement for row in report.candidates)
     assert is_best(report)
-    begun = "profiling restarted its ranks and retries" if place == "profiling" else "m = 4 1F1B may be tried once more"
+    begun = (
+        "profiling restarted its ranks and retries"
+        if place == "profiling"
+        else "m = 4 1F1B failed and may be retried once"
+    )
     (told,) = [text for text in report.warnings if text.startswith(begun)]
     assert f"rank {number % P}" in told
     assert EXPECTED[fault][2] in told

@@ -9,10 +9,10 @@ from contextlib import closing, redirect_stderr, suppress
 import pytest
 
 from autotune.errors import InputError
-from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Step
 from autotune.pipeline.rank.device import CpuDevice
-from autotune.pipeline.rank.rank import Rank, answer
+from autotune.pipeline.rank.rank import RankProcess, answer
 from autotune.profile.cache import keep_profile
 from autotune.report.load import read_report
 from autotune.search.study.study import Study
@@ -87,7 +87,7 @@ def test_no_room_for_the_state(disk, tmp_path):
 
 
 def test_no_room_for_temporary_files(disk, tmp_path):
-    """Ranks die there without a word, for their words go to a log."""
+    """Ranks die there without a word, because their words go to a log."""
     place = disk(4 * KIB)
     done = subprocess.run(
         [sys.executable, "-m", "autotune", "run", *FLAGS, "--quiet"],
@@ -134,7 +134,7 @@ def test_no_room_for_what_is_printed(command):
 
 def test_no_room_for_a_ranks_log_leaves_its_answer(tmp_path):
     """What it says of a candidate that failed must not become a death of which nobody knows the reason."""
-    rank = Rank(0, 1, CpuDevice(1), Watch(tmp_path / "doing"))
+    rank = RankProcess(0, 1, CpuDevice(1), ActivityWriter(tmp_path / "doing"))
     with suppress(OSError), open("/dev/full", "w", buffering=1) as full, redirect_stderr(full):
         reply = answer(rank, Step().model_dump_json().encode())
     assert reply.failure is not None

@@ -41,7 +41,8 @@ def errors(report):
 def test_a_slow_cable_is_seen_and_moves_the_sweet_spot(tmp_path):
     """Ranks that wait as long as a recorded stage computes; messages, torch's schedule and the cable are real.
 
-    A run that is off is made once more, for a neighbour may have disturbed it: where the model is wrong, it is again.
+    A run that is off is made once more, because a neighbour may have disturbed it: where the model is wrong, it is
+    again.
     """
     profile = tmp_path / "recorded.json"
     write_record(profile, waiting_profile())
@@ -56,7 +57,7 @@ def test_a_slow_cable_is_seen_and_moves_the_sweet_spot(tmp_path):
     for link in slow.profile.links:
         crosses = slow.environment.hosts[link.from_] != slow.environment.hosts[link.to]
         assert (0.5 < link.bandwidth_bytes_s / 12.5e6 < 1.1) if crosses else link.together_bytes_s is None
-    assert 1.5 < slow.profile.crowding[1] < 3  # two links leave each host
+    assert 1.5 < slow.profile.link_contention[1] < 3  # two links leave each host
     for one in found.values():
         assert errors(one)[3] < 0.10, errors(one)
         best = max(one.candidates, key=lambda row: row.measurement.throughput_seq_s)

@@ -68,7 +68,7 @@ def test_a_profile_of_two_stages_to_a_rank(tmp_path):
     path = tmp_path / "profile-v2.json"
     path.write_text(json.dumps(document(virtual_stages=2)))
     found = points(path, *SIZES)
-    assert [(one.ranks, one.layers, one.schedule_words) for one in found] == [
+    assert [(one.ranks, one.layers, one.schedule_text) for one in found] == [
         (2, 48, "Interleaved1F1B x2"),
         (16, 384, "Interleaved1F1B x2"),
         (64, 1536, "Interleaved1F1B x2"),

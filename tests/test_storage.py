@@ -164,7 +164,7 @@ def test_a_server_that_is_not_there_is_one_line():
 
 
 def test_what_is_no_sqlite_database_is_one_line(tmp_path):
-    (tmp_path / "x.db").write_text("no database, for it has no pages and no header")
+    (tmp_path / "x.db").write_text("no database, because it has no pages and no header")
     with pytest.raises(InputError, match=r"cannot open the study in sqlite:///.*x\.db: file is not a database"):
         check_storage(f"sqlite:///{tmp_path}/x.db")
 

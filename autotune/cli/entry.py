@@ -32,14 +32,14 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, help="Print the version and exit.", callback=lambda on: say_version(on)
+            "--version", is_eager=True, help="Print the version and exit.", callback=lambda on: print_version(on)
         ),
     ] = False,
 ) -> None:
     """Find how many micro-batches a pipeline-parallel training job should use, by measuring it."""
 
 
-def say_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> None:
     """Print the version and end the command, where it is wanted."""
     if wanted:
         sys.stdout.write(f"autotune {__version__}\n")
@@ -127,7 +127,7 @@ def complain(message: str) -> None:
 
 
 def usage_message(error: Any) -> str:
-    """Return in one line what the parser says is wrong, and where the right usage is told; empty after help."""
+    """Return in one line what the parser says is wrong, and where to find the right usage; empty after help."""
     message = " ".join(error.format_message().split()).rstrip(".")
     path = error.ctx.command_path if error.ctx is not None else "autotune"
     return f"{message[:1].lower()}{message[1:]}; {path} --help tells the usage" if message else ""

@@ -1,4 +1,4 @@
-"""What commands print: the result on stdout, progress and notes on stderr."""
+"""The output of commands: the result on stdout, progress and notes on stderr."""
 
 import json
 import sys

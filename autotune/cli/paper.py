@@ -19,7 +19,7 @@ def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, 
     from autotune.predict.sweep import limit_of, settled, sweep
     from autotune.report.predicted import predicted_report
     from autotune.report.timeline.step import read_source
-    from autotune.report.whatif import question_of, what_if_words
+    from autotune.report.whatif import question_of, what_if_lines
 
     profile = read_source(path)[1][0]
     question = question_of(settings)
@@ -30,7 +30,7 @@ def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, 
     profile = changed(profile, case)
     settings = {name: value for name, value in settings.items() if name not in ("stages", "link", "speed_up")}
     pairs, notes = sweep(profile, settings)
-    notes = [*what_if_words(case), *notes]
+    notes = [*what_if_lines(case), *notes]
     report = predicted_report(profile, pairs, limit_of(profile, settled(profile, settings)), notes, typed())
     show_prediction(report, out, html, json_output)
 

@@ -73,7 +73,7 @@ def check(
     from autotune.records.base import write_text
     from autotune.report.check.judge import check as compare
     from autotune.report.check.judge import parse_regression
-    from autotune.report.check.show import junit, markdown, print_check, say_regression
+    from autotune.report.check.show import junit, markdown, print_check, raise_regression
     from autotune.report.load import read_report
 
     allowed = parse_regression(max_regression)
@@ -85,7 +85,7 @@ def check(
         if path is not None:
             write_text(path, text)
     print_json(found) if json_output else print_check(found, console())
-    say_regression(found)
+    raise_regression(found)
 
 
 def verify_here(*reports: "Report") -> None:

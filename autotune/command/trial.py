@@ -168,7 +168,7 @@ class _Session:
             self.output.wait(LOOK_S)
 
     def _read(self) -> str | None:
-        """Take in what has arrived; returns the first line that says that memory ran out."""
+        """Take in what has arrived; return the first line that says that memory ran out."""
         told = None
         for line in self.output.look():
             self.watch.lines.feed(line, time.monotonic())
@@ -183,7 +183,7 @@ class _Session:
         self.failure = diagnose.out_of_memory(line, self.output.tail)
 
     def _report(self) -> bool:
-        """Report steps that are new and steady; returns whether more are wanted."""
+        """Report steps that are new and steady; return whether more are wanted."""
         if self.watch.is_broken and self.watch.steps >= BROKEN_AT_MOST:
             self.failure = diagnose.not_finite(self.watch.steps, self.output.tail)
             return False

@@ -24,7 +24,7 @@ Grown = Callable[[float, Callable[[StageProfile], float]], float]
 """A cost of a stage, and how to find the same of others -> what it is with another number of layers."""
 
 
-def stretched(profile: Profile, ranks: int, virtual_stages: int, layers: int | None = None) -> Profile:
+def extrapolate(profile: Profile, ranks: int, virtual_stages: int, layers: int | None = None) -> Profile:
     """Return the profile on ``ranks`` ranks of ``virtual_stages`` stages each, ``layers`` in all (None: as many on each
     rank as measured). On as many ranks, with as many layers, it is the profile itself.
 
@@ -58,7 +58,7 @@ def most_outside(profile: Profile) -> int:
 
 
 def check(profile: Profile) -> None:
-    """Raises InputError for a profile that cannot be stretched."""
+    """Raise InputError for a profile that cannot be extrapolated."""
     if len(profile.stages) < 3:
         raise InputError(
             f"profile: what is repeated is a stage that neither embeds nor computes the loss, so there must be 3 stages"

@@ -34,7 +34,8 @@ from autotune.records.base import Record, explain
 from autotune.records.profile import Link, Profile
 
 Crossing = Literal["inside", "between", "above"]
-"""What a message passes: nothing but its host; the edge of a host, under one leaf; the fabric above the leaves."""
+"""The places that a message crosses: nothing but its host; the edge of a host, under one leaf; the fabric above the
+leaves."""
 
 MESSAGES_OUT = 2  # of a host and pipeline at once: activations to the next host, gradients to the one before
 
@@ -60,7 +61,7 @@ class Network(Record):
     hosts_per_leaf: PositiveInt | None = None
     """Hosts under one leaf switch; null is all."""
     oversubscription: Annotated[float, Field(ge=1.0)] = 1.0
-    """How many times less bandwidth a message has above the leaves."""
+    """The factor by which a message has less bandwidth above the leaves."""
     inside: Wire | None = None
     """Links inside a host; null is the profile's own, which were measured."""
     between: Wire
@@ -84,7 +85,7 @@ class Network(Record):
         return "above" if width and hosts[0] // width != hosts[1] // width else "between"
 
     def wire(self, crossing: Crossing) -> Wire:
-        """Return what a message finds there, with its share of what it shares."""
+        """Return the link that a message crosses, with its share of a shared one."""
         if crossing == "inside":
             assert self.inside is not None, "settled"
             return self.inside
@@ -95,7 +96,7 @@ class Network(Record):
         return Wire(latency_s=self.between.latency_s, bandwidth_bytes_s=full and full * share)
 
     def slower(self, times: float) -> "Network":
-        """Return the network where messages between hosts take so many times as long."""
+        """Return the network where messages between hosts take ``times`` as long."""
         full = self.between.bandwidth_bytes_s
         wire = Wire(latency_s=times * self.between.latency_s, bandwidth_bytes_s=full and full / times)
         return self.model_copy(update={"between": wire})
@@ -109,7 +110,7 @@ def boundaries(ranks: int, virtual_stages: int) -> Iterator[tuple[int, int]]:
 
 
 def crossings(network: Network, ranks: int, virtual_stages: int) -> Mapping[Crossing, int]:
-    """Return how many boundaries pass what."""
+    """Return the number of stage boundaries by the kind of link that they cross."""
     return Counter(network.crossing(*pair) for pair in boundaries(ranks, virtual_stages))
 
 
@@ -139,7 +140,7 @@ def settled(network: Network, profile: Profile) -> Network:
 
 
 def read_network(path: Path) -> Network:
-    """Reads a network from a TOML file or by the name of one that ships; raises InputError with path and key."""
+    """Read a network from a TOML file or by the name of one that ships; raise InputError with path and key."""
     table = read_toml(path, "networks")
     try:
         return Network.model_validate(table)

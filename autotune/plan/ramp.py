@@ -183,7 +183,7 @@ def whole_steps(parts: Sequence[tuple[int, float]]) -> list[tuple[int, int]]:
 
 
 def plan_ramp(profile: Profile, ramp: Ramp | BatchSteps, schedule: ScheduleName, memory_limit: int | None) -> RampPlan:
-    """Predicts every phase with every micro-batch size that divides all of its batches, by the training's length."""
+    """Predict every phase with every micro-batch size that divides all of its batches, by the training's length."""
     spans = step_phases(ramp) if isinstance(ramp, BatchSteps) else phases(ramp)
     parts, found, left_out = whole_steps(spans), list[SizePlan](), []
     for size in divisors(gcd(*(batch for batch, _ in parts)) // ramp.data_parallel):
@@ -205,7 +205,7 @@ def plan_size(
     schedule: ScheduleName,
     memory_limit: int | None,
 ) -> SizePlan:
-    """Return the whole training with micro-batches of ``size``; raises UsageError where the schedule takes some
+    """Return the whole training with micro-batches of ``size``; raise UsageError where the schedule takes some
     m not."""
     rows = []
     for batch, steps in parts:

@@ -1,6 +1,6 @@
 """A pipeline far larger than the machine that was profiled, on paper: its best m, and how far to trust that.
 
-For each number of ranks the profile is stretched, put on a described network, and simulated under a few m: powers of
+For each number of ranks the profile is extrapolated, put on a described network, and simulated under a few m: powers of
 two times the ranks first, then divisors of the batch on either side of the best. Three things are not known at that
 scale, and are said apart from the interval of the prediction itself:
 
@@ -19,15 +19,15 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from autotune.config import divisors
 from autotune.errors import UsageError
-from autotune.plan.extrapolate import stretched
+from autotune.plan.extrapolate import extrapolate
 from autotune.plan.network import Network, connected, crossings, settled
 from autotune.predict.extrapolation import basis_of, doubt
-from autotune.predict.predict import candidates_for, predict, refusal, relative_spread, run_on_paper
+from autotune.predict.predict import candidates_for, illegal_reason, predict, relative_spread, simulate_step
 from autotune.predict.simulator.wavefront import COLUMNS
 from autotune.predict.uncertainty import interval, total_sigma
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.environment import Environment
-from autotune.records.prediction import Basis, Candidate, Prediction, TimeSplit, schedule_words
+from autotune.records.prediction import Basis, Candidate, Prediction, TimeSplit, schedule_text
 from autotune.records.profile import Profile
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import SCHEDULES, ScheduleName
@@ -38,13 +38,13 @@ MOST_SIMULATED = 2**24
 MOST_IN_COLUMNS = 2**28
 """Of one under GPipe or 1F1B, which takes a thirtieth of that: 4096 ranks with m = 8p."""
 SLOWER = 2.0
-"""How many times as long messages between hosts take where the links are doubted."""
+"""The factor by which messages between hosts take longer where the links are doubted."""
 PER_RANK = 4
 """Sequences per rank where neither the flags nor the profile say a batch."""
 
 
 class Request(NamedTuple):
-    """What is asked for. ``layers``, ``batch``, ``micro_batches``: the same at every number of ranks; None: as many
+    """A request for plans. ``layers``, ``batch``, ``micro_batches``: the same at every number of ranks; None: as many
     layers and sequences per rank as the profile has, and a choice of m."""
 
     ranks: tuple[int, ...]
@@ -58,7 +58,7 @@ class Request(NamedTuple):
 
 
 class Evaluated(Record):
-    """One m that was run on paper."""
+    """One m that was simulated."""
 
     micro_batches: PositiveInt
     """Micro-batches per step (m)."""
@@ -104,11 +104,11 @@ class ScalePoint(Record):
     bubble_fraction: NonNegativeFloat
     """Share of p x step time in which devices are idle."""
     time_split_s: TimeSplit
-    """What the step's time goes to."""
+    """The parts of the step's time."""
     peak_memory_bytes: NonNegativeInt | None
     """Bytes of the fullest rank; null where the profile does not tell."""
     fits: bool | None
-    """Whether that is within the memory limit; null where either is not known."""
+    """True where that is within the memory limit; null where either is not known."""
     inside: NonNegativeInt
     """Stage boundaries within a host."""
     between: NonNegativeInt
@@ -120,12 +120,12 @@ class ScalePoint(Record):
     not_simulated: tuple[PositiveInt, ...] = ()
     """The m that would have had too many actions."""
     beyond_sizes: bool = False
-    """Whether the micro-batch size lies outside of what was measured."""
+    """True where the micro-batch size lies outside of what was measured."""
 
     @property
-    def schedule_words(self) -> str:
+    def schedule_text(self) -> str:
         """The schedule, with its stages per rank."""
-        return schedule_words(self.schedule, self.virtual_stages)
+        return schedule_text(self.schedule, self.virtual_stages)
 
     @property
     def worst_s(self) -> float:
@@ -145,13 +145,13 @@ class ScalePlan(Record):
     environment: Environment
     """Machine and software of the profile."""
     workload: WorkloadFacts
-    """What was trained for the profile."""
+    """The training job of the profile."""
     network: Network
     """The described network."""
     inside_measured: bool
-    """Whether what ``network`` says of the inside of hosts are the profile's own links."""
+    """True where ``network`` has the profile's own links for the inside of hosts."""
     ranks_shared_cores: bool
-    """Whether ranks of the profile shared cores."""
+    """True where ranks of the profile shared cores."""
     rank_spread: NonNegativeFloat
     """Relative standard deviation of how fast ranks are."""
     memory_limit_bytes: PositiveInt | None
@@ -159,11 +159,11 @@ class ScalePlan(Record):
     points: tuple[ScalePoint, ...]
     """The predictions."""
     assumptions: tuple[str, ...] = ()
-    """What the figures rest on, in words."""
+    """Sentences on what the figures rest on."""
 
 
 def scale(profile: Profile, request: Request, tell: Callable[[int, str], None] = lambda ranks, name: None) -> ScalePlan:
-    """Predicts every number of ranks under every schedule. ``tell``: called before each.
+    """Predict every number of ranks under every schedule. ``tell``: called before each.
 
     Raises UsageError for what cannot be asked, InputError for a profile that does not hold what is needed.
     """
@@ -190,7 +190,7 @@ def scale(profile: Profile, request: Request, tell: Callable[[int, str], None] =
 
 
 def check(profile: Profile, request: Request) -> None:
-    """Raises UsageError for numbers of ranks that cannot be made from the profile, or not within minutes."""
+    """Raise UsageError for numbers of ranks that cannot be made from the profile, or not within minutes."""
     for ranks in request.ranks:
         if not profile.ranks <= ranks <= MOST_RANKS:
             raise UsageError(
@@ -202,13 +202,13 @@ def check(profile: Profile, request: Request) -> None:
 def scale_point(profile: Profile, request: Request, ranks: int, name: ScheduleName) -> ScalePoint:
     """Return the best m that fits; where none does, the quickest. Its efficiency is not yet relative to anything."""
     v = 1 if SCHEDULES[name].has_one_stage else request.virtual_stages
-    paper = connected(stretched(profile, ranks, v, request.layers), request.network)
+    paper = connected(extrapolate(profile, ranks, v, request.layers), request.network)
     layers = sum(stage.layers or 0 for stage in paper.stages)
     batch = request.batch or batch_for(profile, ranks)
     known, left_out = evaluate(paper, request, name, layers, batch)
     best, prediction = quickest_that_fits(paper, known, request.memory_limit)
     step = prediction.step_time_s
-    doubted = run_on_paper(connected(paper, request.network.slower(SLOWER)), best).seconds
+    doubted = simulate_step(connected(paper, request.network.slower(SLOWER)), best).seconds
     spread = relative_spread(profile, best.micro_batch_size)  # the copies of a stage share its error
     doubted_sizes = doubt(profile, best.micro_batch_size)
     model = max(0.0, total_sigma(prediction.uncertainty) ** 2 - doubted_sizes.sigma**2) ** 0.5
@@ -264,19 +264,19 @@ def evaluate(
     counts = [m for m in wanted if is_simulated(name, ranks, v, m)]
     if not counts:
         raise UsageError(
-            f"--micro-batches: none can be run on paper with {ranks} ranks, {name} and a batch of {batch}; give some of"
+            f"--micro-batches: none can be simulated with {ranks} ranks, {name} and a batch of {batch}; give some of"
             f" at most {batch}, and {actions_limit(name) // (2 * v * ranks)}"
         )
     known: dict[Candidate, float] = {}
 
     def run(more: Sequence[int]) -> None:
         found, _ = candidates_for(more, (name,), (v,), ranks, layers, batch)
-        known.update({one: run_on_paper(paper, one).seconds for one in found if one not in known})
+        known.update({one: simulate_step(paper, one).seconds for one in found if one not in known})
 
     run(counts)
     best = min(known, key=lambda one: known[one] / one.sequences).micro_batches
     near = [m for m in nearby(best, batch) if is_simulated(name, ranks, v, m)]
-    if free and (near := [m for m in near if refusal(name, ranks, v, m, layers) is None]):
+    if free and (near := [m for m in near if illegal_reason(name, ranks, v, m, layers) is None]):
         run(near)
     return known, tuple(m for m in wanted if m not in counts)
 
@@ -305,7 +305,7 @@ def actions_limit(name: str) -> int:
 
 
 def is_simulated(name: str, ranks: int, virtual_stages: int, micro_batches: int) -> bool:
-    """Return whether it is run on paper at all."""
+    """Return whether its step is simulated at all."""
     return 2 * virtual_stages * ranks * micro_batches <= actions_limit(name)
 
 

@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from autotune.config import divisors
 from autotune.errors import UsageError
-from autotune.plan.extrapolate import stretched
+from autotune.plan.extrapolate import extrapolate
 from autotune.predict.choice import choose
 from autotune.predict.predict import candidates_for, predict
 from autotune.predict.sweep import memory_per_rank
@@ -106,7 +106,9 @@ def changed(profile: Profile, case: Case) -> Profile:
     """Return the profile in other circumstances; raise InputError and UsageError where it cannot be stretched."""
     if case.stages is not None and case.stages != profile.ranks:
         links = profile.links
-        profile = stretched(profile, case.stages, profile.virtual_stages, profile.workload.layers or layers_of(profile))
+        profile = extrapolate(
+            profile, case.stages, profile.virtual_stages, profile.workload.layers or layers_of(profile)
+        )
         profile = profile.model_copy(update={"links": alike(links, profile), "shared": None})
     if case.link_bytes_s is not None:
         links = profile.links or alike((), profile)

@@ -25,7 +25,7 @@ from autotune.predict.simulator.wavefront import StepTime, step_time
 
 
 @dataclass(frozen=True, eq=False)
-class StepSplit:
+class StepBreakdown:
     """Seconds of one step, float64[p] each, none below 0; on every rank they add up to ``total``, the step.
 
     ``compute``        the sequences of the batch, each at the best seconds per sequence that its stages ever reach
@@ -65,7 +65,7 @@ class StepSplit:
         return {part.name: float(getattr(self, part.name).mean()) for part in fields(self)}
 
 
-def split_step(
+def break_down(
     schedule: Schedule,
     costs: Costs,
     step: StepTime | Timeline,
@@ -77,15 +77,15 @@ def split_step(
     overhead_s: ArrayLike = 0.0,
     step_overhead_s: float = 0.0,
     receives: Receives = "torch",
-) -> StepSplit:
-    """Divides a step of ``step.makespan`` + ``optimizer_tail`` + ``step_overhead_s`` seconds.
+) -> StepBreakdown:
+    """Break down a step of ``step.makespan`` + ``optimizer_tail`` + ``step_overhead_s`` seconds.
 
     ``step`` is what ``step_time`` or ``simulate`` make of ``costs``. ``overhead_s``: the runtime's part of these
     actions, the same for all or float64[4, S].
     ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
     ``sequences``: those of the batch, at most m x ``micro_batch_size``; the others are padding.
     ``optimizer_s[r]``: seconds of the optimizer step of rank r, at the pace that it has in the step.
-    Two more steps are run on paper, with free links and with equal stages; where a CPU starts the actions, one without
+    Two more steps are simulated, with free links and with equal stages; where a CPU starts the actions, one without
     waiting for it.
     """
     optimizer = np.array(optimizer_s, np.float64)
@@ -103,7 +103,7 @@ def split_step(
         waited = np.clip(step.makespan - makespan - beyond, 0.0, idle)
         idle, late, beyond = idle - waited, beyond + waited, late
     communication, imbalance, bubble = _idle(schedule, costs, makespan, idle, receives)
-    return StepSplit(
+    return StepBreakdown(
         compute=pace * compute * share,
         padding=pace * compute * (1.0 - share),
         granularity=pace * granularity,
@@ -119,7 +119,8 @@ def split_step(
 def _work(
     schedule: Schedule, costs: Costs, best: Seconds, micro_batch_size: int, overhead_s: ArrayLike
 ) -> tuple[Seconds, Seconds, Seconds]:
-    """What each rank computes undisturbed: at the best pace, beyond it, and the runtime's overhead; float64[p] each."""
+    """Seconds of each rank undisturbed: computing at the best speed, beyond that, and the runtime's; float64[p]
+    each."""
     counts = action_counts(schedule)
     overhead = np.minimum(np.asarray(overhead_s), costs.work()) * counts
     computed = (costs.work() * counts - overhead).sum(axis=0)
@@ -129,7 +130,7 @@ def _work(
 
 
 def _by_rank(schedule: Schedule, of_stage: Seconds) -> Seconds:
-    """What the stages of each rank take together; float64[p]."""
+    """Seconds of the stages of each rank together; float64[p]."""
     return np.bincount(schedule.stage_ranks, of_stage, schedule.ranks).astype(np.float64)
 
 
@@ -148,7 +149,7 @@ def action_counts(schedule: Schedule) -> Seconds:
 def _idle(
     schedule: Schedule, costs: Costs, makespan: float, idle: Seconds, receives: Receives
 ) -> tuple[Seconds, Seconds, Seconds]:
-    """Divides each rank's idle seconds into communication, imbalance and bubble; float64[p] each.
+    """Divide each rank's idle seconds into communication, imbalance and bubble; float64[p] each.
 
     Communication is what free links save, the same for all ranks. The bubble is in all as large as with free links and
     equal stages; it is what all ranks have in common, and what single ranks idle beyond that is imbalance.

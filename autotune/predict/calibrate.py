@@ -1,4 +1,4 @@
-"""What makes the model take as long as pipelined runs really took: the runtime's overheads, and crowding.
+"""The runtime's overheads and the contention with which the model takes as long as pipelined runs really took.
 
 Crowding is how much longer a pass takes beside those of other ranks than its share of the cores explains. All are found
 from whole pipelined steps: nothing else shows what ranks do to each other while they compute, wait and send.
@@ -12,18 +12,18 @@ import numpy as np
 from autotune.predict.predict import action_overheads, optimizer_seconds, stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import Seconds, optimizer_tail, simulate
-from autotune.records.profile import Calibration, Profile, Shared, StageProfile
+from autotune.records.profile import Calibration, Profile, SharedCores, StageProfile
 from autotune.records.stage_costs import StageTime
 
-NUDGE = {"message_overhead_s": 1e-4, "crowding": 0.01}
-LEAST = {"message_overhead_s": 0.0, "crowding": 0.5}
-MOST_CROWDING = 3.0
-RUN_ERROR, CROWDING_PRIOR = 0.01, 0.5  # standard deviations: of a run, relative; of crowding around 1
+NUDGE = {"message_overhead_s": 1e-4, "contention": 0.01}
+LEAST = {"message_overhead_s": 0.0, "contention": 0.5}
+MOST_CONTENTION = 3.0
+RUN_ERROR, CONTENTION_PRIOR = 0.01, 0.5  # standard deviations: of a run, relative; of contention around 1
 TURNS = 5
 
 
 def calibrated(profile: Profile) -> Profile:
-    """Return the profile with the overheads and the crowding that explain its calibration runs.
+    """Return the profile with the overheads and the contention that explain its calibration runs.
 
     ``action_overhead_s`` is what lies at least between two actions. Crowding shows in the seconds that ranks spent
     inside actions, where these were recorded, and ``message_overhead_s`` is what the steps take beyond that. Without a
@@ -36,7 +36,7 @@ def calibrated(profile: Profile) -> Profile:
     if gaps := [gap for run in runs for gap in run.gap_s]:
         profile = profile.model_copy(update={"action_overhead_s": median(gaps)})
     can_tell = profile.shared is not None and (len(runs) > 1 or any(run.busy_s for run in runs))
-    names = ["message_overhead_s", "crowding"][: 2 if can_tell else 1]
+    names = ["message_overhead_s", "contention"][: 2 if can_tell else 1]
     found = fitted(profile, runs, names)
     if found.message_overhead_s == 0.0 and len(names) > 1:
         return fitted(found, runs, names[1:])
@@ -52,9 +52,12 @@ def fitted(profile: Profile, runs: Sequence[Calibration], names: list[str]) -> P
         slopes = [(explained(nudged(profile, name, NUDGE[name]), runs) - now) / NUDGE[name] for name in names]
         rows = np.array(slopes).T / (RUN_ERROR * wanted[:, None])
         missing = (wanted - now) / (RUN_ERROR * wanted)
-        if "crowding" in names and profile.shared is not None:
-            prior = [(name == "crowding") / CROWDING_PRIOR for name in names]
-            rows, missing = np.vstack((rows, prior)), np.append(missing, (1 - profile.shared.crowding) / CROWDING_PRIOR)
+        if "contention" in names and profile.shared is not None:
+            prior = [(name == "contention") / CONTENTION_PRIOR for name in names]
+            rows, missing = (
+                np.vstack((rows, prior)),
+                np.append(missing, (1 - profile.shared.contention) / CONTENTION_PRIOR),
+            )
         changes = np.linalg.lstsq(rows, missing, rcond=None)[0]
         for name, change in zip(names, changes, strict=True):
             profile = nudged(profile, name, float(change))
@@ -66,9 +69,9 @@ def nudged(profile: Profile, name: str, change: float) -> Profile:
     if name == "message_overhead_s":
         return profile.model_copy(update={name: max(LEAST[name], profile.message_overhead_s + change)})
     assert profile.shared is not None
-    crowding = min(MOST_CROWDING, max(LEAST[name], profile.shared.crowding + change))
+    contention = min(MOST_CONTENTION, max(LEAST[name], profile.shared.contention + change))
     together = len(profile.shared.slowdown)
-    return profile.model_copy(update={"shared": Shared.of(profile.shared.resources, together, crowding)})
+    return profile.model_copy(update={"shared": SharedCores.of(profile.shared.resources, together, contention)})
 
 
 def explained(profile: Profile, runs: Sequence[Calibration]) -> Seconds:
@@ -89,8 +92,8 @@ def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
     costs = stage_costs(model, run.micro_batch_size, schedule)
     timeline = simulate(schedule, costs)
     tail = optimizer_tail(timeline.rank_ends, optimizer_seconds(model, schedule))
-    work = costs.work()[timeline.program.kind, timeline.program.stage]
-    overhead = action_overheads(model, schedule)[timeline.program.kind, timeline.program.stage]
+    work = costs.work()[timeline.graph.kind, timeline.graph.stage]
+    overhead = action_overheads(model, schedule)[timeline.graph.kind, timeline.graph.stage]
     inside = np.maximum(0.0, 1 - overhead / work)
     busy = float(((timeline.ends - timeline.starts) * inside).sum())
     return timeline.makespan + tail + profile.step_overhead_s, busy

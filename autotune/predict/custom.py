@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The file, read but not judged. ``cells``: row after row, in order; ``staged``: actions name their stage.
+    """The file, read but not checked. ``cells``: row after row, in order; ``staged``: actions name their stage.
 
     ``first``: the number that the file gives its first micro-batch; in the actions that one is 0.
     ``skipped``: messages and sharding, which follow from the computations. ``gaps``: some row idles between actions.
@@ -81,14 +81,14 @@ class OwnSchedule:
 
 
 def read_schedule(path: Path) -> OwnSchedule:
-    """Reads and checks a CSV file; raises InputError that names the cell, or every violation in the file's words."""
+    """Read and check a CSV file; raise InputError that names the cell, or every violation in the file's words."""
     table = read_table(path)
     places, faults = place(table)
-    faults += absent(table, places)
+    faults += missing_actions(table, places)
     early: list[str] = []
-    for index, made in unmet(table, places):
+    for index, made in violations(table, places):
         of_order = table.cells[index].gpu == table.cells[made].gpu or not table.staged
-        (faults if of_order else early).append(told(table, index, made))
+        (faults if of_order else early).append(violation_text(table, index, made))
     if faults:
         where = f"GPUs and times count from 0, micro-batches from {table.first}"
         raise InputError(listed(f"{path} cannot run as written ({where})", faults))
@@ -120,7 +120,7 @@ def remarks(path: Path, table: Table, early: list[str]) -> Iterator[str]:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """Return the cells as text; raises InputError for what is no CSV file of UTF-8 text, or too large."""
+    """Return the cells as text; raise InputError for what is no CSV file of UTF-8 text, or too large."""
     try:
         rows = list(csv.reader(io.StringIO(read_bytes(path, MOST_BYTES).decode("utf-8-sig"), newline="")))
     except OSError as error:
@@ -147,7 +147,7 @@ def computations(text: str) -> list[tuple[str, str, str]] | None:
 
 
 def read_table(path: Path) -> Table:
-    """Reads the cells; raises InputError that names the first one that is no action, or a row without any."""
+    """Read the cells; raise InputError that names the first one that is no action, or a row without any."""
     rows = read_rows(path)
     found: list[tuple[int, int, str, str, int]] = []  # GPU, column, stage as written, letter, micro-batch as written
     skipped, gaps = 0, False
@@ -169,7 +169,7 @@ def read_table(path: Path) -> Table:
             raise InputError(f"{path}: row {gpu + 1} (GPU{gpu}) computes nothing: leave it out, or give it its actions")
         if len(found) > MOST_ACTIONS:
             raise InputError(f"{path} has more than {MOST_ACTIONS:,} actions: too many to draw")
-    return numbered(path, found, skipped, gaps)
+    return make_table(path, found, skipped, gaps)
 
 
 WRITE = "write F1 or B1 (I1, W1 for a split backward), torch's 0F1, or nothing"
@@ -181,8 +181,8 @@ def cell_name(gpu: int, column: int) -> str:
     return f"row {gpu + 1}, column {column + 1} (GPU{gpu}, t={column})"
 
 
-def numbered(path: Path, found: list[tuple[int, int, str, str, int]], skipped: int, gaps: bool) -> Table:
-    """Settles stages and the number of the first micro-batch; raises InputError for numbers beyond all proportion."""
+def make_table(path: Path, found: list[tuple[int, int, str, str, int]], skipped: int, gaps: bool) -> Table:
+    """Return the table with stages and micro-batches numbered; raise InputError for numbers far beyond the actions."""
     staged = bool(found[0][2])
     first = 0 if staged else min(1, min(number for *_, number in found))
     cells = tuple(
@@ -220,8 +220,8 @@ def place(table: Table) -> tuple[Places, list[str]]:
     return places, faults
 
 
-def absent(table: Table, places: Places) -> Iterator[str]:
-    """Names what a stage must do and does not: forward and backward of every micro-batch, I and W if it is split."""
+def missing_actions(table: Table, places: Places) -> Iterator[str]:
+    """Return a line for every forward or backward that a stage lacks, or half of a split one."""
     gpu_of = {cell.action.stage: cell.gpu for cell in table.cells}
     stages, micro_batches = (
         1 + max(column) for column in zip(*((a.stage, a.micro_batch) for a in places), strict=True)
@@ -232,12 +232,13 @@ def absent(table: Table, places: Places) -> Iterator[str]:
             continue
         for micro_batch in range(micro_batches):
             done = [kind for kind in "FBIW" if Action(cast(Kind, kind), stage, micro_batch) in places]
-            for text in gaps_in(table, places, stage, micro_batch, "".join(done)):
+            for text in missing_kinds(table, places, stage, micro_batch, "".join(done)):
                 yield f"GPU{gpu_of[stage]}: {text}"
 
 
-def gaps_in(table: Table, places: Places, stage: int, micro_batch: int, done: str) -> Iterator[str]:
-    """Return what lacks where of F, B, I and W only ``done`` are done; right are ``FB`` and ``FIW``."""
+def missing_kinds(table: Table, places: Places, stage: int, micro_batch: int, done: str) -> Iterator[str]:
+    """Return a line for each of F, B, I and W that is missing where only ``done`` are done; ``FB`` and ``FIW`` are
+    complete."""
 
     def name(kind: str) -> str:
         return table.name(Action(cast(Kind, kind), stage, micro_batch))
@@ -267,8 +268,8 @@ def needs(action: Action) -> Iterable[Action]:
     return (Action("F", stage, micro_batch), *(Action(kind, stage + 1, micro_batch) for kind in nexts))
 
 
-def unmet(table: Table, places: Places) -> Iterator[tuple[int, int]]:
-    """Return every (cell, cell that it needs), as indices, of which the second comes too late.
+def violations(table: Table, places: Places) -> Iterator[tuple[int, int]]:
+    """Return every pair (cell, cell that it needs), as indices, whose second comes too late.
 
     On one GPU the order of the row counts, between two the columns.
     """
@@ -282,8 +283,8 @@ def unmet(table: Table, places: Places) -> Iterator[tuple[int, int]]:
                 yield index, made
 
 
-def told(table: Table, index: int, made: int) -> str:
-    """Return which action comes before what it needs; or, of another GPU, no later than that."""
+def violation_text(table: Table, index: int, made: int) -> str:
+    """Return in one line which action comes before what it needs; or, of another GPU, no later than that."""
     gpu, maker = table.cells[index].gpu, table.cells[made].gpu
     if gpu == maker:
         return f"GPU{gpu}: {table.at(index)} comes before {table.at(made)}, which it needs"

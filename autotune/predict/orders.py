@@ -43,7 +43,7 @@ class Order(NamedTuple):
 
 
 def count_out(row: str, lanes: Iterable[tuple[str, Units, Units]]) -> Order:
-    """Gives every letter of ``row`` its stage and micro-batch.
+    """Give every letter of ``row`` its stage and micro-batch.
 
     Each lane is (its four letters in the order of KINDS, its forwards in order, its backwards in order).
     """

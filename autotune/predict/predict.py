@@ -1,4 +1,4 @@
-"""Profile x Candidate -> Prediction: the schedule's own action order, run on paper with measured times."""
+"""Profile x Candidate -> Prediction: the schedule's own action order, simulated with measured times."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autotune.errors import InputError, UsageError
-from autotune.predict.breakdown import split_step
+from autotune.predict.breakdown import break_down
 from autotune.predict.extrapolation import Doubt, basis_of, doubt
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
@@ -48,7 +48,7 @@ def candidates_for(
     micro_batch_size: int | None = None,
     split: Split | None = None,
 ) -> tuple[list[Candidate], list[str]]:
-    """Return every candidate in the order of m, and in words what is left out because it could not run.
+    """Return every candidate in the order of m, and a note for each reason why some m were left out.
 
     Where a schedule refuses m, what stands in for it takes its place (GPipe for 1F1B where m < ranks).
     ``virtual_stages``: what to try for schedules that leave the choice. ``micro_batch_size`` fixes b, so that the batch
@@ -60,9 +60,9 @@ def candidates_for(
         virtual_stages = (len(split) // ranks,)
     found: dict[tuple[int, str, int], Candidate] = {}
     refused: dict[str, list[int]] = {}
-    for count, (name, v) in product(counts, ways(schedules, virtual_stages)):
+    for count, (name, v) in product(counts, schedule_variants(schedules, virtual_stages)):
         schedule = runnable(name, ranks, count)
-        reason = refusal(schedule, ranks, v, count, layers)
+        reason = illegal_reason(schedule, ranks, v, count, layers)
         if split is not None and len(split) != ranks * v:
             reason = (
                 f"{name} has {v} stage{'s' if v > 1 else ''} on each of {ranks} ranks, --split has {len(split)} in all"
@@ -92,13 +92,15 @@ def check_split(split: Split, ranks: int, layers: int) -> None:
         raise UsageError(f"--split: {len(split)} stages cannot lie on {ranks} ranks equally; give a multiple")
 
 
-def ways(schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]) -> list[tuple[ScheduleName, int]]:
+def schedule_variants(
+    schedules: Sequence[ScheduleName], virtual_stages: Sequence[int]
+) -> list[tuple[ScheduleName, int]]:
     """Return every schedule with every number of stages per rank that it may have."""
     several = sorted(set(virtual_stages))
     return [(name, v) for name in schedules for v in ([1] if SCHEDULES[name].has_one_stage else several)]
 
 
-def refusal(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:
+def illegal_reason(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:
     """Return why a candidate cannot run, and which m its schedule would take instead; None if it can."""
     if ranks * virtual_stages > layers:
         return f"{name} with {virtual_stages} stages on each of {ranks} ranks needs as many layers (given: {layers})"
@@ -111,7 +113,7 @@ def link_seconds(profile: Profile, message: int) -> Mapping[tuple[int, int], flo
     """Return seconds of one message from a rank to another; 0 on one rank, and where the profile has no such link.
 
     Within a host beside those of all other links, where they were measured together; what leaves a host is alone here,
-    for ``Profile.crowding`` says how messages slow each other there.
+    because ``Profile.link_contention`` says how messages slow each other there.
     """
     found: defaultdict[tuple[int, int], float] = defaultdict(float)
     hosts = profile.hosts
@@ -179,13 +181,13 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         gradient_link=[links[there, here] for here, there in boundaries],
         slowdown=profile.shared.slowdown if profile.shared else None,
         hosts=profile.hosts,
-        crowding=profile.crowding,
+        link_contention=profile.link_contention,
         has_streams=profile.environment.device == "cuda",
         host=host_seconds(profile, micro_batch_size),
     )
 
 
-def pace_together(profile: Profile) -> float:
+def slowdown_together(profile: Profile) -> float:
     """Return how many times slower a rank runs while all of its host compute; of the fullest host."""
     together = profile.environment.most_on_a_host(profile.ranks)
     return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
@@ -196,7 +198,7 @@ def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
     seconds = [0.0] * schedule.ranks
     for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
         seconds[rank] += stage.optimizer_s
-    pace = pace_together(profile)
+    pace = slowdown_together(profile)
     return [own * pace for own in seconds]
 
 
@@ -245,7 +247,7 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     """
     common, placement, misfit = model_errors(profile)
     chain = 2 * (candidate.micro_batches * candidate.virtual_stages + profile.ranks - 1)
-    pace = pace_together(profile)
+    pace = slowdown_together(profile)
     share = min(1.0, chain * pace * overhead_s / step_time_s)
     spread, rounds = relative_spread(profile, candidate.micro_batch_size), profile.drift / ROUNDS**0.5
     return Uncertainty(
@@ -257,8 +259,8 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
     )
 
 
-class PaperStep(NamedTuple):
-    """A candidate's step, run on paper. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
+class SimulatedStep(NamedTuple):
+    """A candidate's step as simulated. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
 
     schedule: Schedule
     costs: Costs
@@ -267,11 +269,10 @@ class PaperStep(NamedTuple):
     seconds: float
 
 
-def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
-    """Return how long a step takes and nothing else. The profile must be of as many stages per rank as the candidate
-    has.
+def simulate_step(profile: Profile, candidate: Candidate) -> SimulatedStep:
+    """Return how long a step takes and nothing else; raise InputError where it takes no time at all.
 
-    Raises InputError where it takes no time at all.
+    The profile must be of as many stages per rank as the candidate has.
     """
     schedule = build_schedule(candidate.schedule, profile.ranks, candidate.micro_batches, candidate.virtual_stages)
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
@@ -280,17 +281,18 @@ def run_on_paper(profile: Profile, candidate: Candidate) -> PaperStep:
     step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    return PaperStep(schedule, costs, totals, optimizer_s, step)
+    return SimulatedStep(schedule, costs, totals, optimizer_s, step)
 
 
 def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
-    """Predicts one step of ``candidate``, as ``run_on_paper``. ``memory_limit``: bytes per rank, None for unlimited."""
-    schedule, costs, totals, optimizer_s, step = run_on_paper(profile, candidate)
+    """Predict one step of ``candidate``. ``memory_limit``: bytes per rank, None for unlimited. Raises InputError as
+    ``simulate_step``."""
+    schedule, costs, totals, optimizer_s, step = simulate_step(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     tail_s = step - totals.makespan
     low, high = step_interval(step, tail_s, unsure, doubt(profile, candidate.micro_batch_size))
-    split = split_step(
+    split = break_down(
         schedule,
         costs,
         totals,

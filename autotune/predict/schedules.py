@@ -88,7 +88,7 @@ def _most_held(kind: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> int:
 
 
 def build_schedule(name: str, ranks: int, micro_batches: int, virtual_stages: int = 1) -> Schedule:
-    """Builds one of torch's schedules; raises ScheduleError with the rule that p, v or m breaks.
+    """Build one of torch's schedules; raise ScheduleError with the rule that p, v or m breaks.
 
     1F1B with m < p is built too: it is well defined, though torch refuses to run it.
     """
@@ -102,7 +102,7 @@ def build_schedule(name: str, ranks: int, micro_batches: int, virtual_stages: in
 
 
 def parse_row(text: str, stage: int) -> list[Action]:
-    """Reads ``F0 F1 B0`` (actions of ``stage``) or torch's CSV form ``0F1 3B0``; raises ScheduleError."""
+    """Read ``F0 F1 B0`` (actions of ``stage``) or torch's CSV form ``0F1 3B0``; raise ScheduleError."""
     actions = []
     for word in text.split():
         match = ACTION.fullmatch(word)
@@ -114,7 +114,7 @@ def parse_row(text: str, stage: int) -> list[Action]:
 
 
 def custom_schedule(rows: Sequence[Sequence[Action]]) -> Schedule:
-    """Return a schedule from hand-made orders, one per rank; raises ScheduleError if two ranks share a stage or one is
+    """Return a schedule from hand-made orders, one per rank; raise ScheduleError if two ranks share a stage or one is
     idle.
 
     Whether it can finish is for ``simulate`` to say.

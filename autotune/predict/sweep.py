@@ -12,7 +12,7 @@ from autotune.schedule_spec import SCHEDULES, default_schedule
 
 
 def sweep(profile: Profile, flags: Mapping[str, Any]) -> tuple[list[tuple[Candidate, Prediction]], list[str]]:
-    """Predicts every candidate that ``flags`` ask for, in the order of m; and says what the profile left out.
+    """Predict every candidate that ``flags`` ask for, in the order of m; and say what the profile left out.
 
     Raises UsageError for flags that do not agree. Without a batch in flags or profile the default of 64 holds.
     """

@@ -1,7 +1,7 @@
 """A profile on paper, for a forecast before anything was measured: what stages would cost by their arithmetic."""
 
 from autotune.records.environment import Environment
-from autotune.records.profile import Profile, Shared, StageProfile
+from autotune.records.profile import Profile, SharedCores, StageProfile
 from autotune.records.split import Split
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -45,7 +45,7 @@ def assumed_profile(
             StageProfile(layers=count, time_s=tuple(row(index, size) for size in sizes))
             for index, count in enumerate(counts)
         ),
-        shared=Shared.of(environment.cores or 1, environment.most_on_a_host(workload.stages), crowding=1.0)
+        shared=SharedCores.of(environment.cores or 1, environment.most_on_a_host(workload.stages), contention=1.0)
         if is_cpu
         else None,
     )

@@ -1,4 +1,4 @@
-"""What a caching allocator takes from a device beyond the bytes that it hands out."""
+"""The memory that a caching allocator takes from a device beyond the bytes that it hands out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ few of each kind, whatever the size of a micro-batch."""
 
 
 class Fragmentation(NamedTuple):
-    """How much more an allocator takes from a device than it hands out: times all that is not static, and bytes."""
+    """The memory that an allocator takes from a device beyond what it hands out: ``times`` all that is not static, and
+    ``segments_bytes``."""
 
     times: float
     segments_bytes: int
@@ -32,6 +33,6 @@ class Fragmentation(NamedTuple):
 
 
 NONE = Fragmentation(1.0, 0)
-"""Of a device whose allocator keeps nothing back."""
+"""A device whose allocator keeps nothing back."""
 ASSUMED = Fragmentation(1.1, 0)
-"""Of a device on which no real step has shown it."""
+"""A device on which no real step has shown it."""

@@ -31,7 +31,7 @@ from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.records.environment import Environment
 from autotune.records.prediction import Placement
-from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, Shared, StageProfile
+from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, SharedCores, StageProfile
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.schedule_spec import default_schedule
@@ -96,7 +96,7 @@ class Measurer:
             raise stopped(error) from None
 
     def stage_times(self, sizes: tuple[int, ...], fewest: tuple[int, ...]) -> list[list[StageTime]]:
-        """Times each stage while all others are idle, where ranks share cores; else one of every rank at once, for
+        """Time each stage while all others are idle, where ranks share cores; else one of every rank at once, because
         that is how they run, and what they share, from the air to the power supply, slows them then too."""
         found: dict[int, Any] = {}
         for together in self.turns():
@@ -217,7 +217,7 @@ class Measurer:
         """Return the CPU seconds that torch's runtime takes for an action beside a GPU, from steps whose stages neither
         compute nor wait, so that nothing hides them; 0 where the CPU is the device.
 
-        Of many micro-batches, for what a step takes once and the filling of the pipeline are in there too.
+        Many micro-batches are run, because what a step takes once and the filling of the pipeline are in there too.
         """
         if not self.runs_behind:
             return 0.0
@@ -319,7 +319,7 @@ def measure_profile(
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
-        shared=Shared.of(cores, environment.most_on_a_host(workload.stages), crowding=1.0) if cores else None,
+        shared=SharedCores.of(cores, environment.most_on_a_host(workload.stages), contention=1.0) if cores else None,
         drift=drift_of(rounds, times),
         reserved_over_allocated=fragmentation.times,
         segments_bytes=fragmentation.segments_bytes,
@@ -331,7 +331,7 @@ def measure_profile(
 
 
 class Round(NamedTuple):
-    """What drifts with the machine's pace, measured once: ``times[stage][size]`` and pipelined runs."""
+    """One measurement of all that drifts with the machine's speed: ``times[stage][size]`` and pipelined runs."""
 
     times: list[list[StageTime]]
     calibrations: list[Calibration]
@@ -364,7 +364,7 @@ def stage_profiles(
     memory: list[list[StageMemory]],
     optimizers: list[OptimizerCost],
 ) -> Iterator[StageProfile]:
-    """Puts together what was measured of each stage; of its rank's optimizer step it has the share of its weights."""
+    """Put together what was measured of each stage; of its rank's optimizer step it has the share of its weights."""
     weights = [0] * len(optimizers)
     for rank, fact in zip(ranks, facts, strict=True):
         weights[rank] += fact.parameters

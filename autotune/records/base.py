@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Record)
 
 
 def explain(error: ValidationError) -> str:
-    """Returns the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are."""
+    """Return the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are."""
     first, *rest = error.errors()
     path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
     is_whole = isinstance(first["input"], dict | list) or first["type"] == "json_invalid"
@@ -46,7 +46,7 @@ def shortened(text: str) -> str:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Return the whole file; raises OSError, and InputError where it is larger than anything that autotune reads."""
+    """Return the whole file; raise OSError, and InputError where it is larger than anything that autotune reads."""
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -55,7 +55,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Reads one JSON document, with lines of comment that begin with // where people wrote some; raises
+    """Read one JSON document, with lines of comment that begin with // where people wrote some; raise
     InputError with the path, and the position of a syntax error."""
     try:
         return json.loads(COMMENT.sub(b"", read_bytes(path)))
@@ -66,7 +66,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path, record: type[R], *kinds: str) -> R:
-    """Reads a ``record`` whose ``kind`` field says one of ``kinds``; raises InputError that names path and field."""
+    """Read a ``record`` whose ``kind`` field says one of ``kinds``; raise InputError that names path and field."""
     document = read_json(path)
     if not isinstance(document, dict) or document.get("kind") not in kinds:
         words = " or ".join(f'"{kind}"' for kind in kinds)
@@ -83,7 +83,7 @@ def read_record(path: Path, record: type[R], *kinds: str) -> R:
 
 
 def write_json(path: Path, document: Any, option: str = OUT) -> None:
-    """Writes strict JSON."""
+    """Write strict JSON."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n", option)
 
 
@@ -93,7 +93,7 @@ def not_written(path: Path, error: OSError, option: str = OUT) -> InputError:
 
 
 def write_text(path: Path, text: str, option: str = OUT) -> None:
-    """Writes a temporary file beside ``path`` and renames it, so a reader never sees half a file. ``option``: by what
+    """Write a temporary file beside ``path`` and rename it, so a reader never sees half a file. ``option``: by what
     the user chooses the place."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}-")
@@ -116,7 +116,7 @@ def write_text(path: Path, text: str, option: str = OUT) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what processes that were killed while they wrote ``path`` have left beside it."""
+    """Remove what processes that were killed while they wrote ``path`` have left beside it."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
         writer = temporary.name.removeprefix(f".{path.name}.").partition("-")[0]
         if writer.isdecimal() and not is_alive(int(writer)):
@@ -135,5 +135,5 @@ def is_alive(process: int) -> bool:
 
 
 def write_record(path: Path, record: Record, option: str = OUT) -> None:
-    """Writes ``record`` atomically; fields that were never measured are written as null."""
+    """Write ``record`` atomically; fields that were never measured are written as null."""
     write_json(path, record.model_dump(mode="json", by_alias=True), option)

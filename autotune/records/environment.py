@@ -67,7 +67,7 @@ class Environment(Record):
     gpu_links: tuple[tuple[str | None, ...], ...] = ()
     """By GPU, the way to each other one."""
     mps: bool | None = None
-    """Whether NVIDIA's Multi-Process Service runs."""
+    """True where NVIDIA's Multi-Process Service runs."""
 
     def with_gpus(self, indices: Sequence[int]) -> "Environment":
         """Return the same host with these GPUs alone, in this order; all that is said of each goes with it."""
@@ -83,7 +83,7 @@ class Environment(Record):
     @property
     def nameless(self) -> "Environment":
         """The environment without the names of hosts and GPUs: which ranks share a host still shows."""
-        hosts = tuple(f"host {number}" for number in numbered(self.hosts))
+        hosts = tuple(f"host {number}" for number in group_numbers(self.hosts))
         return self.model_copy(update={"hostname": None, "hosts": hosts, "gpu_uuids": ()})
 
     def most_on_a_host(self, ranks: int) -> int:
@@ -91,7 +91,7 @@ class Environment(Record):
         return max(Counter(self.hosts).values(), default=ranks)
 
 
-def numbered(names: Sequence[str]) -> tuple[int, ...]:
+def group_numbers(names: Sequence[str]) -> tuple[int, ...]:
     """Return a number for each name, in the order in which they come first: equal ones have the same."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return tuple(numbers[name] for name in names)

@@ -18,15 +18,15 @@ class Failure(Record):
     """A candidate that did not run. Null is what is not known."""
 
     kind: FailureKind
-    """What went wrong."""
+    """The kind of failure."""
     rank: NonNegativeInt | None = None
     """Rank that failed; null where no single rank is to blame."""
     message: str
-    """What happened, in one line."""
+    """The failure, in one line."""
     stage: NonNegativeInt | None = None
     """Stage that the rank was at work on."""
     action: str | None = None
-    """What the rank was doing."""
+    """The rank's action then."""
     short_bytes: NonNegativeInt | None = None
     """Bytes that the rank lacked, at least."""
     last_words: str | None = None
@@ -64,15 +64,15 @@ class Measurement(Record):
     measured_at: str | None = None
     """Time of the measurement, ISO 8601."""
     from_earlier_run: bool = False
-    """Whether an earlier run of the same study measured it."""
+    """True where an earlier run of the same study measured it."""
     from_other_controller: bool = False
-    """Whether another controller of a shared study measured it on its own ranks."""
+    """True where another controller of a shared study measured it on its own ranks."""
     pruned: bool = False
-    """Whether it was stopped early."""
+    """True where it was stopped early."""
 
     @staticmethod
     def of(step_times_s: tuple[float, ...], sequences: int, seq_len: int | None, **rest: object) -> "Measurement":
-        """Builds the record from raw step times of ``sequences`` real sequences, of ``seq_len`` tokens if known."""
+        """Build the record from raw step times of ``sequences`` real sequences, of ``seq_len`` tokens if known."""
         step_time = median(step_times_s)
         return Measurement(
             step_times_s=step_times_s,

@@ -10,7 +10,7 @@ from autotune.records.split import Split, show_split
 from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 
-def schedule_words(schedule: str, virtual_stages: int, split: Split | None = None) -> str:
+def schedule_text(schedule: str, virtual_stages: int, split: Split | None = None) -> str:
     """Return ``Interleaved1F1B x2 cut 7,6,6,5``: the schedule, the number of stages per rank where it is not one, and
     the cut where it is not as even as possible."""
     several = f" x{virtual_stages}" if virtual_stages > 1 else ""
@@ -27,7 +27,7 @@ class Basis(StrEnum):
 
 
 class Placement(Record):
-    """How the model lies on the ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V.
+    """The placement of stages on ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V.
 
     ``split``: the layers of each stage, in the order of the model; None: cut as evenly as possible.
     """
@@ -69,7 +69,7 @@ class Candidate(Record):
 
 
 class TimeSplit(Record):
-    """Seconds of one step by what they go to; the parts add up to the step (defined in ``predict.split``)."""
+    """Seconds of one step by what they go to; the parts add up to the step (defined in ``predict.breakdown``)."""
 
     compute: NonNegativeFloat
     """Seconds on the batch's sequences, at the best seconds per sequence of any measured size."""
@@ -114,18 +114,18 @@ class MemorySplit(Record):
 
 
 class Uncertainty(Record):
-    """How far a predicted step time may be off: relative standard deviations of independent errors."""
+    """The error that a predicted step time may have: relative standard deviations of independent errors."""
 
     common: NonNegativeFloat
     """Common to all candidates: the machine's speed."""
     overhead: NonNegativeFloat
-    """Of the runtime's overhead per action, common to all, which weighs more where actions are many and short."""
+    """The runtime's overhead per action, common to all, which weighs more where actions are many and short."""
     placement: NonNegativeFloat = 0.0
     """Common to the candidates whose stages lie alike on the ranks."""
     own: PositiveFloat
     """The candidate's own."""
     moment: NonNegativeFloat = 0.0
-    """How far one measurement lies from the long-run mean, because the machine drifts."""
+    """The distance of one measurement from the long-run mean, because the machine drifts."""
 
 
 class Revision(Record):
@@ -144,7 +144,7 @@ class Revision(Record):
 
 
 class Prediction(Record):
-    """What the cost model says of one candidate; every list is indexed by rank."""
+    """The cost model's prediction for one candidate; every list is indexed by rank."""
 
     step_time_s: NonNegativeFloat
     """Predicted seconds of a step."""
@@ -174,8 +174,8 @@ class Prediction(Record):
     device_memory_bytes: tuple[NonNegativeInt, ...] | None = None
     """By rank, what is taken from the device for that, and what is held there outside of torch."""
     fits: bool | None
-    """Whether ``device_memory_bytes`` is within the memory limit; null where either is not known."""
+    """True where ``device_memory_bytes`` is within the memory limit; null where either is not known."""
     time_split_s: TimeSplit
-    """What the step's time goes to, of the mean rank."""
+    """The parts of the mean rank's step."""
     rank_time_split_s: tuple[TimeSplit, ...] = ()
-    """The same by rank."""
+    """The parts of the step, by rank."""

@@ -11,16 +11,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.records.base import SCHEMA_VERSION, Record, read_record
-from autotune.records.environment import Environment, numbered
+from autotune.records.environment import Environment, group_numbers
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
 
 ROUNDS = 3
-"""How often profiling goes round: machines drift, and what is compared must be measured in turns."""
+"""The rounds of profiling: machines drift, and what is compared must be measured in turns."""
 
 NOTICEABLE = 1.05
-"""How many times longer messages between hosts must take together than alone for that to be more than noise."""
+"""The factor from which on messages between hosts that take longer together than alone are more than noise."""
 
 
 class StageProfile(Record):
@@ -31,7 +31,7 @@ class StageProfile(Record):
     static_bytes: NonNegativeInt = 0
     """Weights, gradients, optimizer state and constant buffers."""
     batch_statistics: bool = False
-    """Whether a layer (BatchNorm) learns from the micro-batch as a whole, so that its size matters."""
+    """True where a layer (BatchNorm) learns from the micro-batch as a whole, so that its size matters."""
     time_s: tuple[StageTime, ...] = Field(min_length=1)
     """Times by micro-batch size, ascending."""
     memory: tuple[StageMemory, ...] = ()
@@ -114,7 +114,7 @@ class Link(Record):
 
 
 class MessageSize(Record):
-    """What crosses a stage boundary for one micro-batch."""
+    """The message that crosses a stage boundary for one micro-batch."""
 
     micro_batch_size: PositiveInt
     """Sequences per micro-batch."""
@@ -122,7 +122,7 @@ class MessageSize(Record):
     """Bytes of the message."""
 
 
-class Shared(Record):
+class SharedCores(Record):
     """Ranks that share the cores of a host."""
 
     resources: PositiveInt
@@ -131,14 +131,14 @@ class Shared(Record):
     """``slowdown[k - 1]``: how many times slower each rank runs with k ranks active at once."""
 
     @staticmethod
-    def of(resources: int, ranks: int, crowding: float) -> "Shared":
-        """Return ranks that take turns on the cores, and take ``crowding`` times longer wherever more than one is
+    def of(resources: int, ranks: int, contention: float) -> "SharedCores":
+        """Return ranks that take turns on the cores, and take ``contention`` times longer wherever more than one is
         active."""
-        turns = [crowding * max(1.0, k / resources) for k in range(2, ranks + 1)]
-        return Shared(resources=resources, slowdown=(1.0, *turns))
+        turns = [contention * max(1.0, k / resources) for k in range(2, ranks + 1)]
+        return SharedCores(resources=resources, slowdown=(1.0, *turns))
 
     @property
-    def crowding(self) -> float:
+    def contention(self) -> float:
         """The factor by which two ranks slow each other beyond taking turns; 1 for a single rank."""
         return self.slowdown[1] / max(1.0, 2 / self.resources) if len(self.slowdown) > 1 else 1.0
 
@@ -158,7 +158,7 @@ class Calibration(Record):
     step_times_s: tuple[PositiveFloat, ...] = Field(min_length=1)
     """Seconds of each step."""
     busy_s: tuple[PositiveFloat, ...] = ()
-    """Of each step, the seconds that all ranks together spent inside their actions."""
+    """Seconds that all ranks together spent inside their actions, by step."""
     gap_s: tuple[NonNegativeFloat, ...] = ()
     """Of each step, the seconds between two actions of a rank where little more than the runtime lay between them (the
     lower quartile)."""
@@ -204,7 +204,7 @@ class Profile(Record):
     environment: Environment = Environment()
     """Machine and software that it was measured on."""
     workload: WorkloadFacts = WorkloadFacts()
-    """What was trained."""
+    """The training job."""
     virtual_stages: PositiveInt = 1
     """Stages per rank: the S stages lie on S / v ranks."""
     stages: tuple[StageProfile, ...] = Field(min_length=1)
@@ -212,8 +212,8 @@ class Profile(Record):
     links: tuple[Link, ...] = ()
     """The links between ranks."""
     message_bytes: tuple[MessageSize, ...] = ()
-    """What crosses a stage boundary, by micro-batch size."""
-    shared: Shared | None = None
+    """The messages that cross a stage boundary, by micro-batch size."""
+    shared: SharedCores | None = None
     """How ranks that share cores slow each other; null where they do not."""
     drift: NonNegativeFloat = 0.0
     """Relative standard deviation of the same work between moments of profiling."""
@@ -247,10 +247,10 @@ class Profile(Record):
     @property
     def hosts(self) -> tuple[int, ...]:
         """A number for the host of each rank; all the same where the environment names none."""
-        return numbered(self.environment.hosts) or (0,) * self.ranks
+        return group_numbers(self.environment.hosts) or (0,) * self.ranks
 
     @property
-    def crowding(self) -> tuple[float, ...]:
+    def link_contention(self) -> tuple[float, ...]:
         """The factor by which messages take longer while 1, 2, ... of them leave the same host for another at once.
 
         Measured for one, and for as many as there are links from one host to others; in between a straight line.
@@ -327,5 +327,5 @@ def interpolate(sizes: list[int], values: list[float], size: int) -> float:
 
 
 def read_profile(path: Path) -> Profile:
-    """Reads a profile; raises InputError with path and field."""
+    """Read a profile; raise InputError with path and field."""
     return read_record(path, Profile, "autotune.profile")

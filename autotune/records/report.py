@@ -5,10 +5,11 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.records.base import SCHEMA_VERSION, Record
+from autotune.records.correctness import Agreement, Soundness
 from autotune.records.environment import Environment
 from autotune.records.layout import Layout, PlannedLayout
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_words
+from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_text
 from autotune.records.profile import Profile
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate, Objective, Stop
@@ -20,21 +21,9 @@ class RelativeError(Record):
     """(prediction - measurement) / measurement."""
 
     step_time: float
-    """Of the step time; above 0 is predicted too slow."""
+    """The step time's; above 0 is predicted too slow."""
     peak_memory: float | None = None
-    """Of the peak memory, of the rank where it is largest in size; null where not known."""
-
-
-class Agreement(Record):
-    """How far the first step is from that of another candidate which began with the same weights and saw the same
-    batch, as (own - reference's) / reference's: 0 except for rounding."""
-
-    reference: NonNegativeInt
-    """Index of the candidate that it is compared with."""
-    loss: float
-    """Relative difference of the loss."""
-    gradient_norm: float
-    """Relative difference of the gradient norm."""
+    """The peak memory's, of the rank where it is largest in size; null where not known."""
 
 
 Source = Literal["measured", "predicted"]
@@ -64,36 +53,36 @@ class CandidateReport(Record):
     last_prediction: Revision | None = None
     """Prediction with what trials before its own had taught."""
     measurement: Measurement | None = None
-    """What real steps showed; null where none ran."""
+    """The measurement by real steps; null where none ran."""
     estimate: Estimate | None = None
-    """What is believed now; every part of a report states it."""
+    """The present estimate; every part of a report states it."""
     pace: PositiveFloat | None = None
-    """How many times longer than usual steps took on this machine while it was measured."""
+    """The factor by which steps took longer than usual on this machine while it was measured."""
     failure: Failure | None = None
-    """What went wrong in its run; null where nothing did."""
+    """The failure of its run; null where there was none."""
     relative_error: RelativeError | None = None
-    """How far the first prediction is from the measurement."""
+    """The error of the first prediction."""
     agreement: Agreement | None = None
-    """How far loss and gradient norm are from another candidate's."""
+    """The difference of loss and gradient norm from another candidate's."""
     doubts: tuple[str, ...] = ()
-    """Why it should not be used although it ran, in a few words each."""
+    """Why it should not be used although it ran, a short phrase for each reason."""
     excluded: str | None = None
     """Why it was not tried; null where it may be tried."""
     over_limit_bytes: PositiveInt | None = None
-    """What the fullest rank needs beyond the memory limit, measured or else predicted; null where it fits, or is not
-    known."""
+    """Bytes that the fullest rank needs beyond the memory limit, measured or else predicted; null where it fits, or is
+    not known."""
     loses_to: str | None = None
-    """What it mostly loses to the winner by."""
+    """The part of a step in which it loses most to the winner."""
 
     @property
-    def schedule_words(self) -> str:
+    def schedule_text(self) -> str:
         """``Interleaved1F1B x2 cut 7,6,6,5``."""
-        return schedule_words(self.schedule, self.virtual_stages, self.split)
+        return schedule_text(self.schedule, self.virtual_stages, self.split)
 
     @property
     def name(self) -> str:
         """``m = 8 1F1B``."""
-        return f"m = {self.micro_batches} {self.schedule_words}"
+        return f"m = {self.micro_batches} {self.schedule_text}"
 
     @property
     def sequences(self) -> int:
@@ -142,7 +131,7 @@ class Neighbour(Record):
     loss: float
     """Share of the curve's best throughput that it loses."""
     source: Source
-    """Whether real steps of it, or the prediction alone, say so."""
+    """The source: real steps of it, or the prediction alone."""
 
 
 class KneeReport(Record):
@@ -166,7 +155,7 @@ class ParetoPoint(Record):
     peak_memory_bytes: NonNegativeInt
     """Bytes of the fullest rank."""
     source: Source
-    """Whether real steps of it, or the prediction alone, say so."""
+    """The source: real steps of it, or the prediction alone."""
 
 
 class SweetSpot(Record):
@@ -198,62 +187,24 @@ class SweetSpot(Record):
     memory_headroom_bytes: tuple[int, ...] | None
     """By rank, memory limit less peak; null where either is not known."""
     reason: str
-    """Which rule decided, in words."""
+    """The rule that decided, as a sentence."""
     confirmed: bool = True
-    """Whether real steps confirmed it."""
+    """True where real steps confirmed it."""
     knee: KneeReport | None = None
     """The knee of throughput over m under its schedule."""
     ties: tuple[str, ...] = ()
-    """Who is as fast, and what the choice saves, in words."""
+    """A sentence for each candidate that is as fast, with what the choice saves."""
 
 
 class Drift(Record):
-    """How steady the machine was."""
+    """The steadiness of the machine."""
 
     checks: NonNegativeInt
-    """How often candidates that had run were timed again."""
+    """The number of times that candidates which had run were timed again."""
     ratio: PositiveFloat
     """The slowest speed found over the fastest, as a ratio of step times."""
     profile_ratio: PositiveFloat | None
     """Real steps over predicted ones, the median of all."""
-
-
-class PeakSlope(Record):
-    """What each further micro-batch adds to a rank's peak under 1F1B beyond what the memory model knows: 0 where a rank
-    releases every micro-batch after its backward. Of all ranks the one where it matters most."""
-
-    rank: NonNegativeInt
-    """The rank."""
-    micro_batches: tuple[PositiveInt, ...] = Field(min_length=2)
-    """The m that were compared."""
-    micro_batch_size: PositiveInt
-    """Sequences per micro-batch at the last of them."""
-    bytes_per_micro_batch: float
-    """Bytes that each further micro-batch of that size adds."""
-    share_of_peak: float
-    """What it comes to from the first m to the last, as a share of the peak."""
-
-
-class Soundness(Record):
-    """Whether real steps computed the same under every candidate, and released what they held. Null is what could not
-    be told."""
-
-    compared: NonNegativeInt = 0
-    """Pairs of candidates that saw the same batch and were compared."""
-    loss_difference: NonNegativeFloat | None = None
-    """Largest relative difference of the first step's loss."""
-    gradient_difference: NonNegativeFloat | None = None
-    """Largest relative difference of the first step's gradient norm."""
-    tolerance: PositiveFloat | None = None
-    """Relative difference up to which it is rounding."""
-    not_compared: str | None = None
-    """Why candidates were left out, in words."""
-    growth_bytes: int | None = None
-    """The most that any candidate left behind on any rank in each of its timed steps."""
-    peak_slope: PeakSlope | None = None
-    """What each further micro-batch adds to the peak under 1F1B."""
-    findings: tuple[str, ...] = ()
-    """What is wrong, in words."""
 
 
 class RecordedStep(Record):
@@ -272,7 +223,7 @@ class RecordedStep(Record):
 
 
 class SearchReport(Record):
-    """What the search cost, and why it ended."""
+    """The cost of the search, and why it ended."""
 
     sampler: str
     """Who proposed candidates."""
@@ -291,23 +242,23 @@ class SearchReport(Record):
     device_s: NonNegativeFloat | None = None
     """Both together, times the ranks."""
     exhaustive_device_s: NonNegativeFloat | None = None
-    """What ``device_s`` would have been with every candidate confirmed."""
+    """The ``device_s`` that confirming every candidate would have taken."""
     wall_s: float
     """Seconds of the search by the clock."""
     stopped_because: str
-    """Why it ended, in words."""
+    """Why it ended, as a sentence."""
     stop: Stop | None = None
     """Why it ended."""
     objective: Objective = "throughput"
-    """What was looked for."""
+    """The objective of the search."""
     tolerance: PositiveFloat | None = None
     """Throughputs this close count as equal."""
     confidence: NonNegativeFloat | None = None
-    """Of older versions: the certainty of the sweet spot."""
+    """The certainty of the sweet spot, in reports of older versions."""
     final: str | None = None
-    """Of older versions: how turns between close candidates ended."""
+    """The end of turns between close candidates, in reports of older versions."""
     drift: Drift | None = None
-    """How steady the machine was; null where nothing ran."""
+    """The machine's steadiness; null where nothing ran."""
     pareto_front: tuple[ParetoPoint, ...] = ()
     """Candidates that no other beats in both throughput and memory, the leanest first."""
 
@@ -324,7 +275,7 @@ class Report(Record):
     autotune_version: str
     """Version of autotune."""
     command: str | None = None
-    """What the user typed, without credentials."""
+    """The command that the user typed, without credentials."""
     recommended: NonNegativeInt | None = None
     """Index of the recommended candidate, as in ``sweet_spot``; null where there is none."""
     status: Literal["complete", "partial", "infeasible"]
@@ -334,11 +285,11 @@ class Report(Record):
     environment: Environment
     """Machine and software."""
     workload: WorkloadFacts
-    """What was trained."""
+    """The training job."""
     memory_limit_bytes: PositiveInt | None = None
     """Bytes that each rank may hold."""
     warnings: tuple[str, ...] = ()
-    """What the run warned of."""
+    """The warnings of the run."""
     profile: Profile
     """The profile behind the predictions."""
     virtual_profiles: tuple[Profile, ...] = ()
@@ -348,7 +299,7 @@ class Report(Record):
     layouts: tuple[PlannedLayout, ...] = ()
     """The best layouts of as many devices, the quickest first, where they were looked for."""
     profile_from_earlier_run: bool = False
-    """Whether no stage was measured in this run."""
+    """True where no stage was measured in this run."""
     timed_runs: tuple[TimedRun, ...] = ()
     """Runs made elsewhere that the predictions are learned from."""
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
@@ -356,7 +307,7 @@ class Report(Record):
     sweet_spot: SweetSpot | None = None
     """The recommendation; null where there is none."""
     soundness: Soundness | None = None
-    """Whether all candidates computed the same."""
+    """The comparison of what candidates computed."""
     recorded_step: RecordedStep | None = None
     """A real step of the pick, action by action, where it was asked for."""
     search: SearchReport

@@ -1,4 +1,5 @@
-"""What one micro-batch costs one stage: seconds and bytes. Ranks measure it, profiles hold it, predictions read it."""
+"""The cost of one micro-batch on one stage: seconds and bytes. Ranks measure it, profiles hold it, predictions read
+it."""
 
 from collections.abc import Sequence
 from statistics import median

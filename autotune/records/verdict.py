@@ -1,4 +1,4 @@
-"""What a search concludes: each candidate's estimate, the pick and how sure it is, and why the search ended."""
+"""The conclusion of a search: each candidate's estimate, the pick and how sure it is, and why the search ended."""
 
 from enum import StrEnum
 from typing import Literal
@@ -11,7 +11,7 @@ Objective = Literal["throughput", "memory"]
 
 
 class Estimate(Record):
-    """What is believed of a candidate's step now, from its prediction and every measurement."""
+    """The estimate of a candidate's step, from its prediction and every measurement."""
 
     step_time_s: PositiveFloat
     """Estimated seconds of a step."""

@@ -12,7 +12,7 @@ Norm = Literal["layer", "batch"]
 
 
 class WorkloadFacts(Record):
-    """What is known of the training job behind a profile; a hand-written profile may leave anything out."""
+    """The known facts of the training job behind a profile; a hand-written profile may leave anything out."""
 
     layers: PositiveInt | None = None
     """Transformer blocks."""

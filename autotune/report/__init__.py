@@ -1,1 +1,1 @@
-"""What people and launchers read: the report record, its file, its table."""
+"""Everything that people and launchers read: the report record, its file, its table."""

@@ -21,14 +21,14 @@ def print_bars(report: Report, console: Console) -> None:
     winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)
     for row, rate, peak in zip(rows, rates, peaks, strict=True):
-        source = "over limit" if row.over_limit_bytes else "estimated" if row.measurement else source_words(row)
+        source = "over limit" if row.over_limit_bytes else "estimated" if row.measurement else source_text(row)
         line = f"m = {row.micro_batches:<4} {bar(rate, max(rates), width, cell)} {show_rate(rate):>8} {source:10}"
         if peak:
             line += f" {bar(peak, max(peaks), width, cell)} {show_bytes(peak)}"
         console.print(line, style="bold green" if row is winner else None, highlight=False, soft_wrap=True)
 
 
-def source_words(row: CandidateReport) -> str:
+def source_text(row: CandidateReport) -> str:
     """Return ``predicted`` of a candidate that did not run, or that its times are of other micro-batch sizes."""
     return "extrapol." if row.prediction.basis is Basis.EXTRAPOLATED else "predicted"
 

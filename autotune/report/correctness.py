@@ -1,4 +1,5 @@
-"""Whether real steps computed the same under every candidate, and let go of what they held. Arithmetic on records.
+"""The check that real steps computed the same under every candidate, and released what they held. Arithmetic on
+records.
 
 ::
 
@@ -11,8 +12,9 @@
 from collections.abc import Mapping, Sequence
 from statistics import linear_regression
 
+from autotune.records.correctness import Agreement, PeakSlope, Soundness
 from autotune.records.profile import Profile, StageProfile
-from autotune.records.report import Agreement, CandidateReport, PeakSlope, Soundness
+from autotune.records.report import CandidateReport
 from autotune.records.workload import Precision
 from autotune.report.units import show_bytes
 
@@ -20,10 +22,10 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 4e-3, "fp16": 4e-3}
 """Relative difference that rounding explains. Seen for m up to 32 and millions of weights: 1e-7 in fp32, 6e-5 in bf16,
 2e-6 in fp16. One rounding to bf16 is off by up to 4e-3; sums over many more tokens in fp32 by more than 1e-7."""
 GROWTH_BYTES, GROWTH_BYTES_EACH = 16 * 1024, 1024
-"""What a step may leave behind on a rank, and of each micro-batch. Seen of steps that keep nothing: 10 KiB after the
-first timed one, then some hundred bytes, whatever the sizes."""
+"""The bytes that a step may leave behind on a rank, and of each micro-batch. Seen of steps that keep nothing: 10 KiB
+after the first timed one, then some hundred bytes, whatever the sizes."""
 SLOPE_SHARE = 0.02
-"""Of the peak: what the memory model may be off by. It is off by 0.1 % on the CPU."""
+"""The share of the peak that the memory model may be off by. It is off by 0.1 % on the CPU."""
 ALIKE = 0.1
 """Relative difference up to which a ratio is taken for the number of micro-batches."""
 
@@ -122,13 +124,13 @@ def differing(agreement: Agreement, tolerance: float) -> list[str]:
 
 
 def doubts(rows: Rows, index: int, found: Mapping[int, Agreement], tolerance: float) -> tuple[str, ...]:
-    """Return why a candidate should not be used although it ran, in words that fit into the table."""
-    words = []
+    """Return why a candidate should not be used although it ran, each reason short enough for the table."""
+    texts = []
     if index in found and (parts := differing(found[index], tolerance)):
-        words.append(f"other {' and '.join(parts)} than m = {rows[found[index].reference].micro_batches}")
+        texts.append(f"other {' and '.join(parts)} than m = {rows[found[index].reference].micro_batches}")
     if is_leaking(rows[index]):
-        words.append("leaks memory")
-    return tuple(words)
+        texts.append("leaks memory")
+    return tuple(texts)
 
 
 def disagreement(rows: Rows, found: Mapping[int, Agreement], tolerance: float) -> str | None:

@@ -1,4 +1,4 @@
-"""What a run is likely to cost, and what it has cost beside confirming every candidate, in words."""
+"""Sentences on the likely cost of a run, and on its real cost beside that of confirming every candidate."""
 
 from collections.abc import Iterator
 
@@ -21,15 +21,15 @@ def forecast_lines(found: Forecast) -> Iterator[str]:
         f" {minutes(found.profiling_s)} to profile, {minutes(found.steps_s)} of real steps"
     )
     yield (
-        f"devices     {minutes(found.device_s)} x device on {found.ranks} of them; confirming every candidate would"
-        f" take {minutes(found.exhaustive_device_s)}"
+        f"devices     {minutes(found.device_s)} of device time on {found.ranks} devices; confirming every candidate"
+        f" would take {minutes(found.exhaustive_device_s)}"
     )
     rough = " and a matrix product timed here, so it may be off by a factor of two or three"
     yield f"basis       {found.basis}{rough if found.basis == 'arithmetic' else ''}; nothing was run"
 
 
-def cost_words(report: Report) -> str:
-    """Return what the devices did, beside what confirming every candidate would have taken; nothing where not known."""
+def cost_text(report: Report) -> str:
+    """Return a sentence on the devices' time beside that of confirming every candidate; nothing where not known."""
     spent, exhaustive = report.search.device_s, report.search.exhaustive_device_s
     if not spent or not exhaustive:
         return ""

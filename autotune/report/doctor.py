@@ -1,4 +1,4 @@
-"""What is here, what would keep a run from working, and what to run next."""
+"""The page of doctor: what is here, what would keep a run from working, and what to run next."""
 
 from enum import StrEnum
 from typing import Self
@@ -11,7 +11,7 @@ from autotune.report.units import show_bytes
 
 
 class Verdict(StrEnum):
-    """What a check came to. A note is worth knowing and keeps nothing from working."""
+    """The result of a check. A note is worth knowing and keeps nothing from working."""
 
     OK = "ok"
     NOTE = "note"

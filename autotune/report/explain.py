@@ -3,7 +3,7 @@
 from autotune.errors import UsageError
 from autotune.records.prediction import TimeSplit
 from autotune.records.report import CandidateReport, Report
-from autotune.report.predicted_cells import basis_words
+from autotune.report.predicted_cells import basis_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.table import raw_text
 from autotune.report.units import show_bytes, show_rate, show_rough, show_seconds, show_share
@@ -47,7 +47,7 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
     lines.append(
         f"  It makes {show_share(abs(gap))} {'more' if gap > 0 else 'less'} throughput than {name(winner)}{source}."
     )
-    lines.append(f"  {time_words(row, winner)}")
+    lines.append(f"  {time_text(row, winner)}")
     mine, theirs = row.peak, winner.peak
     if mine is not None and theirs is not None:
         less = "less" if mine <= theirs else "more"
@@ -55,18 +55,18 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
     return lines
 
 
-def time_words(row: CandidateReport, winner: CandidateReport) -> str:
+def time_text(row: CandidateReport, winner: CandidateReport) -> str:
     """Return which parts of its step take longer and shorter than the winner's, per sequence, as predicted."""
     mine, best = per_sequence(row), per_sequence(winner)
     whole = sum(best.values())
     changes = sorted(((mine[part] - best[part], part) for part in mine), reverse=True)
-    words = [
+    texts = [
         f"{show_seconds(abs(by))} {'more' if by > 0 else 'less'} {part}"
         for by, part in changes
         if abs(by) > SMALL * whole
     ]
-    told = ", ".join(words) or "no part differs by much"
-    return f"Per sequence, as predicted: {show_seconds(sum(mine.values()))} instead of {show_seconds(whole)}: {told}."
+    parts = ", ".join(texts) or "no part differs by much"
+    return f"Per sequence, as predicted: {show_seconds(sum(mine.values()))} instead of {show_seconds(whole)}: {parts}."
 
 
 def per_sequence(row: CandidateReport) -> dict[str, float]:
@@ -86,7 +86,7 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
         return f"{rate}, {raw_text(row.measurement)}{early}{over}" + "".join(f"; {doubt}" for doubt in row.doubts)
     if report.is_predicted:
         misfit = "; does not fit" if row.prediction.fits is False or row.over_limit_bytes else ""
-        return f"{show_rough(row.rate)} sequences/s, {basis_words(row)}{misfit}"
+        return f"{show_rough(row.rate)} sequences/s, {basis_text(row)}{misfit}"
     if row.excluded or row.over_limit_bytes:
         return f"not tried: {row.excluded or 'does not fit'}; {rate} predicted"
     return f"not tried: the search ended before ({report.search.stopped_because}); {rate} predicted"
@@ -94,4 +94,4 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
 
 def name(row: CandidateReport) -> str:
     """Return ``m = 8 under 1F1B``."""
-    return f"m = {row.micro_batches} under {row.schedule_words}"
+    return f"m = {row.micro_batches} under {row.schedule_text}"

@@ -12,15 +12,15 @@ def places(hosts: Sequence[str]) -> str:
     return "; ".join(f"{host}: rank{'s' * (len(here) > 1)} {', '.join(here)}" for host, here in ranks.items())
 
 
-def host_words(profile: Profile) -> list[str]:
+def host_lines(profile: Profile) -> list[str]:
     """Return a line of placement and one of every link between hosts; nothing where all ranks are on one."""
     hosts = profile.environment.hosts
     between = [link for link in profile.links if hosts and hosts[link.from_] != hosts[link.to]]
     lines = [f"Hosts: {places(hosts)}."] if hosts else []
-    return [*lines, f"Between hosts: {'; '.join(map(link_words, between))}."] if between else lines
+    return [*lines, f"Between hosts: {'; '.join(map(link_text, between))}."] if between else lines
 
 
-def link_words(link: Link) -> str:
+def link_text(link: Link) -> str:
     """Return ``rank 1 to 2 11.4 MiB/s (5.8 MiB/s while all links carry) after 44.0 µs``."""
     alone = f"{show_bytes(link.bandwidth_bytes_s)}/s" if link.bandwidth_bytes_s else "no limit seen"
     busy = f" ({show_bytes(link.together_bytes_s)}/s while all links carry)" if link.together_bytes_s else ""

@@ -25,7 +25,7 @@ def layout_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     return names, rows
 
 
-def layout_words(report: Report) -> list[str]:
+def layout_lines(report: Report) -> list[str]:
     """Return the layout in one sentence, and what it stands against."""
     layout = report.layout
     if layout is None:

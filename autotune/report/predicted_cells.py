@@ -12,7 +12,7 @@ def origin(report: Report) -> str:
     return "nothing was run"
 
 
-def basis_words(row: CandidateReport) -> str:
+def basis_text(row: CandidateReport) -> str:
     """Return ``extrapolated from other sizes``, or where else the figures come from."""
     if row.measurement is not None:
         return "it ran"
@@ -40,7 +40,7 @@ def predicted_cells(row: CandidateReport, report: Report, mark: str) -> dict[str
     return {
         "m": str(row.micro_batches),
         "b": f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else ""),
-        "schedule": row.schedule_words,
+        "schedule": row.schedule_text,
         "step": show_step(prediction.step_time_s),
         "90 % interval": spread,
         "sequences/s": show_rough(sequences),
@@ -48,12 +48,12 @@ def predicted_cells(row: CandidateReport, report: Report, mark: str) -> dict[str
         f"{'tokens' if tokens else 'sequences'}/s per device": show_rough(each),
         "MFU": f"{prediction.model_flops_utilisation:.1%}" if prediction.model_flops_utilisation else "",
         "bubble": f"{prediction.bubble_fraction:.1%}",
-        "peak memory": peak_words(row),
-        "status": mark + (row.excluded or misfit or basis_words(row)),
+        "peak memory": peak_text(row),
+        "status": mark + (row.excluded or misfit or basis_text(row)),
     }
 
 
-def peak_words(row: CandidateReport) -> str:
+def peak_text(row: CandidateReport) -> str:
     """Return the peak of the fullest rank; empty where it is not known."""
     return show_bytes(row.peak) if row.peak is not None else ""
 

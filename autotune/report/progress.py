@@ -1,4 +1,4 @@
-"""What a run tells on stderr: the header, what it does now, what it knows by now, warnings.
+"""The progress of a run on stderr: the header, what it does now, what it knows by now, warnings.
 
 Two lines that stay in their place on a terminal, plain lines elsewhere.
 """
@@ -62,7 +62,7 @@ class Progress:
             self._print(self.doing.split(": step")[0])
 
     def _left(self, done: float) -> str:
-        """How long it may still take, once enough is done to tell."""
+        """The time that it may still take, once enough is done to tell."""
         now = time.monotonic()
         self.begun = now if self.begun is None or not done else self.begun
         return f", about {minutes((now - self.begun) * (1 - done) / done)} left" if done > EARLY else ""

@@ -33,7 +33,7 @@ STOP_TEXTS = {
 
 
 def stop_text(stop: Stop) -> str:
-    """Return why a search ended, in words."""
+    """Return a sentence on why a search ended."""
     return stop.message or STOP_TEXTS[stop.reason].format(limit=stop.limit, s="" if stop.limit == 1 else "s")
 
 
@@ -78,7 +78,7 @@ def undecided_text(report: Report) -> str:
     if spot is None or not spot.undecided_with:
         return "undecided"
     found = sorted((rows[index] for index in (spot.candidate, *spot.undecided_with)), key=lambda row: row.micro_batches)
-    is_alike = len({row.schedule_words for row in found}) == 1
+    is_alike = len({row.schedule_text for row in found}) == 1
     *names, last = [str(row.micro_batches) if is_alike else row.name for row in found]
     return f"undecided between {'m = ' if is_alike else ''}{', '.join(names)} and {last}"
 
@@ -193,19 +193,19 @@ def saved_bytes(row: CandidateReport, others: Rows) -> int | None:
 
 def ties(rows: Rows, pick: int, tolerance: float) -> tuple[str, ...]:
     """Return ``m = 16 and m = 32 are within 1%; 16 needs 1.2 GiB less.``, one for each that is tied with the pick."""
-    words = []
+    texts = []
     mine = rows[pick]
     for index in contenders(rows):
         other = rows[index]
         if index == pick or abs(1 - min(mine.rate, other.rate) / max(mine.rate, other.rate)) > tolerance:
             continue
-        is_alike = mine.schedule_words == other.schedule_words
+        is_alike = mine.schedule_text == other.schedule_text
         names = [f"m = {row.micro_batches}" if is_alike else row.name for row in (mine, other)]
         saved = saved_bytes(mine, [other])
         first = str(mine.micro_batches) if is_alike else names[0]
         rest = f"; {first} needs {show_bytes(abs(saved))} {'less' if saved > 0 else 'more'}" if saved else ""
-        words.append(f"{names[0]} and {names[1]} are within {show_share(tolerance, 0)}{rest}.")
-    return tuple(words)
+        texts.append(f"{names[0]} and {names[1]} are within {show_share(tolerance, 0)}{rest}.")
+    return tuple(texts)
 
 
 def curve(rows: Rows, pick: int, indices: Sequence[int]) -> list[int]:
@@ -213,8 +213,8 @@ def curve(rows: Rows, pick: int, indices: Sequence[int]) -> list[int]:
 
     Where m is too small for 1F1B, GPipe stands in for it.
     """
-    own = rows[pick].schedule_words
-    same = [index for index in indices if rows[index].schedule_words == own]
+    own = rows[pick].schedule_text
+    same = [index for index in indices if rows[index].schedule_text == own]
     if rows[pick].schedule == "1F1B":
         least = min((rows[index].micro_batches for index in same), default=inf)
         same += [

@@ -64,7 +64,7 @@ NOT_INCLUDED = (
 
 
 class Flags(NamedTuple):
-    """As the user gave them; None: not given."""
+    """The flags that the user gave; None: not given."""
 
     stages: str
     network: Path
@@ -77,7 +77,7 @@ class Flags(NamedTuple):
 
 
 def plan_of(path: Path, flags: Flags, tell: Callable[[int, str], None]) -> ScalePlan:
-    """Return what the flags ask for, from a profile or the profile in a report; raises UsageError, InputError."""
+    """Return what the flags ask for, from a profile or the profile in a report; raise UsageError, InputError."""
     profiles = read_source(path)[1]
     wanted = split_commas(flags.virtual_stages) if flags.virtual_stages else []
     profile = next((one for one in profiles if [str(one.virtual_stages)] == wanted), profiles[0])
@@ -86,10 +86,10 @@ def plan_of(path: Path, flags: Flags, tell: Callable[[int, str], None]) -> Scale
 
 def request_of(profile: Profile, flags: Flags) -> Request:
     """Return the flags, checked; what was not given follows from the profile."""
-    words = split_commas(flags.stages)
-    if not words or not all(word.isdecimal() and len(word) <= len(str(MOST_RANKS)) for word in words):
+    counts = split_commas(flags.stages)
+    if not counts or not all(count.isdecimal() and len(count) <= len(str(MOST_RANKS)) for count in counts):
         raise UsageError(f"--stages: write numbers of ranks with commas, such as 64,128 (given: {flags.stages!r})")
-    ranks = tuple(sorted(set(map(int, words))))
+    ranks = tuple(sorted(set(map(int, counts))))
     given = flags._asdict()
     names = ("layers", "batch", "micro_batches", "schedule", "virtual_stages", "memory_limit")
     # A config has one batch, which bounds m; here it is that of the longest pipeline.
@@ -129,7 +129,7 @@ def conclusion(plan: ScalePlan) -> list[str]:
     return [
         f"On {best.ranks} ranks a rank is predicted to do {best.efficiency:.0%} of what it does on"
         f" {plan.profile_ranks}, with m = {best.micro_batches} micro-batches of {best.micro_batch_size} under"
-        f" {best.schedule_words}; {worst_efficiency(best):.0%} with everything below against it.{misfit}",
+        f" {best.schedule_text}; {worst_efficiency(best):.0%} with everything below against it.{misfit}",
         "Efficiency is layers x sequences per second and rank, against the best predicted for the"
         f" {plan.profile_ranks} ranks that were profiled.",
     ]
@@ -148,7 +148,7 @@ def share(point: ScalePoint, seconds: float | None) -> str:
 def trust(plan: ScalePlan, point: ScalePoint) -> str:
     """Return how far to trust one row; ``SOURCES`` says where its figures come from."""
     times = point.ranks / plan.profile_ranks
-    words = [
+    texts = [
         f"{times:g} times the ranks that were profiled" if times > 1 else "as many ranks as were profiled",
         f"the step is {show_seconds(point.low_s)} to {show_seconds(point.high_s)}",
         "stragglers are not known"
@@ -160,38 +160,38 @@ def trust(plan: ScalePlan, point: ScalePoint) -> str:
     ]
     quickest = max(point.evaluated, key=lambda one: one.throughput_seq_s).micro_batches
     if quickest != point.micro_batches:
-        words.append(f"m = {quickest} would be quicker, but does not fit in memory")
+        texts.append(f"m = {quickest} would be quicker, but does not fit in memory")
     if point.beyond_sizes:
-        words.append(f"micro-batches of {point.micro_batch_size} were not measured, their times are extrapolated")
+        texts.append(f"micro-batches of {point.micro_batch_size} were not measured, their times are extrapolated")
     if point.not_simulated:
-        words.append(f"too many actions to run on paper at m = {', '.join(map(str, point.not_simulated))}")
+        texts.append(f"too many actions to simulate at m = {', '.join(map(str, point.not_simulated))}")
     if point.fits is None:
-        words.append("whether it fits in memory is not known")
-    return f"{'; '.join(words)}."
+        texts.append("whether it fits in memory is not known")
+    return f"{'; '.join(texts)}."
 
 
-def wire_words(wire: Wire) -> str:
+def wire_text(wire: Wire) -> str:
     """Return ``10.0 µs and 450 GB/s``."""
     speed = f"{wire.bandwidth_bytes_s / 1e9:g} GB/s" if wire.bandwidth_bytes_s else "no limit of bandwidth"
     return f"{show_seconds(wire.latency_s)} and {speed}"
 
 
-def network_words(network: Network, inside_measured: bool) -> str:
+def network_text(network: Network, inside_measured: bool) -> str:
     """Return the network as it was described."""
     source = "the median of the profile's own links" if inside_measured else "as described"
     width = network.hosts_per_leaf
     several = f", {network.pipelines} pipelines through each" if network.pipelines > 1 else ""
     above = (
-        f"{width} hosts to a leaf; above the leaves {wire_words(network.wire('above'))}, oversubscribed"
+        f"{width} hosts to a leaf; above the leaves {wire_text(network.wire('above'))}, oversubscribed"
         f" {network.oversubscription:g} to 1"
         if width
         else "all hosts under one leaf"
     )
     return (
         f"{network.ranks_per_host} rank{'s' if network.ranks_per_host > 1 else ''} to a host{several}. Inside a host"
-        f" a message finds {wire_words(network.wire('inside'))} ({source}); between hosts"
-        f" {wire_words(network.wire('between'))}, its"
-        f" share of {network.rails} NICs of {wire_words(network.between)} each; {above}."
+        f" a message finds {wire_text(network.wire('inside'))} ({source}); between hosts"
+        f" {wire_text(network.wire('between'))}, its"
+        f" share of {network.rails} NICs of {wire_text(network.between)} each; {above}."
     )
 
 
@@ -211,7 +211,7 @@ def assumptions(plan: ScalePlan) -> list[str]:
 
 
 def with_assumptions(plan: ScalePlan) -> ScalePlan:
-    """Return the plan, and in words what it rests on."""
+    """Return the plan, and sentences on its assumptions."""
     return plan.model_copy(update={"assumptions": tuple(assumptions(plan))})
 
 
@@ -227,7 +227,7 @@ def cells(point: ScalePoint) -> list[str]:
         str(point.batch),
         str(point.micro_batches),
         f"{point.micro_batch_size}{' ?' if point.beyond_sizes else ''}",
-        point.schedule_words,
+        point.schedule_text,
         show_seconds(point.step_time_s),
         f"{point.throughput_seq_s:.1f}",
         f"{point.efficiency:.1%}",
@@ -256,7 +256,7 @@ def print_scale(plan: ScalePlan, console: Console) -> None:
     )
     if any(point.beyond_sizes for point in plan.points):
         misfits.append("? that micro-batch size was not timed: its figures are extrapolated; profile it.")
-    network = f"Network: {network_words(plan.network, plan.inside_measured)}"
+    network = f"Network: {network_text(plan.network, plan.inside_measured)}"
     for line in (*conclusion(plan), ON_PAPER, *misfits, network, *trust_lines(plan), SOURCES, NOT_INCLUDED):
         console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
@@ -264,7 +264,7 @@ def print_scale(plan: ScalePlan, console: Console) -> None:
 def trust_lines(plan: ScalePlan) -> list[str]:
     """Return a line for every row beyond the profile's own size."""
     return [
-        f"p = {point.ranks}, {point.schedule_words}: {trust(plan, point)}"
+        f"p = {point.ranks}, {point.schedule_text}: {trust(plan, point)}"
         for point in beyond(plan.points, plan.profile_ranks)
     ]
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report, Source
-from autotune.report.cost import cost_words
-from autotune.report.hosts import host_words
-from autotune.report.planned_layouts import layout_rows, layout_words
+from autotune.report.cost import cost_text
+from autotune.report.hosts import host_lines
+from autotune.report.planned_layouts import layout_lines, layout_rows
 from autotune.report.predicted_cells import origin, predicted_cells, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import (
@@ -75,7 +75,7 @@ def print_layouts(report: Report, console: Console) -> None:
         for at, row in enumerate(rows):
             table.add_row(*row, style=None if at else "bold green")
         console.print(table)
-    for line in layout_words(report):
+    for line in layout_lines(report):
         console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
@@ -121,7 +121,7 @@ def cells(row: CandidateReport, mark: Mark = Mark.NONE) -> list[str]:
     return [
         str(row.micro_batches),
         size,
-        row.schedule_words,
+        row.schedule_text,
         show_rate(prediction.throughput_seq_s),
         estimate_text(row),
         f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
@@ -157,16 +157,16 @@ def status(row: CandidateReport, mark: Mark) -> str:
         return f"{row.failure.kind.replace('_', ' ')}{where}"
     if row.measurement is None:
         return mark + (row.excluded or ("does not fit" if does_not_fit(row) else "predicted"))
-    words = f"{mark}{'stopped early' if row.measurement.pruned else 'confirmed'}, {raw_text(row.measurement)}"
-    words += " (earlier run)" if row.measurement.from_earlier_run else ""
-    words += " (another controller)" if row.measurement.from_other_controller else ""
-    words += f", machine {show_speed(row.pace)} then" if row.pace and abs(row.pace - 1) > NOTICEABLE else ""
+    text = f"{mark}{'stopped early' if row.measurement.pruned else 'confirmed'}, {raw_text(row.measurement)}"
+    text += " (earlier run)" if row.measurement.from_earlier_run else ""
+    text += " (another controller)" if row.measurement.from_other_controller else ""
+    text += f", machine {show_speed(row.pace)} then" if row.pace and abs(row.pace - 1) > NOTICEABLE else ""
     if row.over_limit_bytes is not None:
-        words += f"; over the memory limit by {show_bytes(row.over_limit_bytes)}"
+        text += f"; over the memory limit by {show_bytes(row.over_limit_bytes)}"
     elif row.excluded:
-        words += f"; may not win: {row.excluded}"
-    words += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
-    return words + (f"; loses to {row.loses_to}" if row.loses_to and not mark else "")
+        text += f"; may not win: {row.excluded}"
+    text += "".join(f"; DOUBTFUL: {doubt}" for doubt in row.doubts)
+    return text + (f"; loses to {row.loses_to}" if row.loses_to and not mark else "")
 
 
 def does_not_fit(row: CandidateReport) -> bool:
@@ -195,17 +195,17 @@ def conclusion(report: Report) -> str:
     others = "other controllers" if search.controller else "earlier runs"
     lines = (
         answer(report),
-        *doubt_words(report),
+        *doubt_lines(report),
         *report.sweet_spot.ties,
-        *knee_words(report),
-        *pareto_words(report),
-        *soundness_words(report),
-        *host_words(report.profile),
+        *knee_lines(report),
+        *pareto_lines(report),
+        *correctness_lines(report),
+        *host_lines(report.profile),
         f"Stopped after {counted(search.trials, 'trial')} ({search.earlier_trials} more from {others}) and"
         f" {show_seconds(search.wall_s)}: {search.stopped_because}{source}.",
-        *certainty_words(report),
+        *certainty_lines(report),
     )
-    return "\n".join(lines) + cost_words(report)
+    return "\n".join(lines) + cost_text(report)
 
 
 def predicted_conclusion(report: Report) -> str:
@@ -216,10 +216,10 @@ def predicted_conclusion(report: Report) -> str:
     lines = (
         predicted_answer(report),
         *report.sweet_spot.ties,
-        *knee_words(report),
-        *pareto_words(report),
+        *knee_lines(report),
+        *pareto_lines(report),
         f"{origin(report).capitalize()}. autotune run confirms a prediction by real runs.",
-        *certainty_words(report),
+        *certainty_lines(report),
     )
     return "\n".join(lines)
 
@@ -233,9 +233,9 @@ def predicted_answer(report: Report) -> str:
     doubt = f"; {undecided_text(report)} ({show_certainty(spot.certainty or 0.0)} sure)" if is_undecided(spot) else ""
     return (
         f"Best prediction: m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
-        f" {row.schedule_words}, {show_rough(report.replicas * spot.throughput_seq_s)} sequences/s, a step of"
+        f" {row.schedule_text}, {show_rough(report.replicas * spot.throughput_seq_s)} sequences/s, a step of"
         f" {show_step(one.step_time_s)} ({show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)})"
-        f"{speedup_words(report)}, because {spot.reason}{doubt}."
+        f"{speedup_text(report)}, because {spot.reason}{doubt}."
     )
 
 
@@ -246,7 +246,7 @@ def answer(report: Report) -> str:
     row = report.candidates[spot.candidate]
     pick = (
         f"m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
-        f" {row.schedule_words}, {show_rate(spot.throughput_seq_s)} sequences/s{speedup_words(report)}"
+        f" {row.schedule_text}, {show_rate(spot.throughput_seq_s)} sequences/s{speedup_text(report)}"
     )
     if not is_undecided(spot):
         return f"Sweet spot: {pick}, because {spot.reason}."
@@ -254,7 +254,7 @@ def answer(report: Report) -> str:
     return f"Sweet spot: {undecided_text(report)}{sure}; {pick}, is recommended because {spot.reason}."
 
 
-def speedup_words(report: Report) -> str:
+def speedup_text(report: Report) -> str:
     """Return ``, 1.29x the naive m = 1``; where that did not run, what the speed-up is against, and why."""
     spot = report.sweet_spot
     if spot is None or spot.speedup_over_naive is None:
@@ -280,34 +280,34 @@ def why_no_naive(report: Report) -> str:
     return "m = 1 does not fit" if all(does_not_fit(row) for row in naive) else "m = 1 did not run"
 
 
-def doubt_words(report: Report) -> list[str]:
+def doubt_lines(report: Report) -> list[str]:
     """Return what must be settled before the sweet spot is used."""
     doubts = report.candidates[report.sweet_spot.candidate].doubts if report.sweet_spot else ()
     return [f"Do not use it before its doubts are settled: {', '.join(doubts)}."] if doubts else []
 
 
-def soundness_words(report: Report) -> list[str]:
+def correctness_lines(report: Report) -> list[str]:
     """Return ``Checked: loss and gradient norm of the first step agree within 2e-07 …``, or what is wrong."""
     found = report.soundness
     if found is None:
         return []
     if found.findings:
         return [f"Doubtful: {finding}." for finding in found.findings]
-    words = []
+    texts = []
     if found.loss_difference is not None and found.gradient_difference is not None:
         most = max(found.loss_difference, found.gradient_difference)
         pairs = f"{found.compared} comparison{'s' if found.compared > 1 else ''}"
-        words.append(f"loss and gradient norm of the first step agree within {most:.0e} ({pairs})")
+        texts.append(f"loss and gradient norm of the first step agree within {most:.0e} ({pairs})")
     if found.growth_bytes is not None:
-        words.append("no step leaves memory behind")
+        texts.append("no step leaves memory behind")
     if found.peak_slope is not None:
-        words.append("the peak under 1F1B does not grow with m")
+        texts.append("the peak under 1F1B does not grow with m")
     if found.not_compared is not None:
-        words.append(f"not compared: {found.not_compared}")
-    return [f"Checked: {'; '.join(words)}."] if words else []
+        texts.append(f"not compared: {found.not_compared}")
+    return [f"Checked: {'; '.join(texts)}."] if texts else []
 
 
-def knee_words(report: Report) -> list[str]:
+def knee_lines(report: Report) -> list[str]:
     """Return ``Knee: m = 8 is the smallest m within 1% of the best under 1F1B; m = 4 loses 6.2%.``"""
     spot = report.sweet_spot
     if spot is None or spot.knee is None:
@@ -317,9 +317,9 @@ def knee_words(report: Report) -> list[str]:
         for side in (spot.knee.fewer, spot.knee.more)
         if side is not None
     ]
-    at, under = spot.knee.at, report.candidates[spot.candidate].schedule_words
-    words = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {under}{predicted(at.source)}"
-    return ["; ".join([words, ", ".join(sides)] if sides else [words]) + "."]
+    at, under = spot.knee.at, report.candidates[spot.candidate].schedule_text
+    text = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {under}{predicted(at.source)}"
+    return ["; ".join([text, ", ".join(sides)] if sides else [text]) + "."]
 
 
 def loss_text(loss: float) -> str:
@@ -332,7 +332,7 @@ def predicted(source: Source) -> str:
     return "" if source == "measured" else " (predicted)"
 
 
-def pareto_words(report: Report) -> list[str]:
+def pareto_lines(report: Report) -> list[str]:
     """Return throughput against memory, the leanest first; nothing where one candidate is best in both."""
     points = report.search.pareto_front
     if len(points) < 2:
@@ -345,7 +345,7 @@ def pareto_words(report: Report) -> list[str]:
     return [f"Less memory for less throughput: {', '.join(shown)}."]
 
 
-def certainty_words(report: Report) -> list[str]:
+def certainty_lines(report: Report) -> list[str]:
     """Return how sure the pick is; of a report without estimates, what its run stated of it."""
     spot, tolerance = report.sweet_spot, report.search.tolerance
     if spot is None or spot.certainty is None or tolerance is None:

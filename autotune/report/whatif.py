@@ -91,7 +91,7 @@ def shown(name: str, value: float | None) -> str:
     return show_bytes(value) if name == "memory_limit" else str(value)
 
 
-def what_if_words(case: Case) -> list[str]:
+def what_if_lines(case: Case) -> list[str]:
     """Return what of one case is not as the profile has it, as a note; nothing where everything is."""
     names = ("stages", "link_bytes_s", "speed_up")
     words = [f"{TITLES[name]} {shown(name, value)}" for name in names if (value := getattr(case, name)) is not None]

@@ -25,7 +25,7 @@ PRICE = 1 / 46  # of the tolerance: what half a visit to the best candidate must
 
 
 class Kind(Enum):
-    """What to do next."""
+    """The next step of the search."""
 
     STAY = auto()
     VISIT = auto()
@@ -45,7 +45,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Situation:
-    """What a decision depends on beside the belief.
+    """All that a decision depends on beside the belief.
 
     ``may_win``: the candidates that may be picked. ``may_visit``: those that may be timed now. ``ready_s``: seconds
     that making a candidate ready takes beside its untimed step. ``is_there``: the last visit of the belief has not

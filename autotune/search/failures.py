@@ -1,4 +1,4 @@
-"""What failures say of the trials that are left."""
+"""The conclusions from failures for the trials that are left."""
 
 from autotune.records.outcome import Failure
 from autotune.search.state import SearchState

@@ -26,7 +26,8 @@ class Goal:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop: seconds of trials, number of trials (None: no limit), or not before all candidates have run."""
+    """The limits of a search: seconds of trials, number of trials (None: no limit), or not before all candidates have
+    run."""
 
     budget_s: float | None = None
     trials: int | None = None

@@ -1,4 +1,4 @@
-"""How long making a candidate ready takes, learned from the visits that were made."""
+"""The time that making a candidate ready takes, learned from the visits that were made."""
 
 from statistics import median
 

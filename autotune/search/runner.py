@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 POLL_S = 1.0  # between looks at what other controllers have measured
-DOUBTFUL, LOOKS = 0.5, 3  # probability that all visits to the pick were disturbed; so many visits are enough
+DOUBTFUL, LOOKS = 0.5, 3  # probability that all visits to the pick were disturbed; visits that are enough
 NOTICEABLE = 0.05  # log; a change of the machine's speed that is told
 
 Measure = Callable[[Candidate, float, int, KeepGoing], Outcome]
@@ -198,8 +198,8 @@ class Runner:
         is_ours = self.study.finish(trial, outcome, timing, over, state.memory_limit)
         if not is_ours:
             self.on_warning(
-                f"the trial of {show(candidate)} was handed on to others while it ran, for this controller gave no sign"
-                " of life for too long; a longer --heartbeat allows for that"
+                f"the trial of {show(candidate)} was handed on to others while it ran: this controller gave no sign of"
+                " life for too long; give a longer --heartbeat"
             )
             if timing is not None:
                 self.study.keep(timing)
@@ -274,7 +274,7 @@ class Runner:
             rest = f"the largest micro-batch predicted to fit is {fits} sequences" if fits else "no smaller one fits"
             self.on_warning(f"{show(candidate)} ran out of memory ({failure.message}); {rest}")
         elif failure.kind in ACCIDENTS and not was_accident:
-            self.on_warning(f"{show(candidate)} may be tried once more: {failure.message}")
+            self.on_warning(f"{show(candidate)} failed and may be retried once: {failure.message}")
 
     def tell_drift(self) -> None:
         """Tell where the machine's speed is noticeably another one than it was last told to be."""

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.records.prediction import Candidate, schedule_words
+from autotune.records.prediction import Candidate, schedule_text
 from autotune.records.split import show_split
 
 Key = tuple[int | str, ...]
-"""What names a candidate inside a study: its value in every dimension."""
+"""The name of a candidate inside a study: its value in every dimension."""
 
 
 EVEN = "even"
@@ -98,5 +98,5 @@ class Space:
 
 def show(candidate: Candidate) -> str:
     """Return ``m = 8 1F1B``, in a line of text."""
-    words = schedule_words(candidate.schedule, candidate.virtual_stages, candidate.split)
-    return f"m = {candidate.micro_batches} {words}"
+    text = schedule_text(candidate.schedule, candidate.virtual_stages, candidate.split)
+    return f"m = {candidate.micro_batches} {text}"

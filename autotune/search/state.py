@@ -1,4 +1,4 @@
-"""What a search knows: candidates with their predictions, every timing, measurement and failure, what is ruled out.
+"""The state of a search: candidates with their predictions, every timing, measurement and failure, what is ruled out.
 
 No process, no database and no clock in here: a report is made from it, a test builds one by hand, and what an earlier
 run stored becomes one again. Everything that happens comes in through ``SearchState.add``.

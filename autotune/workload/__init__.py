@@ -1,1 +1,1 @@
-"""What is trained: the built-in GPT, its data, and how its layers become stages."""
+"""The model that is trained: the built-in GPT, its data, and how its layers become stages."""

@@ -88,7 +88,7 @@ def cast(part: nn.Module, workload: WorkloadConfig) -> nn.Module:
 
 
 def seeded(kind: type[nn.Module], workload: WorkloadConfig, number: int) -> nn.Module:
-    """Builds part ``number`` of the model with weights that depend on the seed and the number alone."""
+    """Build part ``number`` of the model with weights that depend on the seed and the number alone."""
     torch.manual_seed(workload.seed * 1_000_003 + number)
     return kind(workload)
 

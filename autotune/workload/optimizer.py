@@ -1,4 +1,4 @@
-"""What steps after each batch: torch's optimizers over weights in fp32, whatever the model computes in.
+"""The optimizers that step after each batch: torch's optimizers over weights in fp32, whatever the model computes in.
 
 A model in lower precision is cast from fp32 master weights, once after each of their updates, as Megatron-LM and
 DeepSpeed do it. So there is one copy of its weights however many micro-batches are in flight (autocast inside a forward

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def layers_per_stage(layers: int, stages: int) -> tuple[int, ...]:
-    """Cuts ``layers`` into ``stages`` contiguous parts, as even as possible; returns the length of each.
+    """Cut ``layers`` into ``stages`` contiguous parts, as even as possible; return the length of each.
 
     The remainder goes to the stages that neither embed nor compute the loss while there are any, then to the first
     (embedding is cheap), then to the last::

@@ -1,4 +1,5 @@
-"""What is trained, as ranks, probes and the memory model see it: nothing outside ``workload`` knows the model.
+"""The model that is trained, as ranks, probes and the memory model see it: nothing outside ``workload`` knows the
+model.
 
 A model is a row of layers, numbered from 0. A stage is a contiguous range of them, and what must come before the first
 layer or after the last (an embedding, a head) belongs to the stage that holds that layer.
@@ -13,7 +14,7 @@ from autotune.records.workload import WorkloadFacts
 
 
 class Batch(NamedTuple):
-    """What one step trains on, each tensor of (sequences + padding, ...).
+    """The data of one step, each tensor of (sequences + padding, ...).
 
     ``args``: what the first stage takes. ``targets``: what the loss compares the last stage's output with.
     """
@@ -28,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class Loss(Protocol):
-    """What the last stage computes of its output and the targets; the losses of a step's micro-batches are added up.
+    """The loss of the last stage's output against the targets; the losses of a step's micro-batches are added up.
 
     Gradients come out multiplied by ``scale``, which keeps those of fp16 from vanishing; it is 1 otherwise.
     """
@@ -58,7 +59,7 @@ class Workload(Protocol):
         """Return what enters ``layer``, on "meta"; of the number of layers, what the last stage gives to the loss."""
 
     def loss(self, sequences: int) -> Loss:
-        """Return the loss whose sum over the micro-batches is the mean over so many real ``sequences``."""
+        """Return the loss whose sum over the micro-batches is the mean over all real ``sequences``."""
 
 
 def stage_outputs(workload: Workload, layers: range, micro_batch_size: int) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from statistics import median
 
 from autotune.records.base import write_record
 from autotune.records.report import Report
-from autotune.report.hosts import host_words
+from autotune.report.hosts import host_lines
 from tests.hosts import tuned, waiting_profile, why_not
 
 COMPUTING = ["--layers", 8, "--stages", 4, "--hidden", 256, "--seq-len", 64, "--vocab", 256, "--batch", 32]
@@ -24,7 +24,7 @@ def show(name: str, rate: str | None, report: Report) -> None:
     print(
         f"{name}, cable {rate or 'as fast as it is'}: best m = {report.sweet_spot and report.sweet_spot.micro_batches}"
     )
-    for line in host_words(report.profile):
+    for line in host_lines(report.profile):
         print(f"  {line}")
     off = []
     for row in report.candidates:

@@ -2,7 +2,7 @@
 
 Stage times are made up, like those published for A100s: 12 to 36 ms for a forward, half as long where a rank has two
 stages. Ranks, torch's schedules and messages are real. A figure is the median of rounds with a calibration of their
-own, for the machine's own pace drifts.
+own, because the machine's own pace drifts.
 """
 
 from collections.abc import Iterator

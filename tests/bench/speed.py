@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulator.dedicated import run_in_turn
+from autotune.predict.simulator.dedicated import run_sequential
 from autotune.predict.simulator.posting import Receives
 from autotune.predict.simulator.simulate import Costs, Timeline, simulate, travel_seconds
 from autotune.predict.simulator.wavefront import step_time
@@ -236,9 +236,9 @@ def many_stages() -> None:
         if name not in ONE_STAGE_PER_RANK:
             seconds, early = side_by_side(3, *(partial(predicted, name, p, m, way) for way in ("torch", "early")))
             timeline, costs = predicted(name, p, m), unequal_stages(2 * p)
-            program = timeline.program
-            work = costs.work()[program.kind, program.stage]
-            _, ends = run_in_turn(program, work, travel_seconds(program, costs))
+            graph = timeline.graph
+            work = costs.work()[graph.kind, graph.stage]
+            _, ends = run_sequential(graph, work, travel_seconds(graph, costs))
             assert np.array_equal(ends, timeline.ends)
             figure = f"{name:21} p = {p}, m = {m}, v = 2: {len(ends) / 1e6:.1f} million actions in {seconds:.2f} s"
             figure += f" ({early:.2f} s with early receives)"

@@ -1,7 +1,8 @@
 """The truth about a workload: every candidate measured in turns, in random order, round by round.
 
-These machines drift by more than candidates differ. What drifts from round to round cancels, for every round's times
-are taken relative to its own pace, the geometric mean over all candidates; against the rest only more rounds help.
+These machines drift by more than candidates differ. What drifts from round to round cancels, because every round's
+times are taken relative to its own pace, the geometric mean over all candidates; against the rest only more rounds
+help.
 """
 
 import random
@@ -85,7 +86,7 @@ def find_truth(name: str, folder: Path) -> Truth:
     shuffle, rounds = random.Random(0), REPLAY_ROUNDS if is_replayed(name) else COMPUTING_ROUNDS
     try:
         for _ in range(rounds):
-            # By cut, for the model must be built anew when it changes; within that in random order.
+            # By placement, because the model must be built anew when it changes; within that in random order.
             order = sorted(shuffle.sample(allowed, len(allowed)), key=lambda index: cut_of(job.candidates[index]))
             for index in order:
                 visits[index].append(visit(job, report, index))

@@ -31,8 +31,8 @@ MEASURED: dict[str, dict[str, object]] = {
     "latency-bound": USUAL | {"stages": 4, "layers": 32, "hidden": 16, "seq_len": 4, "vocab": 32, "batch": 60},
     "memory-limited": USUAL | {"stages": 2, "hidden": 128, "schedule": "GPipe", "memory_limit": "100.3MiB"},
 }
-"""Profiled on these cores, then replayed: real ranks and messages, waiting instead of computing, for the computing of
-these shared machines is noisier than candidates differ."""
+"""Profiled on these cores, then replayed: real ranks and messages, waiting instead of computing, because the computing
+of these shared machines is noisier than candidates differ."""
 
 A100: dict[str, dict[str, int]] = {"4 A100": {"ranks": 4, "batch": 24}, "8 A100": {"ranks": 8, "batch": 48}}
 """Published stage times, replayed."""

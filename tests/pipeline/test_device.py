@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autotune.pipeline.rank.device import CpuDevice, MemoryUse, least_tensor, open_device
-from autotune.pipeline.rank.malloc import heap_bytes
+from autotune.pipeline.rank.malloc import malloc_bytes
 
 MIB = 2**20
 
@@ -89,7 +89,7 @@ def test_ranks_share_the_cores(device):
         assert torch.get_num_threads() == max(1, cores // ranks)
 
 
-@pytest.mark.skipif(heap_bytes() is None, reason="needs glibc's mallinfo2")
+@pytest.mark.skipif(malloc_bytes() is None, reason="needs glibc's mallinfo2")
 @pytest.mark.parametrize("size", [1000, 64 * 1024, 3 * MIB, 64 * MIB])
 def test_what_is_held_grows_by_a_tensor_and_shrinks_by_it(device, size):
     """Small ones lie on the heap, large ones are mapped apart."""

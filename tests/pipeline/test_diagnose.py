@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from autotune.pipeline.control.diagnose import CONTROL_GROUPS, death, last_exception, oom_kills
-from autotune.pipeline.hosts.wire import Look
+from autotune.pipeline.control.activity import Action
+from autotune.pipeline.control.diagnose import (
+    CONTROL_GROUPS,
+    diagnose_exit,
+    diagnose_timeout,
+    last_exception,
+    oom_kills,
+)
+from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.outcome import Failure
 from tests.killing import wait_until
 
@@ -103,11 +110,29 @@ For more detailed error information, run with CUDA_LOG_FILE=stderr
 
 def test_the_last_words_of_a_rank_that_an_exception_ended_are_the_exception():
     """CUDA writes advice below it, in lines of its own."""
-    look = Look(words=("run with CUDA_LOG_FILE=stderr",), exception=last_exception(LATE_ADVICE.splitlines()))
-    ended = death(2, 1, look, was_out_of_memory=False)
+    status = ProcessStatus(
+        stderr_tail=("run with CUDA_LOG_FILE=stderr",), exception=last_exception(LATE_ADVICE.splitlines())
+    )
+    ended = diagnose_exit(who(2), 1, status, was_out_of_memory=False)
     assert ended.message.endswith("last words: RuntimeError: cuda:2 cannot be used: CUDA error: out of memory")
-    killed = death(2, -9, look, was_out_of_memory=False)
+    killed = diagnose_exit(who(2), -9, status, was_out_of_memory=False)
     assert killed.message.endswith("last words: run with CUDA_LOG_FILE=stderr")
+
+
+def who(rank, host=None):
+    return Assignment(rank=rank, ranks=4, local_rank=0, local_ranks=1, device="cpu", host=host)
+
+
+def test_a_failure_names_the_host_where_there_are_several():
+    forward = Action("forward", 1, 3, False)
+    silent = {who(0, "alpha"): ProcessStatus(), who(1, "beta"): ProcessStatus(action=forward)}
+    hung = diagnose_timeout(silent)
+    assert (hung.rank, hung.kind) == (1, "hang")
+    assert hung.message.startswith("rank 1 on beta, the forward of micro-batch 3 on stage 1: did not answer in time")
+    both = diagnose_timeout({one: ProcessStatus() for one in silent})
+    assert both.message == "no rank answered in time (rank 0 on alpha: nothing known; rank 1 on beta: nothing known)"
+    gone = diagnose_exit(who(2, "beta"), 3, ProcessStatus(), was_out_of_memory=False)
+    assert gone.message == "rank 2 on beta: exited with status 3; it left no last words"
 
 
 def test_a_rank_without_a_traceback_has_no_exception():

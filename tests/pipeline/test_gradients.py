@@ -1,6 +1,6 @@
 """A pipelined step is the same step: loss and gradients equal those of the model run in one piece on the whole batch.
 
-Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.Rank`` as the controller drives them.
+Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.RankProcess`` as the controller drives them.
 """
 
 import multiprocessing
@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 
 from autotune.config import ScheduleName
-from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Build, Prepare, Step
-from autotune.pipeline.control.diagnose import doing_file
+from autotune.pipeline.control.diagnose import activity_file
 from autotune.pipeline.rank.device import CpuDevice
-from autotune.pipeline.rank.rank import Rank
+from autotune.pipeline.rank.rank import RankProcess
 from autotune.records.workload import Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
@@ -93,7 +93,7 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     device = CpuDevice(ranks)
     torch.set_num_threads(1)  # threads that wait for each other at tiny sizes only cost time on a busy host
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
-    rank = Rank(number, ranks, device, Watch(doing_file(Path(folder), number)))
+    rank = RankProcess(number, ranks, device, ActivityWriter(activity_file(Path(folder), number)))
     found = {"gradients": gradients(rank, workload(ranks), plans(ranks))}
     for precision in LOW:
         found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(precision, ranks))
@@ -109,29 +109,31 @@ def low_plans(precision: str, ranks: int) -> list[Prepare]:
     return [plan for plan in plans(ranks) if plan.micro_batches == 12 and plan.schedule in names]
 
 
-def gradients(rank: Rank, work: WorkloadConfig, several: list[Prepare]) -> list[tuple[dict, float | None, Found]]:
+def gradients(
+    rank: RankProcess, work: WorkloadConfig, several: list[Prepare]
+) -> list[tuple[dict, float | None, Found]]:
     """Of one step of every plan: what the first step is told to be, the second one's loss and gradients; of the stages
     that this rank holds."""
     found = []
     for plan in several:
         if (rank.workload, rank.placement) != (work, plan.placement):
-            rank.obey(Build(workload=work, placement=plan.placement))
-        primed = rank.obey(plan).model_dump()
-        loss = rank.obey(Step()).loss
+            rank.execute(Build(workload=work, placement=plan.placement))
+        primed = rank.execute(plan).model_dump()
+        loss = rank.execute(Step()).loss
         found.append((primed, loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
     return found
 
 
-def weights_after(rank: Rank, work: WorkloadConfig, plan: Prepare) -> Found:
+def weights_after(rank: RankProcess, work: WorkloadConfig, plan: Prepare) -> Found:
     """The weights after STEPS steps."""
-    rank.obey(Build(workload=work, placement=plan.placement))
-    rank.obey(plan)
+    rank.execute(Build(workload=work, placement=plan.placement))
+    rank.execute(plan)
     for _ in range(STEPS - 1):
-        rank.obey(Step())
+        rank.execute(Step())
     return each_parameter(rank, lambda parameter: parameter.detach().clone())
 
 
-def each_parameter(rank: Rank, take) -> Found:
+def each_parameter(rank: RankProcess, take) -> Found:
     return {index: [take(parameter) for parameter in stage.parameters()] for index, stage in rank.held.items()}
 
 

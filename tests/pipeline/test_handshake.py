@@ -8,7 +8,7 @@ import pytest
 
 from autotune.errors import InputError, UsageError
 from autotune.hosts import first_host
-from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, parse_address, read_secret, say_hello
+from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, parse_address, read_secret, send_hello
 from autotune.pipeline.hosts.worker import Launched, launched_as
 from autotune.pipeline.rank.process_group import interface_of, use_interface
 from tests.pipeline.workers import (
@@ -25,7 +25,7 @@ def test_what_one_worker_shows_does_not_open_another():
         def work(number):
             connection = as_connection(socket.create_connection(false.getsockname()))
             try:
-                answers[number] = say_hello(connection, SECRET, hello(number))
+                answers[number] = send_hello(connection, SECRET, hello(number))
             except (WrongSecret, OSError, EOFError, ValueError) as error:
                 answers[number] = error
 

@@ -6,35 +6,35 @@ import pytest
 
 from autotune.pipeline.hosts import remote
 from autotune.pipeline.hosts.remote import RemoteRank, by_host
-from autotune.pipeline.hosts.wire import ORDER, Answer, Exited, Heartbeat, Look, Start, send
+from autotune.pipeline.hosts.wire import ORDER, Answer, Exited, Heartbeat, ProcessStatus, Start, send
 from autotune.records.outcome import Failure
-from tests.pipeline.workers import SEAT, hello, pair
+from tests.pipeline.workers import ASSIGNMENT, hello, pair
 
 
 def test_what_an_earlier_rank_said_too_late_is_not_heard():
     rank, worker = pair()
-    rank.begin(SEAT)
-    rank.begin(SEAT)
+    rank.begin(ASSIGNMENT)
+    rank.begin(ASSIGNMENT)
     assert [ORDER.validate_json(worker.recv_bytes()) for _ in range(2)] == [
-        Start(seat=SEAT, generation=1),
-        Start(seat=SEAT, generation=2),
+        Start(assignment=ASSIGNMENT, generation=1),
+        Start(assignment=ASSIGNMENT, generation=2),
     ]
     death = Failure(kind="crash", rank=0, message="rank 0: killed by signal 9")
     send(worker, Answer(generation=1, message="old"))
     send(worker, Exited(generation=1, failure=death))
-    send(worker, Heartbeat(generation=1, look=Look(cpu_s=99.0)))
-    send(worker, Heartbeat(generation=2, look=Look(cpu_s=3.0)))
+    send(worker, Heartbeat(generation=1, status=ProcessStatus(cpu_s=99.0)))
+    send(worker, Heartbeat(generation=2, status=ProcessStatus(cpu_s=3.0)))
     send(worker, Answer(generation=2, message="new"))
     assert [rank.hear() for _ in range(5)] == [None, None, None, None, b"new"]
-    assert rank.look().cpu_s == 3.0
+    assert rank.status().cpu_s == 3.0
     assert rank.is_alive
     send(worker, Exited(generation=2, failure=death))
     while rank.is_alive:
         time.sleep(0.01)
     with pytest.raises(OSError, match="the rank has gone"):
         rank.send(b"{}")
-    assert rank.death() == death
-    rank.begin(SEAT)  # the worker is still there
+    assert rank.diagnose_exit() == death
+    rank.begin(ASSIGNMENT)  # the worker is still there
     assert rank.is_alive
 
 
@@ -46,15 +46,16 @@ def test_a_worker_that_leaves_or_falls_silent_is_lost():
     silent, _worker = pair()
     assert silent.give_up(60.0) is None
     silent.heard -= 61.0
-    assert "its host is lost: nothing was heard of it for 61 s" in silent.give_up(60.0).message
+    lost = "rank 0 on 10.0.0.1: its host is lost: nothing was heard of it for 61 s"
+    assert silent.give_up(60.0).message == lost
     assert silent.give_up(60.0) is None  # once
 
 
 def test_ranks_that_do_not_meet_are_a_failure():
     rank, worker = pair()
-    rank.begin(SEAT)
+    rank.begin(ASSIGNMENT)
     send(worker, Exited(generation=1, failure=Failure(kind="crash", rank=0, message="no such interface")))
-    assert remote.meet([rank]).message == "no such interface"
+    assert remote.wait_until_joined([rank]).message == "no such interface"
 
 
 def test_ranks_of_a_host_stand_together_and_keep_their_place():

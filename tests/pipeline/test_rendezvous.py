@@ -11,7 +11,7 @@ import pytest
 
 from autotune.errors import DeviceError, InputError
 from autotune.pipeline.hosts import handshake
-from autotune.pipeline.hosts.handshake import as_connection, say_hello, shut_down
+from autotune.pipeline.hosts.handshake import as_connection, send_hello, shut_down
 from autotune.pipeline.hosts.rendezvous import AT_ONCE, Rendezvous
 from autotune.pipeline.hosts.wire import ORDER, Leave
 from tests.pipeline.workers import (
@@ -67,7 +67,7 @@ def test_who_does_not_belong_is_turned_away_and_named_once(rendezvous, told, sai
     all_here(rendezvous, hello(0), hello(1))
     assert [warning for warning in told if words in warning] == rendezvous.turned_away
     assert len(told) == 1
-    assert told[0].startswith("turned away at the rendezvous: 127.0.0.1, for it")
+    assert told[0].startswith("rendezvous: turned 127.0.0.1 away: it")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_stray_client_does_no_harm(rendezvous, told, sent, words):
     while not told and time.monotonic() < deadline:
         rendezvous.tell()
         time.sleep(0.05)
-    assert told == [f"turned away at the rendezvous: 127.0.0.1, for {words}"]
+    assert told == [f"rendezvous: turned 127.0.0.1 away: {words}"]
 
 
 def test_silent_strays_keep_nobody_waiting(told):
@@ -175,7 +175,7 @@ def test_who_was_not_answered_in_time_may_come_again(rendezvous):
     """Before anybody is let in, worker 0 gives up twice; only its third call is taken in."""
     for _ in range(2):
         connection = as_connection(socket.create_connection(rendezvous.address))
-        thread = threading.Thread(target=lambda one=connection: suppressed(say_hello, one, SECRET, hello(0)))
+        thread = threading.Thread(target=lambda one=connection: suppressed(send_hello, one, SECRET, hello(0)))
         thread.start()
         time.sleep(0.2)
         shut_down(connection)
@@ -187,27 +187,27 @@ def test_who_was_not_answered_in_time_may_come_again(rendezvous):
 
 
 def test_ranks_of_all_hosts_start_and_are_told_where_to_meet(rendezvous):
-    first, second = (FakeWorker(rendezvous, hello(number), ["meet"]) for number in (0, 1))
+    first, second = (FakeWorker(rendezvous, hello(number), ["join"]) for number in (0, 1))
     ranks = rendezvous.start("cpu", 2**30)
     assert [rank.is_alive for rank in ranks] == [True, True]
-    assert (first.orders[0].seat.local_rank, second.orders[0].seat.local_rank) == (0, 1)
-    assert second.orders[0].seat.memory_limit == 2**30
+    assert (first.orders[0].assignment.local_rank, second.orders[0].assignment.local_rank) == (0, 1)
+    assert second.orders[0].assignment.memory_limit == 2**30
     deadline = time.monotonic() + 5
     while len(second.orders) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert second.orders[1].message == '["127.0.0.1", 1]'
 
 
-@pytest.mark.parametrize("second", [["die", "meet"], ["leave", "meet"], ["leave", "leave", "meet"]])
+@pytest.mark.parametrize("second", [["die", "join"], ["leave", "join"], ["leave", "leave", "join"]])
 def test_a_host_that_is_lost_while_ranks_start_and_one_accident_are_outlasted(rendezvous, second):
     """The other rank sees its neighbour go, and dies first."""
-    FakeWorker(rendezvous, hello(0), ["die" if one == "leave" else "meet" for one in second])
+    FakeWorker(rendezvous, hello(0), ["die" if one == "leave" else "join" for one in second])
     FakeWorker(rendezvous, hello(1), second)
     assert len(rendezvous.start("cpu", None)) == 2
 
 
 def test_ranks_that_never_start_are_an_error_that_names_the_host(rendezvous):
-    FakeWorker(rendezvous, hello(0), ["meet"] * 9)
+    FakeWorker(rendezvous, hello(0), ["join"] * 9)
     FakeWorker(rendezvous, hello(1, "10.0.0.2", "beta"), ["die"] * 9)
     with pytest.raises(DeviceError, match=r"the ranks did not start: rank 1: exited; see autotune doctor on host beta"):
         rendezvous.start("cpu", None)

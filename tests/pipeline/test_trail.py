@@ -2,12 +2,12 @@
 
 import pytest
 
-from autotune.pipeline.control.activity import Action, Watch, last_doing
+from autotune.pipeline.control.activity import Action, ActivityWriter, last_activity
 from autotune.pipeline.rank.rank import shortened
-from autotune.pipeline.rank.trail import LOOK_S, Trail
+from autotune.pipeline.rank.trail import POLL_S, Trail
 from tests.killing import wait_until
 
-WAIT_S = 50 * LOOK_S
+WAIT_S = 50 * POLL_S
 
 
 class SteppedDevice:
@@ -34,19 +34,19 @@ def device():
 
 
 @pytest.fixture
-def watch(tmp_path, device):
+def activity(tmp_path, device):
     """Has asked for two forwards and the optimizer step: five marks."""
-    watch = Watch(tmp_path / "doing")
-    watch.trail = Trail(device)
+    activity = ActivityWriter(tmp_path / "doing")
+    activity.trail = Trail(device)
     for micro_batch in (0, 1):
-        watch.begin("forward", 2, micro_batch)
-        watch.end()
-    watch.begin("optimizer")
-    return watch
+        activity.begin("forward", 2, micro_batch)
+        activity.end()
+    activity.begin("optimizer")
+    return activity
 
 
-def test_of_a_device_that_has_come_to_nothing_yet_the_cpu_is_told(watch, tmp_path):
-    assert last_doing(tmp_path / "doing") == (Action("optimizer", None, None, False), None)
+def test_of_a_device_that_has_come_to_nothing_yet_the_cpu_is_told(activity, tmp_path):
+    assert last_activity(tmp_path / "doing") == (Action("optimizer", None, None, False), None)
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ def test_of_a_device_that_has_come_to_nothing_yet_the_cpu_is_told(watch, tmp_pat
         (3, "the forward of micro-batch 1 on stage 2"),
     ],
 )
-def test_the_action_is_that_of_the_device_and_the_cpu_is_ahead(watch, device, tmp_path, passed, words):
+def test_the_action_is_that_of_the_device_and_the_cpu_is_ahead(activity, device, tmp_path, passed, words):
     device.passed = passed
-    assert wait_until(lambda: str(last_doing(tmp_path / "doing").action) == words, WAIT_S)
-    assert str(last_doing(tmp_path / "doing").ahead) == "the optimizer step"
+    assert wait_until(lambda: str(last_activity(tmp_path / "doing").action) == words, WAIT_S)
+    assert str(last_activity(tmp_path / "doing").ahead) == "the optimizer step"
 
 
-def test_a_device_that_has_caught_up_is_where_the_cpu_is(watch, device, tmp_path):
+def test_a_device_that_has_caught_up_is_where_the_cpu_is(activity, device, tmp_path):
     device.passed = 5
-    assert wait_until(lambda: last_doing(tmp_path / "doing").ahead is None, WAIT_S)
-    assert str(last_doing(tmp_path / "doing").action) == "the optimizer step"
+    assert wait_until(lambda: last_activity(tmp_path / "doing").ahead is None, WAIT_S)
+    assert str(last_activity(tmp_path / "doing").action) == "the optimizer step"
 
 
-def test_an_error_of_the_device_leaves_what_it_had_come_to(watch, device):
+def test_an_error_of_the_device_leaves_what_it_had_come_to(activity, device):
     device.passed = 3
-    watch.trail.catch_up()
+    activity.trail.catch_up()
     device.broken = True
-    assert str(watch.doing(is_late=True).action) == "the forward of micro-batch 1 on stage 2"
-    assert str(watch.doing(is_late=False).action) == "the optimizer step"
+    assert str(activity.now(is_late=True).action) == "the forward of micro-batch 1 on stage 2"
+    assert str(activity.now(is_late=False).action) == "the optimizer step"
 
 
 OUT_OF_MEMORY = (

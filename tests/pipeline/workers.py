@@ -5,15 +5,27 @@ import threading
 import time
 from contextlib import suppress
 
-from autotune.pipeline.hosts.handshake import as_connection, say_hello
+from autotune.pipeline.hosts.handshake import as_connection, send_hello
 from autotune.pipeline.hosts.remote import RemoteRank
 from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
-from autotune.pipeline.hosts.wire import MET, ORDER, Answer, Exited, Heartbeat, Hello, Leave, Look, Seat, Start, send
+from autotune.pipeline.hosts.wire import (
+    ORDER,
+    READY,
+    Answer,
+    Assignment,
+    Exited,
+    Heartbeat,
+    Hello,
+    Leave,
+    ProcessStatus,
+    Start,
+    send,
+)
 from autotune.records.outcome import Failure
 
 SECRET = b"0123456789abcdef"
 MINE = Identity("1.0", "2.13.0", "none", 2)
-SEAT = Seat(rank=0, ranks=2, local_rank=0, local_ranks=2, device="cpu", address="127.0.0.1")
+ASSIGNMENT = Assignment(rank=0, ranks=2, local_rank=0, local_ranks=2, device="cpu", address="127.0.0.1")
 
 
 def hello(number, address="10.0.0.1", hostname="alpha", **other):
@@ -34,7 +46,7 @@ def arrive(rendezvous, said, secret=SECRET):
     def come():
         answer["connection"] = as_connection(socket.create_connection(rendezvous.address))
         try:
-            answer["welcome"] = say_hello(answer["connection"], secret, said)
+            answer["welcome"] = send_hello(answer["connection"], secret, said)
         except Exception as error:
             answer["error"] = error
 
@@ -66,7 +78,7 @@ def suppressed(work, *arguments):
 
 
 class FakeWorker(threading.Thread):
-    """Comes, and at every Start does what ``at_start`` says, at last to meet: "meet", "die" or "leave"."""
+    """Comes, and at every Start does what ``at_start`` says, at last to join: "join", "die" or "leave"."""
 
     def __init__(self, rendezvous, said, at_start):
         super().__init__(daemon=True)
@@ -80,18 +92,18 @@ class FakeWorker(threading.Thread):
     def come_again(self):
         while True:
             connection = as_connection(socket.create_connection(self.rendezvous.address))
-            if say_hello(connection, SECRET, self.said).refusal is None:
+            if send_hello(connection, SECRET, self.said).refusal is None:
                 with suppress(OSError, EOFError):
-                    if self.obey(connection):
+                    if self.execute(connection):
                         return
             connection.close()
             time.sleep(0.1)
 
-    def obey(self, connection):
+    def execute(self, connection):
         """Whether it was sent home."""
         generation = 0
         while True:
-            send(connection, Heartbeat(generation=generation, look=Look()))
+            send(connection, Heartbeat(generation=generation, status=ProcessStatus()))
             if not connection.poll(0.2):
                 continue
             order = ORDER.validate_json(connection.recv_bytes())
@@ -101,13 +113,15 @@ class FakeWorker(threading.Thread):
             generation = getattr(order, "generation", generation)
             if not isinstance(order, Start):
                 continue
-            does = self.at_start.pop(0) if self.at_start else "meet"
+            does = self.at_start.pop(0) if self.at_start else "join"
             if does == "leave":
                 return False
             if does == "die":
-                failure = Failure(kind="crash", rank=order.seat.rank, message=f"rank {order.seat.rank}: exited")
+                failure = Failure(
+                    kind="crash", rank=order.assignment.rank, message=f"rank {order.assignment.rank}: exited"
+                )
                 send(connection, Exited(generation=generation, failure=failure))
-            if does == "meet":
-                if order.seat.rank == 0:
+            if does == "join":
+                if order.assignment.rank == 0:
                     send(connection, Answer(generation=generation, message='["127.0.0.1", 1]'))
-                send(connection, Answer(generation=generation, message=MET.decode()))
+                send(connection, Answer(generation=generation, message=READY.decode()))

@@ -1,4 +1,4 @@
-"""A stretched profile keeps what it must, and steps of a thousand ranks answer to algebra."""
+"""An extrapolated profile keeps what it must, and steps of a thousand ranks answer to algebra."""
 
 from statistics import mean
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.errors import InputError, UsageError
-from autotune.plan.extrapolate import stretched
+from autotune.plan.extrapolate import extrapolate
 from autotune.plan.network import Network, connected
 from autotune.plan.scale import (
     Request,
@@ -17,7 +17,7 @@ from autotune.plan.scale import (
     scale,
     straggler_seconds,
 )
-from autotune.predict.predict import predict, run_on_paper
+from autotune.predict.predict import predict, simulate_step
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import Costs
 from autotune.predict.simulator.wavefront import step_time
@@ -78,20 +78,20 @@ def test_as_many_ranks_and_layers_make_the_profile_itself(v, layers):
     links = [{"from": 0, "to": 1, "latency_s": 1.0}]
     facts = {"batch": 64, "layers": sum(layers), "stages": 4 // v}
     made = profile(layers, EMBEDDING, HEAD, virtual_stages=v, links=links, workload=facts, drift=0.01)
-    assert stretched(made, made.ranks, v) == made
+    assert extrapolate(made, made.ranks, v) == made
     if layers == (12, 13, 13, 12):  # as torch's stages are cut
-        assert stretched(made, made.ranks, v, sum(layers)) == made
+        assert extrapolate(made, made.ranks, v, sum(layers)) == made
 
 
 def test_devices_that_are_not_here_are_taken_to_be_as_full_as_the_fullest():
     made = profile(outside_bytes=(5, 9, 7, 5))
-    assert stretched(made, 4, 1).outside_bytes == (5, 9, 7, 5)
-    assert stretched(made, 16, 1).outside_bytes == 9
+    assert extrapolate(made, 4, 1).outside_bytes == (5, 9, 7, 5)
+    assert extrapolate(made, 16, 1).outside_bytes == 9
 
 
 def test_the_middle_is_repeated_in_turn_and_the_ends_stay():
     made = profile((10, 11, 12, 13, 9), EMBEDDING, HEAD)
-    longer = stretched(made, 9, 1)
+    longer = extrapolate(made, 9, 1)
     assert [one.layers for one in longer.stages] == [10, 11, 12, 13, 11, 12, 13, 11, 9]
     first, *middle, last = longer.stages
     assert (first, last) == (made.stages[0], made.stages[-1])
@@ -101,18 +101,18 @@ def test_the_middle_is_repeated_in_turn_and_the_ends_stay():
 @pytest.mark.parametrize("count", [1, 3, 12, 20])
 def test_every_cost_follows_the_layers_and_the_ends_keep_what_is_theirs(count):
     """Every figure is a line in the layers; so a stage that was resized equals one that was made so."""
-    found = stretched(profile(embedding=EMBEDDING, head=HEAD), 16, 1, 16 * count)
+    found = extrapolate(profile(embedding=EMBEDDING, head=HEAD), 16, 1, 16 * count)
     assert found == profile((count,) * 16, EMBEDDING, HEAD)
 
 
 def test_an_end_that_was_measured_quicker_than_the_middle_keeps_to_its_own_pace():
     made = profile((12, 13, 13, 12), embedding=-0.25)
-    longer = stretched(made, 8, 1, 8 * 24)
+    longer = extrapolate(made, 8, 1, 8 * 24)
     assert longer.stages[0].time_s[0].t_f == pytest.approx(2 * made.stages[0].time_s[0].t_f)
 
 
 def test_stages_can_be_cut_again_two_to_a_rank():
-    made = stretched(profile(embedding=EMBEDDING, head=HEAD), 16, 2)
+    made = extrapolate(profile(embedding=EMBEDDING, head=HEAD), 16, 2)
     assert made == profile((6,) * 32, EMBEDDING, HEAD, virtual_stages=2)
 
 
@@ -129,22 +129,22 @@ def test_a_profile_that_does_not_tell_layers_from_ends(layers, words):
     for one, count in zip(document["stages"], layers, strict=True):
         one["layers"] = count
     with pytest.raises(InputError) as caught:
-        stretched(Profile.model_validate(document), 16, 1)
+        extrapolate(Profile.model_validate(document), 16, 1)
     assert words in str(caught.value)
 
 
 def test_fewer_layers_than_stages():
     with pytest.raises(UsageError, match=r"--layers: 128 stages on 64 ranks need .* \(given: 100\)"):
-        stretched(profile(), 64, 2, 100)
+        extrapolate(profile(), 64, 2, 100)
 
 
 # --- its steps ----------------------------------------------------------------------------------------------------
 
 
 def seconds(ranks, count, wires, name="1F1B", v=1):
-    paper = connected(stretched(profile(), ranks, v), wires)
+    paper = connected(extrapolate(profile(), ranks, v), wires)
     paper = paper.model_copy(update={"stages": tuple(s.model_copy(update={"optimizer_s": 0.0}) for s in paper.stages)})
-    return run_on_paper(
+    return simulate_step(
         paper,
         Candidate(micro_batches=count, micro_batch_size=1, sequences=count, schedule=name, virtual_stages=v),
     ).seconds
@@ -195,7 +195,7 @@ def test_a_point_is_the_prediction_of_its_best_m():
     wires = network(between=SLOW)
     made = profile(embedding=EMBEDDING, head=HEAD)
     point = scale(made, Request((64,), wires, batch=256, memory_limit=10**12)).points[-1]
-    paper = connected(stretched(made, 64, 1), wires)
+    paper = connected(extrapolate(made, 64, 1), wires)
     expected = {
         m: predict(paper, Candidate(micro_batches=m, micro_batch_size=256 // m, sequences=256, schedule="1F1B"), 10**12)
         for m in (64, 128, 256)
@@ -222,7 +222,7 @@ def test_what_fits_is_taken_before_what_is_quick():
 def test_only_the_given_m():
     point = scale(profile(), Request((64,), network(), micro_batches=(64, 512, 4096))).points[-1]
     assert [one.micro_batches for one in point.evaluated] == [64, 512]  # the batch is 1024
-    with pytest.raises(UsageError, match="--micro-batches: none can be run on paper with 64 ranks"):
+    with pytest.raises(UsageError, match="--micro-batches: none can be simulated with 64 ranks"):
         scale(profile(), Request((64,), network(), micro_batches=(4096,)))
 
 
@@ -230,14 +230,14 @@ def test_refined_with_the_nearest_divisors():
     assert nearby(12, 240) == [8, 16]
     assert nearby(64, 1024) == []
     request = Request((8,), network(), batch=240)
-    paper = connected(stretched(profile(action_overhead_s=4.0), 8, 1), network())
+    paper = connected(extrapolate(profile(action_overhead_s=4.0), 8, 1), network())
     known, _ = evaluate(paper, request, "1F1B", 96, 240)
     counts = [one.micro_batches for one in known]
     assert counts == [2, 4, 8, 16, 32, 64, 128, 240, 24, 48]  # of the first ones 32 is the best
 
 
 def test_what_has_too_many_actions_is_said():
-    paper = connected(stretched(profile(), 1024, 2), network())
+    paper = connected(extrapolate(profile(), 1024, 2), network())
     request = Request((1024,), network(), virtual_stages=2, micro_batches=(64, 8192), batch=8192)
     known, left_out = evaluate(paper, request, "Interleaved1F1B", 12288, 8192)
     assert ({one.micro_batches for one in known}, left_out) == ({64}, (8192,))

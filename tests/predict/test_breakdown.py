@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.predict.breakdown import StepSplit, action_counts, level, split_step
+from autotune.predict.breakdown import StepBreakdown, action_counts, break_down, level
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import Costs, simulate
 from autotune.predict.simulator.wavefront import step_time
@@ -29,7 +29,7 @@ def split_of(schedule, costs, **given):
         "micro_batch_size": 1,
         "optimizer_s": [0.0] * schedule.ranks,
     }
-    return split_step(schedule, costs, step_time(schedule, costs), **(usual | given))
+    return break_down(schedule, costs, step_time(schedule, costs), **(usual | given))
 
 
 def nonzero(split):
@@ -69,7 +69,7 @@ def test_hidden_messages_are_no_communication():
     schedule, costs = build_schedule("GPipe", 2, 4), costs_of([1, 1], [2, 2], links=0.5)
     step = step_time(schedule, costs, "early")
     given = {"best_s": [3, 3], "sequences": 4, "micro_batch_size": 1, "optimizer_s": [0, 0], "receives": "early"}
-    assert split_step(schedule, costs, step, **given).mean()["communication"] == 1
+    assert break_down(schedule, costs, step, **given).mean()["communication"] == 1
 
 
 def test_small_micro_batches_lose_to_granularity_and_large_ones_to_padding():
@@ -170,9 +170,9 @@ def steps(draw):
 def test_the_parts_are_not_negative_and_add_up_to_the_step(case):
     schedule, costs, given = case
     timeline = simulate(schedule, costs, given["receives"])
-    split = split_step(schedule, costs, timeline, **given)
+    split = break_down(schedule, costs, timeline, **given)
     step = max(timeline.rank_ends + given["optimizer_s"]) + given["step_overhead_s"]
-    for part in fields(StepSplit):
+    for part in fields(StepBreakdown):
         seconds = getattr(split, part.name)
         assert seconds.shape == (schedule.ranks,)
         assert (seconds >= 0).all(), part.name
@@ -184,8 +184,8 @@ def test_the_parts_are_not_negative_and_add_up_to_the_step(case):
 @given(steps())
 def test_a_step_and_its_timeline_are_split_alike(case):
     schedule, costs, given = case
-    slow = split_step(schedule, costs, simulate(schedule, costs, given["receives"]), **given).mean()
-    fast = split_step(schedule, costs, step_time(schedule, costs, given["receives"]), **given).mean()
+    slow = break_down(schedule, costs, simulate(schedule, costs, given["receives"]), **given).mean()
+    fast = break_down(schedule, costs, step_time(schedule, costs, given["receives"]), **given).mean()
     assert fast == pytest.approx(slow, rel=1e-9, abs=1e-9)
 
 
@@ -197,6 +197,6 @@ def test_free_links_and_equal_stages_leave_nothing_to_blame_them_for(case):
     links = [[0.0] * (schedule.stages - 1)] * 2
     equal = Costs(*rows, *links, costs.slowdown)
     given["optimizer_s"] = [1.0] * schedule.ranks
-    split = split_step(schedule, equal, step_time(schedule, equal, given["receives"]), **given).mean()
+    split = break_down(schedule, equal, step_time(schedule, equal, given["receives"]), **given).mean()
     assert split["communication"] == pytest.approx(0, abs=1e-9)
     assert split["imbalance"] == pytest.approx(0, abs=1e-9)

@@ -5,7 +5,7 @@ import pytest
 from autotune.predict.calibrate import calibrated, run_seconds
 from autotune.predict.predict import predict
 from autotune.records.prediction import Candidate
-from autotune.records.profile import Calibration, Profile, Shared
+from autotune.records.profile import Calibration, Profile, SharedCores
 
 LINKS = [{"from": a, "to": b, "latency_s": 1e-4} for a, b in ((0, 1), (1, 0))]
 
@@ -50,52 +50,54 @@ def test_without_a_calibration_run_the_profile_stays_as_it_is():
     assert calibrated(profile(message_overhead_s=0.002)) == profile(message_overhead_s=0.002)
 
 
-def test_crowding_and_overhead_are_told_apart():
-    """Small micro-batches show the overhead, larger ones the crowding."""
-    world = profile(message_overhead_s=0.002, shared=Shared.of(1, 2, crowding=1.25))
+def test_contention_and_overhead_are_told_apart():
+    """Small micro-batches show the overhead, larger ones the contention."""
+    world = profile(message_overhead_s=0.002, shared=SharedCores.of(1, 2, contention=1.25))
     runs = []
     for size, count in ((1, 8), (2, 4)):
         candidate = Candidate(micro_batches=count, micro_batch_size=size, sequences=count * size, schedule="1F1B")
         seconds = predict(world, candidate, None).step_time_s
         runs.append(Calibration(schedule="1F1B", micro_batches=count, micro_batch_size=size, step_times_s=(seconds,)))
-    found = calibrated(profile(shared=Shared.of(1, 2, crowding=1.0), calibrations=runs))
+    found = calibrated(profile(shared=SharedCores.of(1, 2, contention=1.0), calibrations=runs))
     assert found.message_overhead_s == pytest.approx(0.002, rel=0.02)
     assert found.shared.slowdown == pytest.approx((1.0, 2.5), rel=0.01)
 
 
 @pytest.mark.parametrize("resources", [1, 2])
 def test_one_recorded_run_tells_all_three(resources):
-    """Time inside actions is stretched by crowding; time between them is the runtime's, the least of it an action's."""
-    world = profile(action_overhead_s=0.0005, message_overhead_s=0.002, shared=Shared.of(resources, 2, crowding=1.25))
+    """Time inside actions grows by contention; time between them is the runtime's, the least of it an action's."""
+    world = profile(
+        action_overhead_s=0.0005, message_overhead_s=0.002, shared=SharedCores.of(resources, 2, contention=1.25)
+    )
     run = Calibration(schedule="1F1B", micro_batches=8, micro_batch_size=1, step_times_s=(1.0,), gap_s=(0.0005,))
     step_s, busy_s = run_seconds(world, run)
     assert step_s == pytest.approx(step_of(world, "1F1B", 8))
     assert 0.5 * busy_s < 16 * 0.03 * 1.25 * 2 / resources < 1.5 * busy_s  # 8 forwards and backwards on two ranks
     run = run.model_copy(update={"step_times_s": (step_s,), "busy_s": (busy_s,)})
-    found = calibrated(profile(shared=Shared.of(resources, 2, crowding=1.0), calibrations=[run]))
+    found = calibrated(profile(shared=SharedCores.of(resources, 2, contention=1.0), calibrations=[run]))
     assert found.action_overhead_s == 0.0005
     assert found.message_overhead_s == pytest.approx(0.002, rel=0.02)
-    assert found.shared.crowding == pytest.approx(1.25, rel=0.01)
+    assert found.shared.contention == pytest.approx(1.25, rel=0.01)
 
 
 @pytest.mark.parametrize("seconds", [(0.05, 0.9), (0.9, 0.05), (30.0, 30.0)])
 def test_runs_that_make_no_sense_give_a_profile_that_does(seconds):
-    """Both runs are of stages that compute next to nothing, so that they cannot tell overhead from crowding."""
+    """Both runs are of stages that compute next to nothing, so that they cannot tell overhead from contention."""
     rows = [{"micro_batch_size": b, "t_f": 1e-5 * b, "t_bw": 2e-5 * b} for b in (1, 2)]
     runs = [
         Calibration(schedule="1F1B", micro_batches=4, micro_batch_size=size, step_times_s=(step,))
         for size, step in zip((1, 2), seconds, strict=True)
     ]
-    shared = Shared.of(1, 2, crowding=1.0)
+    shared = SharedCores.of(1, 2, contention=1.0)
     found = calibrated(
         Profile.model_validate({"stages": [{"time_s": rows}] * 2, "calibrations": runs, "shared": shared})
     )
-    assert 0.5 <= found.shared.crowding <= 3.0
+    assert 0.5 <= found.shared.contention <= 3.0
     assert 0 <= found.message_overhead_s < max(seconds)
 
 
-def test_ranks_take_turns_and_crowd_each_other():
-    assert Shared.of(2, 4, crowding=1.1).slowdown == pytest.approx((1.0, 1.1, 1.65, 2.2))
-    assert Shared.of(2, 4, crowding=1.1).crowding == pytest.approx(1.1)
-    assert Shared.of(4, 2, crowding=1.3).slowdown == pytest.approx((1.0, 1.3))
-    assert Shared.of(2, 1, crowding=1.1).slowdown == (1.0,)
+def test_ranks_take_turns_and_slow_each_other():
+    assert SharedCores.of(2, 4, contention=1.1).slowdown == pytest.approx((1.0, 1.1, 1.65, 2.2))
+    assert SharedCores.of(2, 4, contention=1.1).contention == pytest.approx(1.1)
+    assert SharedCores.of(4, 2, contention=1.3).slowdown == pytest.approx((1.0, 1.3))
+    assert SharedCores.of(2, 1, contention=1.1).slowdown == (1.0,)

@@ -234,7 +234,7 @@ def test_without_a_cpu_beside_the_device_nothing_is_added():
 
 
 def test_within_a_host_messages_go_beside_all_others_and_between_hosts_alone():
-    """Between hosts ``Profile.crowding`` says how they slow each other: not a second time here."""
+    """Between hosts ``Profile.link_contention`` says how they slow each other: not a second time here."""
     links = [
         {"from": a, "to": b, "latency_s": 0.5, "bandwidth_bytes_s": 100.0, "together_bytes_s": 50.0}
         for a, b in ((0, 1), (1, 2))

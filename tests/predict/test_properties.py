@@ -86,10 +86,10 @@ def test_a_step_takes_at_least_as_long_as_its_busiest_rank(case):
 @given(cases())
 def test_a_step_takes_at_least_as_long_as_any_micro_batchs_way_there_and_back(case):
     schedule, costs = case
-    program = simulate(schedule, costs).program
-    seconds = costs.work()[program.kind, program.stage] + costs.travel()[program.kind, program.stage]
+    graph = simulate(schedule, costs).graph
+    seconds = costs.work()[graph.kind, graph.stage] + costs.travel()[graph.kind, graph.stage]
     for micro_batch in range(schedule.micro_batches):
-        way = seconds[(program.micro_batch == micro_batch) & (program.kind != 3)].sum()  # every F, and every B or I
+        way = seconds[(graph.micro_batch == micro_batch) & (graph.kind != 3)].sum()  # every F, and every B or I
         assert simulate(schedule, costs).makespan >= way * (1 - 1e-12)
 
 
@@ -118,12 +118,12 @@ def test_the_critical_path_adds_up_to_the_step(case, receives):
     """Its actions, and the messages that come after their producer or the posting of their receive, fill the step."""
     schedule, costs = case
     timeline = simulate(schedule, costs, receives)
-    path, program = timeline.critical_path(), timeline.program
-    seconds, travel = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
+    path, graph = timeline.critical_path(), timeline.graph
+    seconds, travel = costs.work()[graph.kind, graph.stage], travel_seconds(graph, costs)
     spent = seconds[path].sum()
     for before, after in pairwise(path):
         if timeline.starts[after] > timeline.ends[before]:
-            assert before in (program.producer[after], program.posted[after])
+            assert before in (graph.producer[after], graph.posted[after])
             spent += travel[after]
     assert spent == pytest.approx(timeline.makespan, rel=1e-9, abs=1e-12)
 
@@ -133,7 +133,7 @@ def test_the_critical_path_adds_up_to_the_step(case, receives):
 def test_the_critical_path_has_no_gaps_on_shared_cores_either(case, receives):
     schedule, costs = case
     timeline = simulate(schedule, replace(costs, slowdown=[1.0, 1.0, 1.5, 2.0]), receives)
-    path, travel = timeline.critical_path(), travel_seconds(timeline.program, costs)
+    path, travel = timeline.critical_path(), travel_seconds(timeline.graph, costs)
     assert timeline.starts[path[0]] == 0
     assert timeline.ends[path[-1]] == timeline.makespan
     for before, after in pairwise(path):
@@ -142,14 +142,14 @@ def test_the_critical_path_has_no_gaps_on_shared_cores_either(case, receives):
 
 @BRIEF
 @given(cases(), RECEIVES)
-def test_messages_that_hardly_crowd_each_other_arrive_as_if_alone(case, receives):
+def test_messages_that_hardly_slow_each_other_arrive_as_if_alone(case, receives):
     """Every rank on a host of its own, so that all messages go through the network's own queue."""
     schedule, costs = case
     hosts = range(schedule.ranks)
     alone = simulate(schedule, costs, receives)
-    crowded = simulate(schedule, replace(costs, hosts=hosts, crowding=(1.0, *[1.0 + 1e-12] * 99)), receives)
-    np.testing.assert_allclose(crowded.ends, alone.ends, rtol=1e-9, atol=1e-9 * alone.makespan)
-    slower = simulate(schedule, replace(costs, hosts=hosts, crowding=(1.0, *[2.0] * 99)), receives)
+    contended = simulate(schedule, replace(costs, hosts=hosts, link_contention=(1.0, *[1.0 + 1e-12] * 99)), receives)
+    np.testing.assert_allclose(contended.ends, alone.ends, rtol=1e-9, atol=1e-9 * alone.makespan)
+    slower = simulate(schedule, replace(costs, hosts=hosts, link_contention=(1.0, *[2.0] * 99)), receives)
     assert slower.makespan >= alone.makespan * (1 - 1e-9)
 
 

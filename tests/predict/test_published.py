@@ -8,7 +8,7 @@ import pytest
 from autotune.predict.orders import FORWARD
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.dedicated import run
-from autotune.predict.simulator.graph import lay_flat
+from autotune.predict.simulator.graph import flatten
 from autotune.predict.sweep import sweep
 from tests.published.zero_bubble import (
     CHUNKS,
@@ -45,12 +45,12 @@ def test_the_interleaved_rates_lack_one_round_of_hops(row):
 def test_the_interleaved_rates_where_only_the_first_of_a_round_waits_to_go_around(row):
     """As the authors simulate it: the other micro-batches cross from the last GPU to the first without waiting."""
     schedule, costs = build_schedule("Interleaved1F1B", row.p, row.m, CHUNKS), chunk_costs(row, CHUNKS)
-    program = lay_flat(schedule)
-    enters = np.where(program.kind == FORWARD, 0, row.p - 1)  # the rank that a message comes around to
-    free = (program.stage % row.p == enters) & (program.micro_batch % row.p > 0)
-    loose = replace(program, producer=np.where(free, len(program.kind), program.producer).astype(np.int32))
+    graph = flatten(schedule)
+    enters = np.where(graph.kind == FORWARD, 0, row.p - 1)  # the rank that a message comes around to
+    free = (graph.stage % row.p == enters) & (graph.micro_batch % row.p > 0)
+    loose = replace(graph, producer=np.where(free, len(graph.kind), graph.producer).astype(np.int32))
     table = costs.work(), costs.travel()
-    _, ends = run(loose, *(seconds[program.kind, program.stage] for seconds in table))
+    _, ends = run(loose, *(seconds[graph.kind, graph.stage] for seconds in table))
     assert round(rate(row, ends.max()), 4) == row.rate["1F1B-I"]
 
 

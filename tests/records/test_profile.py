@@ -205,24 +205,24 @@ def on_hosts(*links, hosts=("alpha", "alpha", "beta", "beta")):
     return Profile.model_validate({"stages": stages, "links": links, "environment": {"hosts": hosts}})
 
 
-def test_links_that_leave_a_host_alone_do_not_crowd_each_other():
-    assert on_hosts(link(1, 2, 6e6), link(2, 1, 6e6)).crowding == ()
-    assert on_hosts(link(0, 1), link(1, 0)).crowding == ()
+def test_links_that_leave_a_host_alone_do_not_slow_each_other():
+    assert on_hosts(link(1, 2, 6e6), link(2, 1, 6e6)).link_contention == ()
+    assert on_hosts(link(0, 1), link(1, 0)).link_contention == ()
 
 
-def test_links_within_a_host_do_not_crowd_its_way_out():
+def test_links_within_a_host_do_not_slow_its_way_out():
     within = [link(a, b, 2e6) for a, b in ((0, 1), (1, 0))]
-    assert on_hosts(*within, hosts=("alpha", "alpha")).crowding == ()
+    assert on_hosts(*within, hosts=("alpha", "alpha")).link_contention == ()
     loop = [link(1, 2, 6e6), link(2, 1, 4e6), link(3, 0, 6e6), link(0, 3, 4e6)]
-    assert on_hosts(*within, *loop).crowding == on_hosts(*loop).crowding
+    assert on_hosts(*within, *loop).link_contention == on_hosts(*loop).link_contention
 
 
 def test_links_that_leave_a_host_together_share_its_way_out():
     loop = [link(1, 2, 6e6), link(2, 1, 4e6), link(3, 0, 6e6), link(0, 3, 4e6)]
-    assert on_hosts(*loop).crowding == pytest.approx((1.0, 2.5))
+    assert on_hosts(*loop).link_contention == pytest.approx((1.0, 2.5))
     middle = on_hosts(link(0, 1, 11.9e6), link(1, 0, 4e6), link(1, 2, 4e6), link(2, 1, 11.9e6), hosts=("a", "b", "c"))
-    assert middle.crowding == pytest.approx((1.0, 3.0))  # of b, which has two links out
-    assert on_hosts(*(one | {"together_bytes_s": 11.9e6} for one in loop)).crowding == ()  # noise
+    assert middle.link_contention == pytest.approx((1.0, 3.0))  # of b, which has two links out
+    assert on_hosts(*(one | {"together_bytes_s": 11.9e6} for one in loop)).link_contention == ()  # noise
 
 
 def test_every_rank_has_a_host_or_none_has():

@@ -8,7 +8,7 @@ import pytest
 from autotune.records.report import RecordedStep
 from autotune.report.page.page import page
 from autotune.report.timeline.step import Request, simulate_step, with_recorded
-from autotune.report.timeline.timeline import draw, in_words
+from autotune.report.timeline.timeline import draw, summary_lines
 from autotune.report.timeline.trace import timeline_document, trace_document
 from tests.report.export.reports import make_report
 from tests.report.page.test_page import Reader
@@ -51,7 +51,7 @@ def test_both_are_drawn_to_the_same_scale_and_told(step):
     shown = [line.plain for line in draw(step, 100, 2 * step.timeline.makespan)]
     assert shown[0].endswith("; as predicted")
     assert "; as it really ran" in draw(step.recorded, 100)[0].plain
-    words = in_words(step)[-1]
+    words = summary_lines(step)[-1]
     assert words.startswith("As it really ran: the step ")
     assert "1.50 s from their predicted start in the median, 1.50 s at most" in words
     assert step.recorded.critical_path == []

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from autotune.report.scale import NOT_INCLUDED, ON_PAPER, SOURCES, cells, conclusion, network_words, print_scale, trust
+from autotune.report.scale import NOT_INCLUDED, ON_PAPER, SOURCES, cells, conclusion, network_text, print_scale, trust
 from tests.report.scales import make_plan
 
 PLAN = make_plan()
@@ -65,7 +65,7 @@ def test_what_is_not_known_is_said():
     )
     point = point.model_copy(update={"beyond_sizes": True, "not_simulated": (8192, 16384)})
     assert "were not measured, their times are extrapolated" in trust(plan, point)
-    assert "too many actions to run on paper at m = 8192, 16384" in trust(plan, point)
+    assert "too many actions to simulate at m = 8192, 16384" in trust(plan, point)
 
 
 def test_memory_decides_and_it_is_said():
@@ -97,12 +97,12 @@ def test_memory_decides_and_it_is_said():
 )
 def test_the_network_in_words(network, words):
     plan = make_plan(network=network)
-    assert words in network_words(plan.network, plan.inside_measured)
+    assert words in network_text(plan.network, plan.inside_measured)
 
 
 def test_measured_links_are_named_as_such():
     plan = make_plan(network={"inside": None}, links=[{"from": 0, "to": 1, "latency_s": 3e-6}])
-    words = network_words(plan.network, plan.inside_measured)
+    words = network_text(plan.network, plan.inside_measured)
     assert "3.0 µs and no limit of bandwidth (the median of the profile's own links)" in words
 
 

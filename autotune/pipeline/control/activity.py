@@ -1,4 +1,4 @@
-"""What a rank is doing, in a file that the controller can still read when the rank has died or hangs.
+"""The activity of a rank, in a file that the controller can still read when the rank has died or hangs.
 
 A few bytes of a page that lies in memory; writing them takes less than a microsecond.
 """
@@ -40,7 +40,7 @@ NAMES = tuple(WORK)
 
 
 class Action(NamedTuple):
-    """What a rank is doing, or did last; ``stage`` and ``micro_batch`` are None where it is about none."""
+    """The present or last action of a rank; ``stage`` and ``micro_batch`` are None where it is about none."""
 
     name: str
     stage: int | None
@@ -49,22 +49,22 @@ class Action(NamedTuple):
 
     @property
     def page(self) -> bytes:
-        """As it is written."""
+        """The bytes that it is written as."""
         stage, micro_batch = (-1 if number is None else number for number in (self.stage, self.micro_batch))
         return FORM.pack(NAMES.index(self.name), stage, micro_batch, self.has_ended)
 
     def __str__(self) -> str:
         """``the forward of micro-batch 3 on stage 1``, or what comes after it."""
-        return f"waiting after {self.words}" if self.has_ended else self.words
+        return f"waiting after {self.phrase}" if self.has_ended else self.phrase
 
     @property
-    def words(self) -> str:
-        """The action in words, whether or not it has ended."""
-        words = WORK[self.name]
-        return words if self.micro_batch is None else f"{words} of micro-batch {self.micro_batch} on stage {self.stage}"
+    def phrase(self) -> str:
+        """The action's name, with micro-batch and stage, whether or not it has ended."""
+        work = WORK[self.name]
+        return work if self.micro_batch is None else f"{work} of micro-batch {self.micro_batch} on stage {self.stage}"
 
 
-class Doing(NamedTuple):
+class Activity(NamedTuple):
     """The action that a rank is really in; ``ahead``: to which its CPU has gone on meanwhile, where its device runs
     behind."""
 
@@ -72,10 +72,10 @@ class Doing(NamedTuple):
     ahead: Action | None = None
 
 
-class Watch:
-    """The rank's side. Actions do not nest: one begins when the last has ended, or in its midst.
+class ActivityWriter:
+    """The rank's side of the file. Actions do not nest: one begins when the last has ended, or in its midst.
 
-    ``recording``: who is told as well, while a step is recorded. ``trail``: of a device that runs behind the CPU.
+    ``recording`` is told as well, while a step is recorded. ``trail``: of a device that runs behind the CPU.
     """
 
     recording: "Recording | None" = None
@@ -100,10 +100,10 @@ class Watch:
         if self.recording is not None:
             self.recording.end()
 
-    def doing(self, is_late: bool) -> Doing:
-        """Return what it is doing, for the rank itself; ``is_late``: where its device is, and not its CPU."""
+    def now(self, is_late: bool) -> Activity:
+        """Return what the rank is doing, for itself; ``is_late``: where its device is, and not its CPU."""
         if not is_late:
-            return Doing(self.action)
+            return Activity(self.action)
         if self.trail is not None:
             with suppress(RuntimeError):  # the device has failed, and says no more
                 self.trail.catch_up()
@@ -130,14 +130,14 @@ def known(number: int) -> int | None:
     return None if number < 0 else number
 
 
-def read(page: bytes) -> Doing:
+def read(page: bytes) -> Activity:
     """Return what is written there of a rank: where its device is, if that runs behind, else where its CPU is."""
     cpu, device = unpacked(page[: FORM.size]), unpacked(page[FORM.size :])
     assert cpu is not None
-    return Doing(cpu) if device in (None, cpu) else Doing(device or cpu, cpu)
+    return Activity(cpu) if device in (None, cpu) else Activity(device or cpu, cpu)
 
 
-def last_doing(path: Path) -> Doing | None:
+def last_activity(path: Path) -> Activity | None:
     """Return what a rank was doing when it died, or does now; None where it never began."""
     page = path.read_bytes() if path.exists() else b""
     return read(page) if len(page) == PAGE and unpacked(page[: FORM.size]) is not None else None

@@ -1,4 +1,4 @@
-"""What the controller asks of the ranks, and what they answer: JSON records, so that nothing is ever unpickled.
+"""The controller's commands to the ranks, and their answers: JSON records, so that nothing is ever unpickled.
 
 A command goes to every rank; a rank that is not among ``active`` answers at once.
 """
@@ -15,7 +15,7 @@ from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import ScheduleName
 
 FEWEST_SAMPLES = 3
-"""How often each micro-batch size is timed at least, in all rounds of profiling together."""
+"""The fewest timings of each micro-batch size, in all rounds of profiling together."""
 
 LONGEST_S = 86400.0
 """The most seconds that a command is given."""
@@ -177,7 +177,7 @@ ActionName = Literal["forward", "backward", "input_gradient", "weight_gradient"]
 
 
 class RecordedAction(Record):
-    """When a rank really began and ended an action, on the host's monotonic clock."""
+    """The real beginning and end of an action on a rank, on the host's monotonic clock."""
 
     name: ActionName
     stage: NonNegativeInt

@@ -1,24 +1,24 @@
-"""How a rank came to its end, or why it is silent: what the kernel and the rank itself left behind."""
+"""Why a rank exited, or does not answer: from what the kernel and the rank itself left behind."""
 
 import os
 import signal
 from pathlib import Path
 
-from autotune.pipeline.control.activity import Action, last_doing
-from autotune.pipeline.hosts.wire import Look
+from autotune.pipeline.control.activity import Action, last_activity
+from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.outcome import Failure, FailureKind
 
-WORDS_LINES, WORDS_CHARACTERS = 5, 500  # of a rank's stderr that are kept
-WORDS_BYTES = 2**14  # of its end, in which they are looked for
+TAIL_LINES, TAIL_CHARACTERS = 5, 500  # of a rank's stderr that are kept
+TAIL_BYTES = 2**14  # of its end, in which they are looked for
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def oom_kills() -> int | None:
-    """Return processes of this one's control group that the kernel has killed for want of memory; None where it cannot
-    tell.
+    """Return how many processes of this one's control group the kernel has killed because memory ran out; None where
+    it does not count them.
 
-    Version 2 counts them in memory.events, version 1 in memory.oom_control. Of the whole host (/proc/vmstat) is no use:
-    another's processes may be among them.
+    Version 2 counts them in memory.events, version 1 in memory.oom_control. The count of the whole host (/proc/vmstat)
+    would include other people's processes.
     """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -56,88 +56,88 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
-def take_look(pid: int, folder: Path, rank: int) -> Look:
-    """Return what is to be seen now of the rank whose process this is."""
-    doing, lines = last_doing(doing_file(folder, rank)), last_lines(folder, rank)
-    return Look(
+def process_status(pid: int, folder: Path, rank: int) -> ProcessStatus:
+    """Return the present status of the rank whose process this is."""
+    activity, lines = last_activity(activity_file(folder, rank)), last_lines(folder, rank)
+    return ProcessStatus(
         cpu_s=cpu_seconds(pid),
         is_stopped=is_stopped(pid),
-        action=doing.action if doing else None,
-        ahead=doing.ahead if doing else None,
-        words=tuple(line[:WORDS_CHARACTERS] for line in lines[-WORDS_LINES:]),
+        action=activity.action if activity else None,
+        ahead=activity.ahead if activity else None,
+        stderr_tail=tuple(line[:TAIL_CHARACTERS] for line in lines[-TAIL_LINES:]),
         exception=last_exception(lines),
     )
 
 
-def death(rank: int, exit_code: int | None, look: Look, was_out_of_memory: bool) -> Failure:
-    """Describes a rank that has gone.
+def diagnose_exit(who: Assignment, exit_code: int | None, status: ProcessStatus, was_out_of_memory: bool) -> Failure:
+    """Describe a rank that has exited.
 
     SIGKILL is what the kernel sends when memory runs out, but anyone can send it: it counts as that only where the
     kernel has counted it too.
     """
     if exit_code == -signal.SIGKILL and was_out_of_memory:
-        return failure("out_of_memory", rank, "killed by the kernel, which had no memory left", look)
+        return failure("out_of_memory", who, "killed by the kernel, which had no memory left", status)
     if exit_code is not None and exit_code < 0:
-        return failure("crash", rank, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", look)
-    said = look.exception if exit_code == 1 else None  # Python's own status for an exception
-    return failure("crash", rank, f"exited with status {exit_code}", look, said)
+        return failure("crash", who, f"killed by signal {-exit_code} ({signal.strsignal(-exit_code)})", status)
+    said = status.exception if exit_code == 1 else None  # Python's own status for an exception
+    return failure("crash", who, f"exited with status {exit_code}", status, said)
 
 
-def silence(looks: dict[int, Look]) -> Failure:
-    """Describes ranks that did not answer in time, by rank what is to be seen of them.
+def diagnose_timeout(statuses: dict[Assignment, ProcessStatus]) -> Failure:
+    """Describe ranks that did not answer in time, from the status of each.
 
     A rank that was stopped is to blame, or the only one that is silent or in the midst of an action.
     """
-    stopped = [rank for rank, look in looks.items() if look.is_stopped]
+    stopped = [who for who, status in statuses.items() if status.is_stopped]
     if stopped:
-        return failure("hang", stopped[0], "stopped by a signal", looks[stopped[0]])
+        return failure("hang", stopped[0], "stopped by a signal", statuses[stopped[0]])
     busy = [
-        rank
-        for rank, look in looks.items()
-        if look.action is not None and look.action.stage is not None and not look.action.has_ended
+        who
+        for who, status in statuses.items()
+        if status.action is not None and status.action.stage is not None and not status.action.has_ended
     ]
-    for blamed in (list(looks), busy):
+    for blamed in (list(statuses), busy):
         if len(blamed) == 1:
-            return failure("hang", blamed[0], "did not answer in time", looks[blamed[0]])
-    told = "; ".join(f"rank {rank}: {look.action or 'nothing known'}" for rank, look in looks.items())
-    return Failure(kind="hang", message=f"no rank answered in time ({told})")
+            return failure("hang", blamed[0], "did not answer in time", statuses[blamed[0]])
+    actions = "; ".join(f"{who.name}: {status.action or 'nothing known'}" for who, status in statuses.items())
+    return Failure(kind="hang", message=f"no rank answered in time ({actions})")
 
 
-def failure(kind: FailureKind, rank: int, what: str, look: Look, said: str | None = None) -> Failure:
-    """Return a failure of ``rank``, with what it was doing and what it ``said``: its last line where nothing is
-    given."""
-    action, words = look.action, look.words
-    said = said or (words[-1] if words else None)
+def failure(kind: FailureKind, who: Assignment, what: str, status: ProcessStatus, said: str | None = None) -> Failure:
+    """Return a failure of a rank, with its action and what it ``said``: its last line where nothing is given."""
+    action, tail = status.action, status.stderr_tail
+    said = said or (tail[-1] if tail else None)
     return Failure(
         kind=kind,
-        rank=rank,
-        message=f"{place(rank, action, look.ahead)}: {what};"
+        rank=who.rank,
+        message=f"{place(who.name, action, status.ahead)}: {what};"
         f" {f'last words: {said}' if said else 'it left no last words'}",
         stage=action.stage if action else None,
         action=str(action) if action else None,
-        last_words="\n".join(words) or None,
+        last_words="\n".join(tail) or None,
     )
 
 
-def place(rank: int, action: Action | None, ahead: Action | None = None) -> str:
-    """Return ``rank 1, the forward of micro-batch 3 on stage 1``; ``ahead``: to which its CPU has gone on meanwhile."""
+def place(name: str, action: Action | None, ahead: Action | None = None) -> str:
+    """Return ``rank 1, the forward of micro-batch 3 on stage 1``, where ``name`` is that of the rank; ``ahead``: the
+    action that its CPU has come to meanwhile."""
     if action is None:
-        return f"rank {rank}"
-    return f"rank {rank}, {action}" + (f" (its CPU had come to {ahead.words})" if ahead else "")
+        return name
+    return f"{name}, {action}" + (f" (its CPU had come to {ahead.phrase})" if ahead else "")
 
 
 def last_exception(lines: list[str]) -> str | None:
     """Return the first line of the exception in the last traceback: what CUDA and NCCL write below it is advice."""
     begun = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     after = lines[begun[-1] + 1 :] if begun else []
-    return next((line[:WORDS_CHARACTERS] for line in after if not line.startswith(" ")), None)
+    return next((line[:TAIL_CHARACTERS] for line in after if not line.startswith(" ")), None)
 
 
 def last_lines(folder: Path, rank: int) -> list[str]:
     """Return the end of what a rank wrote to its stderr, without empty lines."""
     try:
         with log_file(folder, rank).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - WORDS_BYTES))
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = log.read().decode(errors="replace").split("\n")
     except OSError:
         return []
@@ -149,6 +149,6 @@ def log_file(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.log"
 
 
-def doing_file(folder: Path, rank: int) -> Path:
-    """Return where a rank says what it is doing."""
-    return folder / f"rank{rank}.doing"
+def activity_file(folder: Path, rank: int) -> Path:
+    """Return the file in which a rank says what it is doing."""
+    return folder / f"rank{rank}.activity"

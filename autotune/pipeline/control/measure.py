@@ -25,7 +25,7 @@ from autotune.records.workload import WorkloadConfig
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
-IDLE_S, IDLE_STEPS = 5.0, 3  # ranks that compute may be idle for so long, and so many predicted steps
+IDLE_S, IDLE_STEPS = 5.0, 3  # the most that ranks which compute may be idle: seconds, predicted steps
 FLOOR_S, FIRST_FLOOR_S = 10.0, 20.0  # no step is given less time than this, nor the first
 BUILD_TIMEOUT_S = 600.0
 
@@ -37,13 +37,13 @@ def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
 
 
 def describe(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
-    """Builds every stage on paper; raises RankFailure."""
+    """Build every stage on paper; raise RankFailure."""
     answers = ranks.ask(Describe(workload=workload, placement=placement), BUILD_TIMEOUT_S)
     return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
 
 
 def build(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
-    """Starts the ranks if need be, and builds every stage.
+    """Start the ranks if need be, and build every stage.
 
     Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
     """
@@ -78,7 +78,7 @@ def measure_candidate(
     seq_len: int | None = None,
     may_idle: bool = False,
 ) -> Measurement | Failure:
-    """Runs one untimed step and then up to ``steps`` timed ones. ``expected_step_s`` sets the time limit: 20 steps.
+    """Run one untimed step and then up to ``steps`` timed ones. ``expected_step_s`` sets the time limit: 20 steps.
 
     ``seq_len``: tokens per sequence, None where not known. ``may_idle``: ranks may do nothing all that time.
 
@@ -157,7 +157,7 @@ def record_steps(
     steps: int,
     may_idle: bool = False,
 ) -> list[list[StepTimes]]:
-    """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raises
+    """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raise
     RankFailure."""
     first_s, later_s, idle_s = time_limits(expected_step_s, may_idle)
     if not ranks.alive or ranks.placement != plan.placement:

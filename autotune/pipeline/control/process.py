@@ -19,13 +19,13 @@ from typing import Any
 from pydantic import NonNegativeInt
 
 from autotune.errors import DeviceError
-from autotune.pipeline.control.diagnose import death, oom_kills, take_look
-from autotune.pipeline.hosts.wire import Look, Seat
+from autotune.pipeline.control.diagnose import diagnose_exit, oom_kills, process_status
+from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.base import Record
 from autotune.records.outcome import Failure
 
-Run = Callable[[Seat, str, Connection], None]
-"""(where the rank belongs, folder, pipe to whoever started it); ``run_rank`` is one."""
+Run = Callable[[Assignment, str, Connection], None]
+"""Called with the rank's assignment, the folder of its files, and the pipe to its starter, as ``run_rank`` is."""
 
 LONGEST_SOCKET_NAME = 107  # bytes: sun_path of Linux without the zero at its end
 GONE_S = 10.0  # that a process may take to go after SIGKILL: its memory is given back, on the GPU too
@@ -37,12 +37,12 @@ class LocalRank:
 
     is_connected = True
 
-    def __init__(self, seat: Seat, folder: Path, run: Run | None = None) -> None:
-        self.rank, self.folder = seat.rank, folder
+    def __init__(self, assignment: Assignment, folder: Path, run: Run | None = None) -> None:
+        self.assignment, self.rank, self.folder = assignment, assignment.rank, folder
         self._oom_kills = oom_kills()  # in our control group when it was started
         self.connection, theirs = CONTEXT.Pipe()
-        arguments = (seat, str(folder), theirs)
-        name = f"autotune rank {seat.rank}"
+        arguments = (assignment, str(folder), theirs)
+        name = f"autotune rank {assignment.rank}"
         self.process = CONTEXT.Process(target=run or run_rank, args=arguments, daemon=True, name=name)
         self.process.start()
         theirs.close()
@@ -53,7 +53,7 @@ class LocalRank:
         return self.process.is_alive()
 
     def send(self, message: bytes) -> None:
-        """Hands it a command; raises OSError where it has gone."""
+        """Hand it a command; raise OSError where it has gone."""
         self.connection.send_bytes(message)
 
     def hear(self) -> bytes | Failure:
@@ -61,19 +61,20 @@ class LocalRank:
         try:
             return self.connection.recv_bytes()
         except (EOFError, OSError):
-            return self.death()
+            return self.diagnose_exit()
 
-    def look(self) -> Look:
-        """Return what is to be seen of it from outside."""
-        return take_look(int(self.process.pid or 0), self.folder, self.rank)
+    def status(self) -> ProcessStatus:
+        """Return its process's status, as seen from outside."""
+        return process_status(int(self.process.pid or 0), self.folder, self.rank)
 
     def give_up(self, after_s: float) -> None:
         """Do nothing: a process of this host is never out of sight."""
 
-    def death(self) -> Failure:
-        """Describes how it died."""
+    def diagnose_exit(self) -> Failure:
+        """Describe how it exited."""
         self.process.join(1.0)
-        return death(self.rank, self.process.exitcode, self.look(), oom_kills() != self._oom_kills)
+        was_out_of_memory = oom_kills() != self._oom_kills
+        return diagnose_exit(self.assignment, self.process.exitcode, self.status(), was_out_of_memory)
 
     def end(self) -> None:
         """Kill the process: ranks hold nothing worth saving."""
@@ -88,7 +89,7 @@ class LocalRank:
 
 
 def forget(process: BaseProcess) -> None:
-    """Has multiprocessing not wait for a process when this one ends, as it does for all that it knows."""
+    """Keep multiprocessing from waiting for a process when this one ends, as it does for all that it knows."""
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # there is no other way
 
 
@@ -102,15 +103,15 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_rank(seat: Seat, folder: str, connection: Connection) -> None:
-    """Runs in the rank's process, where torch is loaded."""
+def run_rank(assignment: Assignment, folder: str, connection: Connection) -> None:
+    """Run in the rank's process, where torch is loaded."""
     from autotune.pipeline.rank.rank import serve
 
-    serve(seat, folder, connection)
+    serve(assignment, folder, connection)
 
 
 def load_torch() -> None:
-    """Starts the server that ranks are forked from, if it does not run yet, and does not wait until it has torch."""
+    """Start the server that ranks are forked from, if it does not run yet, without waiting until it has torch."""
     CONTEXT.set_forkserver_preload(["autotune.pipeline.rank.preload"])
     folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
     os.environ.setdefault(
@@ -170,12 +171,12 @@ def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
 
 
 def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
-    """Runs in a process that has torch loaded."""
+    """Run in a process that has torch loaded."""
     connection.send_bytes(json.dumps(work(*arguments)).encode())
 
 
 class GpuState(Record):
-    """What holds of each visible GPU at this moment. ``free_bytes``: None where it lets nobody in. ``peers``: whether
+    """The present state of each visible GPU. ``free_bytes``: None where it refuses a context. ``peers``: whether
     each can reach the memory of each other directly."""
 
     free_bytes: tuple[NonNegativeInt | None, ...]
@@ -188,21 +189,21 @@ def gpu_state() -> GpuState:
 
 
 def run_gpu_state() -> dict[str, Any]:
-    """Runs in a process that has torch loaded."""
+    """Run in a process that has torch loaded."""
     from autotune.pipeline.rank.gpus import state
 
     return state()
 
 
 def run_collect_environment() -> dict[str, Any]:
-    """Runs in a process that has torch loaded."""
+    """Run in a process that has torch loaded."""
     from autotune.pipeline.rank.collect_env import environment
 
     return environment()
 
 
 def run_matrix_rate(device: str, ranks: int, precision: str) -> float:
-    """Runs in a process that has torch loaded."""
+    """Run in a process that has torch loaded."""
     from autotune.pipeline.rank.collect_env import matrix_rate
 
     return matrix_rate(device, ranks, precision)

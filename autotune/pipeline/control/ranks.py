@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from autotune.pipeline.control.commands import Command
-from autotune.pipeline.control.diagnose import silence
+from autotune.pipeline.control.diagnose import diagnose_timeout
 from autotune.pipeline.control.process import LocalRank, Run, load_torch, make_folder, remove_folder
 from autotune.pipeline.hosts.remote import LOST_S
 from autotune.pipeline.hosts.rendezvous import Rendezvous
-from autotune.pipeline.hosts.wire import Look, Seat
+from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.outcome import Failure
 from autotune.records.prediction import Placement
 
@@ -27,34 +27,34 @@ T = TypeVar("T")
 START_TIMEOUT_S = 120.0
 GRACE_S = 1.0  # how long the others may take to answer once one rank has failed
 CORE_DUMP_S = 3.0  # how long a rank may take to die after its neighbours have lost it
-LOOK_S = 1.0  # how often silent ranks are looked at
-STOPPED_LOOKS = 5  # in which a rank is found stopped before it is given up
+STATUS_S = 1.0  # between two checks of silent ranks
+STOPPED_CHECKS = 5  # in which a rank is found stopped before it is given up
 BUSY = 0.02  # of a core; less by all ranks together is idleness
 SUSPECT_S = 4.0  # without a heartbeat of a host, when its ranks are idle as well
 
 
 class HangDetector:
-    """With ranks that are silent: at an end when one of them has been stopped for a while, or none has done anything
-    for ``idle_s``."""
+    """Tells when silent ranks hang: one of them has been stopped for a while, or none has used the CPU for
+    ``idle_s``."""
 
     def __init__(self, idle_s: float) -> None:
         self.idle_s, self.stopped = idle_s, 0
         self.used_s, self.worked = 0.0, time.monotonic()  # CPU time by then, and when that had last changed
-        self.looked = time.monotonic()
+        self.checked = time.monotonic()
 
     @property
     def is_due(self) -> bool:
-        """True when it is time to look at them again."""
-        return time.monotonic() - self.looked >= LOOK_S
+        """True when it is time to check them again."""
+        return time.monotonic() - self.checked >= STATUS_S
 
-    def ends(self, looks: Sequence[Look]) -> bool:
-        """Return True when patience has ended; to be called every LOOK_S."""
-        self.stopped = self.stopped + 1 if any(look.is_stopped for look in looks) else 0
-        used_s, now = sum(look.cpu_s for look in looks), time.monotonic()
-        self.looked = now
+    def is_hung(self, statuses: Sequence[ProcessStatus]) -> bool:
+        """Return whether the ranks of these ``statuses`` hang; to be called every STATUS_S."""
+        self.stopped = self.stopped + 1 if any(status.is_stopped for status in statuses) else 0
+        used_s, now = sum(status.cpu_s for status in statuses), time.monotonic()
+        self.checked = now
         if used_s - self.used_s > BUSY * (now - self.worked):
             self.used_s, self.worked = used_s, now
-        return self.stopped >= STOPPED_LOOKS or now - self.worked > self.idle_s
+        return self.stopped >= STOPPED_CHECKS or now - self.worked > self.idle_s
 
 
 class RankFailure(Exception):
@@ -65,35 +65,36 @@ class RankFailure(Exception):
         self.failure = failure
 
 
-class Rank(Protocol):
-    """What the controller holds of a rank: a process of this host, or a connection to the host where it runs."""
+class RankHandle(Protocol):
+    """The controller's handle of a rank: a process of this host, or a connection to the host where it runs."""
 
+    assignment: Assignment
     connection: Connection
-    """Ready when there is something to hear."""
+    """Ready when it has sent something."""
     is_connected: bool
-    """Whether whoever keeps it can be reached."""
+    """False once the worker that keeps it has gone."""
 
     @property
     def is_alive(self) -> bool:
         """True while it is ready for a command."""
 
     def send(self, message: bytes) -> None:
-        """Hands it a command; raises OSError where it has gone."""
+        """Hand it a command; raise OSError where it has exited."""
 
     def hear(self) -> bytes | Failure | None:
         """Return what it says, or how it died, once ``connection`` is ready; None: nothing that is for the asker."""
 
-    def look(self) -> Look:
-        """Return what is to be seen of it from outside, as far as is known."""
+    def status(self) -> ProcessStatus:
+        """Return the latest known status of its process."""
 
     def give_up(self, after_s: float) -> Failure | None:
-        """Gives it up where nothing has been heard of its host for so long, and says so."""
+        """Give it up where its host has been silent for ``after_s``, and return that failure; None: it has not."""
 
-    def death(self) -> Failure:
-        """Describes how it died."""
+    def diagnose_exit(self) -> Failure:
+        """Describe how it exited."""
 
     def end(self) -> None:
-        """Ends it, without waiting."""
+        """End it, without waiting."""
 
     def close(self) -> None:
         """Let go of it after ``end``."""
@@ -116,7 +117,7 @@ class Ranks:
     ) -> None:
         self.ranks, self.device, self.run, self.memory_limit = ranks, device, run, memory_limit
         self.rendezvous = rendezvous
-        self._live: Sequence[Rank] = ()
+        self._live: Sequence[RankHandle] = ()
         self._folder: Path | None = None
         self.placement: Placement | None = None  # how the model lies on the ranks now
         self.busy_s = 0.0  # seconds in which the ranks timed, measured or ran steps, not started or built
@@ -129,17 +130,17 @@ class Ranks:
         self.stop()
 
     def start(self) -> None:
-        """Starts fresh ranks; any that still run are ended first. Raises DeviceError where a host does not come."""
+        """Start fresh ranks; any that still run are ended first. Raises DeviceError where a host does not come."""
         self.stop()
         if self.rendezvous is not None:
             self._live = self.rendezvous.start(self.device, self.memory_limit)
             return
         load_torch()
         self._folder = make_folder()
-        live: list[Rank] = []
+        live: list[RankHandle] = []
         self._live = live
         for rank in range(self.ranks):
-            seat = Seat(
+            assignment = Assignment(
                 rank=rank,
                 ranks=self.ranks,
                 local_rank=rank,
@@ -147,10 +148,10 @@ class Ranks:
                 device=self.device,
                 memory_limit=self.memory_limit,
             )
-            live.append(LocalRank(seat, self._folder, self.run))
+            live.append(LocalRank(assignment, self._folder, self.run))
 
     def stop(self) -> None:
-        """Ends every rank and removes its files."""
+        """End every rank and remove its files."""
         for rank in self._live:
             rank.end()
         for rank in self._live:
@@ -171,11 +172,11 @@ class Ranks:
         return self.rendezvous.hosts if self.rendezvous is not None else ()
 
     def ask(self, command: Command, timeout_s: float, idle_s: float = inf) -> list[Any]:
-        """Sends ``command`` to every rank and returns their answers, by rank.
+        """Send ``command`` to every rank and return their answers, by rank.
 
-        Raises RankFailure when a rank answers with a failure, dies, is silent for ``timeout_s``, or all that are silent
-        use no CPU for ``idle_s``; the ranks have been ended by then, for their neighbours may be stuck, and ``start``
-        replaces them.
+        Raises RankFailure when a rank answers with a failure, exits, is silent for ``timeout_s``, or all that are
+        silent use no CPU for ``idle_s``. By then all ranks have been ended, because their neighbours may be stuck;
+        ``start`` replaces them.
         """
         assert self._live, "start comes first"
         message, begun = command.model_dump_json().encode(), time.monotonic()
@@ -186,7 +187,7 @@ class Ranks:
                 try:
                     rank.send(message)
                 except OSError:
-                    failures.append(rank.death())
+                    failures.append(rank.diagnose_exit())
             self._collect(replies, failures, time.monotonic() + timeout_s, idle_s)
         except BaseException:
             self.stop()
@@ -196,7 +197,7 @@ class Ranks:
         if failures:
             lost = [one for one in failures if one.rank is not None and not self._live[one.rank].is_connected]
             self.stop()
-            raise RankFailure(self._placed(root_cause(lost or failures)))
+            raise RankFailure(root_cause(lost or failures))
         return [replies[rank] for rank in range(self.ranks)]
 
     def retry_lost_hosts(self, work: Callable[[], T]) -> T:
@@ -215,14 +216,14 @@ class Ranks:
             self.rendezvous.accept()
 
     def _collect(self, replies: dict[int, Any], failures: list[Failure], deadline: float, idle_s: float) -> None:
-        """Fills ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
+        """Fill ``replies`` and ``failures`` until every rank has answered, died, or there is no more to wait for."""
         dead = {failure.rank for failure in failures}
         waiting = {rank.connection: number for number, rank in enumerate(self._live) if number not in dead}
         limit, detector = deadline, HangDetector(idle_s)
         while waiting:
             if failures:
                 limit = min(limit, time.monotonic() + (CORE_DUMP_S if self._only_lost(failures) else GRACE_S))
-            ready = wait(list(waiting), timeout=max(0.0, min(LOOK_S, limit - time.monotonic())))
+            ready = wait(list(waiting), timeout=max(0.0, min(STATUS_S, limit - time.monotonic())))
             answered = [one for one in ready if self._hear(waiting[one], replies, failures)]  # type: ignore[index]
             for connection in answered:
                 del waiting[connection]  # type: ignore[arg-type]
@@ -230,31 +231,32 @@ class Ranks:
                 return
 
     def _is_over(self, silent: list[int], failures: list[Failure], limit: float, detector: HangDetector) -> bool:
-        """Whether those that are silent need not be waited for any longer; ``failures`` says why then."""
+        """True when silent ranks need not be waited for any longer; ``failures`` says why then."""
         is_late = time.monotonic() >= limit
         if not is_late and not detector.is_due:
             return False
-        looks = {number: self._live[number].look() for number in silent}
-        is_over = detector.ends(list(looks.values())) or is_late
+        statuses = {number: self._live[number].status() for number in silent}
+        is_over = detector.is_hung(list(statuses.values())) or is_late
         after_s = SUSPECT_S if is_over else LOST_S
         if lost := self._given_up(silent, after_s):
-            lost += self._given_up(silent, after_s - LOOK_S)  # the last signs of a host's ranks were not at one moment
+            # The last heartbeats of one host's workers did not come at the same moment.
+            lost += self._given_up(silent, after_s - STATUS_S)
             failures.insert(0, min(lost, key=lambda one: one.rank or 0))
             return True
         if is_over and not failures:
-            failures.append(silence(looks))
+            failures.append(diagnose_timeout({self._live[number].assignment: statuses[number] for number in silent}))
         return is_over
 
     def _given_up(self, silent: list[int], after_s: float) -> list[Failure]:
-        """Those of the silent whose hosts are lost, for nothing was heard of them for so long."""
+        """The failures of silent ranks whose hosts have sent nothing for ``after_s``."""
         return [lost for number in silent if (lost := self._live[number].give_up(after_s)) is not None]
 
     def _only_lost(self, failures: list[Failure]) -> bool:
-        """Whether all we know is that ranks, which still live, have lost a neighbour."""
+        """True when nothing is known but that ranks, which still live, have lost a neighbour."""
         return all(one.kind == "crash" and one.rank is not None and self._live[one.rank].is_alive for one in failures)
 
     def _hear(self, number: int, replies: dict[int, Any], failures: list[Failure]) -> bool:
-        """Whether the rank had something to say for which it need not be waited for any longer."""
+        """Take in what the rank sent; True when that ends the waiting for it."""
         said = self._live[number].hear()
         if said is None:
             return False
@@ -267,13 +269,6 @@ class Ranks:
         else:
             replies[number] = reply["value"]
         return True
-
-    def _placed(self, failure: Failure) -> Failure:
-        """With the name of the rank's host in its words."""
-        if failure.rank is None or not self.hosts:
-            return failure
-        words = failure.message.replace(f"rank {failure.rank}", f"rank {failure.rank} on {self.hosts[failure.rank]}", 1)
-        return failure.model_copy(update={"message": words})
 
 
 def root_cause(failures: list[Failure]) -> Failure:

@@ -1,4 +1,4 @@
-"""What a host must offer before ranks can start on it, and the remedy where they did not. Imports no torch."""
+"""The conditions under which ranks can start on a host, and the remedy where they did not. Imports no torch."""
 
 import os
 import tempfile
@@ -39,7 +39,7 @@ def remedy(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> str:
 
 def not_started(device: str, failure: Failure, folder: Path = SHARED_MEMORY) -> DeviceError:
     """Return the error that ends a run whose ranks did not start."""
-    here = Path(tempfile.gettempdir())  # where ranks meet and write their logs: without room they die without a word
+    here = Path(tempfile.gettempdir())  # of the ranks' rendezvous and logs: without room they exit silently
     if refused := disk.refusal(here):
         way_out = disk.remedy(refused, "folder with TMPDIR")
         return DeviceError(f"the ranks did not start: cannot write in {here}: {refused.strerror}; {way_out}")

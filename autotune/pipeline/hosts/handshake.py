@@ -38,27 +38,27 @@ class WrongSecret(Exception):
 
 
 def read_secret(file: Path | None) -> bytes:
-    """Return the secret that controller and workers share, from ``file`` or the environment, which then holds it no
-    more: no process that we start needs it. Never from a command line, which every user of the host can read."""
-    words, source = os.environ.pop(SECRET_NAME, "").encode(errors="surrogateescape"), SECRET_NAME
+    """Return the secret that controller and workers share, from ``file`` or the environment, which it is removed from:
+    no process that we start needs it. Never from a command line, which every user of the host can read."""
+    secret, source = os.environ.pop(SECRET_NAME, "").encode(errors="surrogateescape"), SECRET_NAME
     if file is not None:
         try:
-            words, source = file.read_bytes(), f"the file {file}"
+            secret, source = file.read_bytes(), f"the file {file}"
         except OSError as error:
             raise InputError(f"cannot read the secret in {file}: {error.strerror}; check --secret-file") from None
-    words = words.strip()
-    if not words:
+    secret = secret.strip()
+    if not secret:
         raise UsageError(
             f"ranks on other hosts need a secret that only they know, and {source} holds none; set {SECRET_NAME} or"
             " --secret-file on every host to the same one, such as what openssl rand -hex 16 prints"
         )
-    if len(words) < SHORTEST:
-        raise UsageError(f"the secret in {source} has {len(words)} bytes; use {SHORTEST} at least")
-    return words
+    if len(secret) < SHORTEST:
+        raise UsageError(f"the secret in {source} has {len(secret)} bytes; use {SHORTEST} at least")
+    return secret
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Return ``HOST:PORT``, or HOST alone; raises UsageError."""
+    """Return ``HOST:PORT``, or HOST alone; raise UsageError."""
     host, _, port = text.rpartition(":") if ":" in text else (text, "", str(PORT))
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UsageError(f"--rendezvous: give HOST:PORT, such as 10.0.0.1:{PORT} (given: {text!r})")
@@ -76,14 +76,14 @@ def as_connection(plain: socket.socket) -> Connection:
 
 
 def shut_down(connection: Connection, how: int = socket.SHUT_RDWR) -> None:
-    """Ends a connection, or one way of it, for all who wait for it in other threads too."""
+    """Shut down a connection, or one way of it, also for other threads that wait for it."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as again:
         again.shutdown(how)
 
 
 @contextmanager
 def in_time(connection: Connection) -> Iterator[None]:
-    """Cuts the connection where what is done with it takes longer than SILENCE_S."""
+    """Shut down the connection where what is done with it takes longer than SILENCE_S."""
     clock = threading.Timer(SILENCE_S, shut_down, (connection,))
     clock.daemon = True
     clock.start()
@@ -94,7 +94,7 @@ def in_time(connection: Connection) -> Iterator[None]:
 
 
 def proof(secret: bytes, role: bytes, *numbers: bytes) -> bytes:
-    """Shows that whoever plays this role knows the secret."""
+    """Return a proof that whoever plays this role knows the secret."""
     return digest(secret, role + b"".join(numbers), "sha256")
 
 
@@ -115,7 +115,7 @@ def receive_hello(connection: Connection, secret: bytes) -> Hello:
         return Hello.model_validate_json(connection.recv_bytes(MOST_BYTES))
 
 
-def say_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
+def send_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
     """Go through the worker's side of the handshake; raise likewise."""
     with in_time(connection):
         theirs, mine = connection.recv_bytes(BYTES), token_bytes(BYTES)
@@ -128,8 +128,8 @@ def say_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
         return Welcome.model_validate_json(connection.recv_bytes(MOST_BYTES))
 
 
-def refuse(connection: Connection, words: str, is_final: bool = True) -> None:
-    """Tells a worker why it may not stay."""
+def refuse(connection: Connection, reason: str, is_final: bool = True) -> None:
+    """Tell a worker why it may not stay."""
     with suppress(OSError):
-        send(connection, Welcome(refusal=words, is_final=is_final))
+        send(connection, Welcome(refusal=reason, is_final=is_final))
     connection.close()

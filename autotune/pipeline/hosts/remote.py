@@ -1,4 +1,4 @@
-"""What the controller holds of a rank on another host: the connection to the worker that keeps it."""
+"""The controller's handle of a rank on another host: the connection to the worker that keeps it."""
 
 import time
 from collections import Counter
@@ -7,35 +7,39 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from autotune.pipeline.hosts.wire import (
-    MET,
     MOST_BYTES,
     NEWS,
+    READY,
     Answer,
     Ask,
+    Assignment,
     Heartbeat,
     Hello,
-    Look,
     Order,
-    Seat,
+    ProcessStatus,
     Start,
     Stop,
+    rank_name,
     send,
 )
 from autotune.records.outcome import Failure
 
 LOST_S = 10.0  # without a heartbeat of a worker
-MEETING_S = 120.0  # for ranks to start and to find each other
+JOIN_S = 120.0  # for ranks to start and to find each other
 
 
 class RemoteRank:
     """A worker and the rank that it keeps on its host, as the controller sees them."""
 
+    assignment: Assignment
+    """The rank's, from the first ``begin`` on."""
+
     def __init__(self, connection: Connection, hello: Hello) -> None:
         self.connection, self.hello = connection, hello
         self.host = hello.address  # until all hosts are known, and with them what tells them apart
-        self.rank, self.generation = hello.number, 0  # until it has a seat
-        self.obeyed = 0  # up to which generation the worker has followed
-        self.seen = Look()
+        self.rank, self.generation = hello.number, 0  # until it has an assignment
+        self.acknowledged = 0  # the latest generation that the worker has reported from
+        self.last_status = ProcessStatus()
         self.heard = time.monotonic()
         self.gone: Failure | None = None  # the rank, or the worker with it
         self.is_connected = True
@@ -48,16 +52,17 @@ class RemoteRank:
         return self.is_connected and self.gone is None
 
     def order(self, order: Order) -> None:
-        """Tells the worker; raises OSError where it has gone."""
+        """Send an order to the worker; raise OSError where it has gone."""
         if not self.is_connected:
             raise OSError("not connected")
         send(self.connection, order)
 
-    def begin(self, seat: Seat) -> None:
-        """Has a fresh rank started."""
-        self.rank, self.generation, self.gone, self.seen = seat.rank, self.generation + 1, None, Look()
+    def begin(self, assignment: Assignment) -> None:
+        """Have a fresh rank started."""
+        self.assignment, self.rank, self.generation = assignment, assignment.rank, self.generation + 1
+        self.gone, self.last_status = None, ProcessStatus()
         with suppress(OSError):
-            self.order(Start(seat=seat, generation=self.generation))
+            self.order(Start(assignment=assignment, generation=self.generation))
 
     def send(self, message: bytes) -> None:
         if self.gone is not None:
@@ -68,13 +73,13 @@ class RemoteRank:
         try:
             news = NEWS.validate_json(self.connection.recv_bytes(MOST_BYTES))
         except (EOFError, OSError, ValueError) as error:
-            return self.part(f"has gone, or its worker: {str(error) or 'the connection has ended'}")
+            return self.disconnect(f"has gone, or its worker: {str(error) or 'the connection has ended'}")
         self.heard = time.monotonic()
         if news.generation != self.generation:
             return None  # of a rank that was replaced since
-        self.obeyed = news.generation
+        self.acknowledged = news.generation
         if isinstance(news, Heartbeat):
-            self.seen = news.look
+            self.last_status = news.status
         elif isinstance(news, Answer):
             return news.message.encode()
         else:
@@ -82,29 +87,30 @@ class RemoteRank:
         return self.gone
 
     def drain(self) -> None:
-        """Hears what was said meanwhile; an answer that nobody waits for any more is dropped."""
+        """Read what was sent meanwhile; an answer that nobody waits for any more is dropped."""
         with suppress(OSError):
             while self.is_connected and self.connection.poll():
                 self.hear()
 
-    def look(self) -> Look:
-        return self.seen
+    def status(self) -> ProcessStatus:
+        return self.last_status
 
     def give_up(self, after_s: float) -> Failure | None:
         silent_s = time.monotonic() - self.heard
         if not self.is_connected or silent_s < after_s:
             return None
-        return self.part(f"is lost: nothing was heard of it for {silent_s:.0f} s")
+        return self.disconnect(f"is lost: nothing was heard of it for {silent_s:.0f} s")
 
-    def part(self, what: str) -> Failure:
-        """Part with the worker, which is with us no more, in whatever way."""
+    def disconnect(self, what: str) -> Failure:
+        """Close the connection to a worker that has gone or been given up, and return that failure."""
         self.connection.close()
         self.is_connected = False
-        self.gone = Failure(kind="crash", rank=self.rank, message=f"rank {self.rank}: its host {what}")
+        message = f"{rank_name(self.rank, self.host)}: its host {what}"
+        self.gone = Failure(kind="crash", rank=self.rank, message=message)
         return self.gone
 
-    def death(self) -> Failure:
-        return self.gone or self.part("has gone, or its worker: the connection has ended")
+    def diagnose_exit(self) -> Failure:
+        return self.gone or self.disconnect("has gone, or its worker: the connection has ended")
 
     def end(self) -> None:
         self.generation += 1
@@ -115,16 +121,17 @@ class RemoteRank:
         """Do nothing: the worker stays, for the next rank."""
 
 
-def meet(workers: Sequence[RemoteRank]) -> Failure | None:
-    """Returns when all ranks have met, for which the others must be told where they find rank 0; or why they do not."""
-    deadline, waiting = time.monotonic() + MEETING_S, {worker.connection: worker for worker in workers}
+def wait_until_joined(workers: Sequence[RemoteRank]) -> Failure | None:
+    """Return None once all ranks are in the process group, or why they do not join it. Rank 0 says where its store is,
+    and that is passed on to the others."""
+    deadline, waiting = time.monotonic() + JOIN_S, {worker.connection: worker for worker in workers}
     while waiting:
         for connection in wait(list(waiting), timeout=1.0):
             assert isinstance(connection, Connection)
             said = waiting[connection].hear()
             if isinstance(said, Failure):
                 return said
-            if said == MET:
+            if said == READY:
                 del waiting[connection]
             elif said is not None:
                 for other in workers[1:]:
@@ -134,15 +141,15 @@ def meet(workers: Sequence[RemoteRank]) -> Failure | None:
             return lost
         if time.monotonic() > deadline:
             ranks = ", ".join(str(worker.rank) for worker in waiting.values())
-            return Failure(kind="hang", message=f"rank {ranks} did not meet the others within {MEETING_S:g} s")
+            return Failure(kind="hang", message=f"rank {ranks} did not join the others within {JOIN_S:g} s")
     return None
 
 
-def settle(workers: Sequence[RemoteRank]) -> None:
-    """Ends all ranks; returns when every worker has obeyed, or is known to be lost."""
+def stop_ranks(workers: Sequence[RemoteRank]) -> None:
+    """End all ranks; return when every worker has acknowledged that, or is known to be lost."""
     for worker in workers:
         worker.end()
-    while waiting := {one.connection: one for one in workers if one.is_connected and one.obeyed < one.generation}:
+    while waiting := {one.connection: one for one in workers if one.is_connected and one.acknowledged < one.generation}:
         for connection in wait(list(waiting), timeout=1.0):
             waiting[connection].hear()  # type: ignore[index]
         for worker in waiting.values():
@@ -161,8 +168,8 @@ def host_of(worker: RemoteRank) -> Host:
 def by_host(workers: Iterable[RemoteRank], before: Sequence[RemoteRank] = ()) -> list[RemoteRank]:
     """Return workers in the order of their numbers, but those of one host together, and the name of each one's host.
 
-    Hosts that had ranks ``before`` keep their place, for a launcher may count anew after a restart; and one that is new
-    takes the place of one that is here no more.
+    Hosts that had ranks ``before`` keep their place, because a launcher may count anew after a restart; a new host
+    takes the place of one that has left.
     """
     in_turn = sorted(workers, key=lambda worker: worker.hello.number)
     hosts = list(dict.fromkeys(map(host_of, in_turn)))

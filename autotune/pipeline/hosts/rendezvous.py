@@ -25,19 +25,19 @@ from typing import Any, NamedTuple, Self
 
 from autotune.errors import DeviceError, InputError
 from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, receive_hello, refuse, shut_down
-from autotune.pipeline.hosts.remote import LOST_S, RemoteRank, by_host, meet, settle
-from autotune.pipeline.hosts.wire import MOST_BYTES, Hello, Leave, Seat, Welcome, send
+from autotune.pipeline.hosts.remote import LOST_S, RemoteRank, by_host, stop_ranks, wait_until_joined
+from autotune.pipeline.hosts.wire import MOST_BYTES, Assignment, Hello, Leave, Welcome, send
 
 AT_ONCE = 16  # connections whose handshake goes on; beyond that the oldest is cut off
 AGAIN_S = 0.2  # between two looks at who has come
 FAREWELL_S = 2.0
 PRESENT_S = 4.0  # since a worker's last heartbeat, within which nobody else may take its place
 KIND = ("device", "devices", "cores", "cuda_version", "nccl_version", "driver_version")
-"""What a host must have in common with the one whose place it takes."""
+"""The facts of its environment in which a host must equal the one whose place it takes."""
 
 
 class Identity(NamedTuple):
-    """What a worker must agree with: versions, the run, the number of ranks."""
+    """Versions, run and number of ranks, in which a worker must agree with the controller."""
 
     version: str
     torch_version: str
@@ -111,36 +111,37 @@ class Rendezvous:
             try:
                 plain, (address, *_) = self._listening.accept()
                 connection = as_connection(plain)
-                threading.Thread(target=self._meet, args=(connection, address), daemon=True, name="handshake").start()
+                arguments = (connection, address)
+                threading.Thread(target=self._handshake, args=arguments, daemon=True, name="handshake").start()
             except (OSError, RuntimeError) as error:  # no more files or threads; a client that is gone already
                 if not self._is_over:
-                    self._complaints.put(f"somebody, for {error}")
+                    self._complaints.put(f"dropped a connection: {error}")
                     time.sleep(AGAIN_S)
 
-    def _meet(self, connection: Connection, address: str) -> None:
-        """Lets a worker in, or says why not."""
+    def _handshake(self, connection: Connection, address: str) -> None:
+        """Let a worker in, or tell it why not."""
         with self._lock:
             self._strangers.append(connection)
             if len(self._strangers) > AT_ONCE:
                 shut_down(self._strangers.popleft())
         try:
             hello = receive_hello(connection, self.secret)
-            words = self.identity.objection(hello)
+            refusal = self.identity.objection(hello)
         except WrongSecret:
-            words = "it knows another secret"
+            refusal = "it knows another secret"
         except (OSError, EOFError, ValueError):
-            words = "it is no worker: it did not say what a worker says"
+            refusal = "it is no worker: it did not say what a worker says"
         with self._lock, suppress(ValueError):
             self._strangers.remove(connection)
-        if words:
-            self._complaints.put(f"{address}, for {words}")
-            refuse(connection, words)
+        if refusal:
+            self._complaints.put(f"turned {address} away: {refusal}")
+            refuse(connection, refusal)
         else:
             self._arrived.put(RemoteRank(connection, hello))
 
     def accept(self) -> None:
-        """Reads what connected workers have said, and accepts new ones where no live worker has their number; warns of
-        who was turned away, once of each kind."""
+        """Read what connected workers have said, and accept new ones where no live worker has their number; warn of
+        those turned away, once of each kind."""
         for worker in self._workers.values():
             worker.drain()
             worker.give_up(LOST_S)
@@ -156,10 +157,10 @@ class Rendezvous:
         self._workers = {number: worker for number, worker in self._workers.items() if worker.is_connected}
         with suppress(Empty):
             while True:
-                words = f"turned away at the rendezvous: {self._complaints.get_nowait()}"
-                if words not in self.turned_away:
-                    self.turned_away.append(words)
-                    self.on_warning(words)
+                warning = f"rendezvous: {self._complaints.get_nowait()}"
+                if warning not in self.turned_away:
+                    self.turned_away.append(warning)
+                    self.on_warning(warning)
 
     def _newest(self) -> dict[int, RemoteRank]:
         """New connections, only the latest of each worker: one that was not answered in time connects again."""
@@ -179,22 +180,21 @@ class Rendezvous:
         return all(worker.is_connected for worker in self._order)
 
     def gather(self, deadline: float | None = None) -> list[RemoteRank]:
-        """Return every worker, by rank; waits for those who are not here. Raises DeviceError where they do not come in
-        time.
+        """Return every worker, by rank, once all are here. Raises DeviceError where they do not come in time.
 
         Ranks follow the hosts, in the order of their first worker, so that neighbours share a host where they can.
         """
-        deadline, told = deadline or time.monotonic() + self.host_timeout_s, ""
+        deadline, reported = deadline or time.monotonic() + self.host_timeout_s, ""
         while True:
             self.accept()
             missing = [number for number in range(self.identity.ranks) if number not in self._workers]
             if not missing:
                 return self._in_order()
-            words = f"waiting at {self.where} for {len(missing)} of {self.identity.ranks} workers"
-            words += ", who were here before" if self._order else ""
-            if words != told:
-                self.on_progress(words)
-                told = words
+            progress = f"waiting at {self.where} for {len(missing)} of {self.identity.ranks} workers"
+            progress += ", who were here before" if self._order else ""
+            if progress != reported:
+                self.on_progress(progress)
+                reported = progress
             if time.monotonic() > deadline:
                 who = ", ".join(map(self._known, missing))
                 raise DeviceError(
@@ -205,8 +205,8 @@ class Rendezvous:
             wait(present, timeout=AGAIN_S) if present else time.sleep(AGAIN_S)
 
     def _in_order(self) -> list[RemoteRank]:
-        """All workers by rank; warns where a rank is not on the host any more that it was on, and raises DeviceError
-        where that is another kind of host."""
+        """Return all workers by rank; warn where a rank has moved to another host, and raise DeviceError where that is
+        another kind of host."""
         before, self._order = self._order, by_host(self._workers.values(), self._order)
         check_addresses(self._order)
         for old, new in zip(before, self._order, strict=False):
@@ -226,28 +226,28 @@ class Rendezvous:
         return f"{number} ({host})" if host else str(number)
 
     def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
-        """Return fresh ranks on all hosts, which have met; waits for a host that is lost meanwhile. Raises DeviceError
-        where a host does not come in time, or ranks do not start twice although all hosts are there."""
+        """Return fresh ranks on all hosts, once they have joined each other; wait for a host that is lost meanwhile.
+        Raises DeviceError where a host does not come in time, or ranks fail to start twice with all hosts there."""
         deadline, accidents = time.monotonic() + self.host_timeout_s, 0
         while True:
             workers = self.gather(deadline)
-            self.seat(workers, device, memory_limit)
+            self.assign(workers, device, memory_limit)
             self.on_progress("starting the ranks")
-            failure = meet(workers)
+            failure = wait_until_joined(workers)
             if failure is None:
                 return workers
-            settle(workers)
+            stop_ranks(workers)
             accidents += all(worker.is_connected for worker in workers)
             if accidents > 1 or time.monotonic() > deadline:
                 host = workers[failure.rank].host if failure.rank is not None else self.hosts[0]
                 raise DeviceError(f"the ranks did not start: {failure.message}; see autotune doctor on host {host}")
 
-    def seat(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None) -> None:
-        """Tells every worker which rank to start."""
+    def assign(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None) -> None:
+        """Tell every worker which rank to start."""
         local = Counter(worker.host for worker in workers)
         found: Counter[str] = Counter()
         for rank, worker in enumerate(workers):
-            seat = Seat(
+            assignment = Assignment(
                 rank=rank,
                 ranks=len(workers),
                 local_rank=found[worker.host],
@@ -255,9 +255,10 @@ class Rendezvous:
                 device=device,
                 memory_limit=memory_limit,
                 address=worker.hello.address,
+                host=worker.host,
             )
             found[worker.host] += 1
-            worker.begin(seat)
+            worker.begin(assignment)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -271,7 +272,7 @@ class Rendezvous:
 
 
 def check_addresses(workers: Sequence[RemoteRank]) -> None:
-    """Raises DeviceError where some hosts, but not all, are known by an address that only they can reach."""
+    """Raise DeviceError where some hosts, but not all, are known by an address that only they can reach."""
     loopback = {worker.host for worker in workers if worker.hello.address.startswith("127.")}
     others = {worker.host for worker in workers} - loopback
     if loopback and others:
@@ -282,7 +283,7 @@ def check_addresses(workers: Sequence[RemoteRank]) -> None:
 
 
 def dismiss(workers: Sequence[RemoteRank]) -> None:
-    """Ends the workers; waits a moment until each has read it, since closing a connection drops what is on its way."""
+    """End the workers; wait a moment until each has read it, because closing a connection drops what is on its way."""
     waiting = {worker.connection for worker in workers}
     for worker in workers:
         with suppress(OSError):

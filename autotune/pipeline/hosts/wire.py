@@ -1,4 +1,4 @@
-"""What a controller and the workers of other hosts tell each other: JSON records, so that nothing is ever unpickled.
+"""The messages between a controller and the workers of other hosts: JSON records, so that nothing is ever unpickled.
 
 ::
 
@@ -16,11 +16,12 @@ from autotune.records.base import Record
 from autotune.records.outcome import Failure
 
 
-class Seat(Record):
-    """Where a rank belongs: ``rank`` of ``ranks``, and ``local_rank`` of the ``local_ranks`` that share its host.
+class Assignment(Record):
+    """A rank's place: ``rank`` of ``ranks``, and ``local_rank`` of the ``local_ranks`` that share its host.
 
     ``address``: its host's own, over which the ranks reach each other; None: all of them are on one host, and nothing
-    but the loopback interface is used. ``memory_limit``: bytes that it may take.
+    but the loopback interface is used. ``host``: the name that messages call its host by; None: they name none.
+    ``memory_limit``: bytes that it may take.
     """
 
     rank: NonNegativeInt
@@ -30,18 +31,29 @@ class Seat(Record):
     device: str
     memory_limit: PositiveInt | None = None
     address: str | None = None
+    host: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``rank 1``, or ``rank 1 on alpha``."""
+        return rank_name(self.rank, self.host)
 
 
-class Look(Record):
-    """What is to be seen of a rank's process from outside: the CPU seconds it has used, whether a signal has stopped
-    it, what it is doing, to what its CPU has gone on meanwhile (None where that is the same), the last lines that it
-    wrote to its stderr, and the exception that ended it, if one did."""
+def rank_name(rank: int, host: str | None) -> str:
+    """Return ``rank 1``, or ``rank 1 on alpha`` where its host is named."""
+    return f"rank {rank}" + (f" on {host}" if host else "")
+
+
+class ProcessStatus(Record):
+    """A rank's process as seen from outside: the CPU seconds it has used, whether a signal has stopped it, its action,
+    the action to which its CPU is ``ahead`` of the device (None where that is the same), the last lines that it wrote
+    to its stderr, and the exception that ended it, if one did."""
 
     cpu_s: NonNegativeFloat = 0.0
     is_stopped: bool = False
     action: Action | None = None
     ahead: Action | None = None
-    words: tuple[str, ...] = ()
+    stderr_tail: tuple[str, ...] = ()
     exception: str | None = None
 
 
@@ -72,7 +84,7 @@ class Start(Record):
 
     kind: Literal["start"] = "start"
     generation: NonNegativeInt
-    seat: Seat
+    assignment: Assignment
 
 
 class Ask(Record):
@@ -96,15 +108,15 @@ class Leave(Record):
 
 
 class Heartbeat(Record):
-    """Says that the worker lives, every second, with a look at its rank."""
+    """Says every second that the worker lives, with the status of its rank."""
 
     kind: Literal["heartbeat"] = "heartbeat"
     generation: NonNegativeInt
-    look: Look
+    status: ProcessStatus
 
 
 class Answer(Record):
-    """What the rank said."""
+    """A message of the rank."""
 
     kind: Literal["answer"] = "answer"
     generation: NonNegativeInt
@@ -127,9 +139,9 @@ MOST_BYTES = 2**26  # of one record
 
 
 def send(connection: Connection, record: Record) -> None:
-    """Says one record; raises OSError where the other side has gone."""
+    """Send one record; raise OSError where the other side has gone."""
     connection.send_bytes(record.model_dump_json().encode())
 
 
-MET = b"null"
-"""What a rank on one of several hosts says once it has met the others. Before, rank 0 says where they find it."""
+READY = b"null"
+"""A rank on one of several hosts sends this once it has joined the others. Before, rank 0 sends where its store is."""

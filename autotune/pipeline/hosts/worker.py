@@ -15,7 +15,7 @@ from typing import NamedTuple
 from autotune import __version__
 from autotune.errors import DeviceError, UsageError
 from autotune.pipeline.control.process import LocalRank, collect_environment, load_torch, make_folder, remove_folder
-from autotune.pipeline.hosts.handshake import SILENCE_S, WrongSecret, as_connection, say_hello
+from autotune.pipeline.hosts.handshake import SILENCE_S, WrongSecret, as_connection, send_hello
 from autotune.pipeline.hosts.wire import (
     MOST_BYTES,
     ORDER,
@@ -25,14 +25,14 @@ from autotune.pipeline.hosts.wire import (
     Heartbeat,
     Hello,
     Leave,
-    Look,
     News,
+    ProcessStatus,
     Start,
     send,
 )
 from autotune.records.outcome import Failure
 
-LOOK_S = 1.0  # how often the controller hears of the rank
+STATUS_S = 1.0  # how often the controller hears of the rank
 NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
 AGAIN_S = 1.0  # between two attempts to reach the controller
 
@@ -87,7 +87,7 @@ class Worker:
         self.environment = collect_environment()
 
     def run(self) -> None:
-        """Raises DeviceError where the controller stays away, or turns this worker away."""
+        """Raise DeviceError where the controller stays away, or turns this worker away."""
         self.say(f"worker {self.place.number} of {self.place.workers} reports to {self.where}")
         while True:
             connection = self.reach()
@@ -111,7 +111,7 @@ class Worker:
                 plain = socket.create_connection(self.address, timeout=SILENCE_S)
                 hello = self.hello(plain.getsockname()[0])
                 connection = as_connection(plain)
-                welcome = say_hello(connection, self.secret, hello)
+                welcome = send_hello(connection, self.secret, hello)
                 if welcome.refusal is None:
                     return connection
                 why = f"it answered: {welcome.refusal}"
@@ -146,7 +146,7 @@ class Worker:
         )
 
     def serve(self, connection: Connection) -> bool:
-        """Obeys until the controller dismisses us (True); raises ControllerLost."""
+        """Follow orders until the controller dismisses us (True); raise ControllerLost."""
 
         def tell(news: News) -> None:
             try:
@@ -154,10 +154,10 @@ class Worker:
             except OSError as error:
                 raise ControllerLost from error
 
-        looked = time.monotonic()
+        checked = time.monotonic()
         while True:
             both = [connection, *([self.rank.connection] if self.rank is not None else [])]
-            ready = wait(both, timeout=LOOK_S)
+            ready = wait(both, timeout=STATUS_S)
             if self.rank is not None and self.rank.connection in ready:
                 said = self.rank.hear()
                 if isinstance(said, Failure):
@@ -165,22 +165,22 @@ class Worker:
                     tell(Exited(generation=self.generation, failure=said))
                 else:
                     tell(Answer(generation=self.generation, message=said.decode()))
-            if connection in ready and not self.obey(connection, tell):
+            if connection in ready and not self.execute(connection, tell):
                 return True
-            if time.monotonic() - looked >= LOOK_S:
-                look = self.rank.look() if self.rank is not None else Look()
-                tell(Heartbeat(generation=self.generation, look=look))
-                looked = time.monotonic()
+            if time.monotonic() - checked >= STATUS_S:
+                status = self.rank.status() if self.rank is not None else ProcessStatus()
+                tell(Heartbeat(generation=self.generation, status=status))
+                checked = time.monotonic()
 
-    def obey(self, connection: Connection, tell: Callable[[News], None]) -> bool:
-        """Does what the controller asks next; False where that was to leave."""
+    def execute(self, connection: Connection, tell: Callable[[News], None]) -> bool:
+        """Execute the controller's next order; return False where that was to leave."""
         try:
             order = ORDER.validate_json(connection.recv_bytes(MOST_BYTES))
         except (EOFError, OSError, ValueError) as error:
             raise ControllerLost from error
         if isinstance(order, Ask):
             if self.rank is not None:
-                with suppress(OSError):  # it has died; we shall hear of that in a moment
+                with suppress(OSError):  # it has exited, which its connection tells in a moment
                     self.rank.send(order.message.encode())
             return True
         self.end()
@@ -189,15 +189,15 @@ class Worker:
         self.generation = order.generation
         if isinstance(order, Start):
             try:
-                self.rank = LocalRank(order.seat, make_folder())
+                self.rank = LocalRank(order.assignment, make_folder())
             except OSError as error:
-                words = f"rank {order.seat.rank}: its process cannot be started: {error}"
-                failure = Failure(kind="crash", rank=order.seat.rank, message=words)
+                message = f"{order.assignment.name}: its process cannot be started: {error}"
+                failure = Failure(kind="crash", rank=order.assignment.rank, message=message)
                 tell(Exited(generation=order.generation, failure=failure))
         return True
 
     def end(self) -> None:
-        """Ends the rank, if there is one."""
+        """End the rank, if there is one."""
         if self.rank is not None:
             self.rank.end()
             self.rank.close()

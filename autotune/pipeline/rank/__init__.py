@@ -1,1 +1,1 @@
-"""What runs inside a rank: its device, its stages, its measurements and steps."""
+"""The inside of a rank: its device, its stages, its measurements and steps."""

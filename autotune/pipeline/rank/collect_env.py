@@ -1,4 +1,4 @@
-"""What is here: devices, cores, memory, versions, as torch and the kernel see them."""
+"""The environment of this host: devices, cores, memory, versions, as torch and the kernel see them."""
 
 import os
 import platform

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
-from autotune.pipeline.rank.malloc import heap_bytes
+from autotune.pipeline.rank.malloc import malloc_bytes
 
 SLACK = 64 * 2**20, 1 / 8
 """Bytes, and share of the limit, that malloc may take from the kernel beyond what it hands out: stacks of threads, and
@@ -47,18 +47,18 @@ class Device(Protocol):
     backend: str
     torch_device: torch.device
     runs_behind: bool
-    """Whether it may still be at work when the CPU has gone on."""
+    """True where it may still be at work when the CPU has gone on."""
     warm_up_s: float
-    """How long it must work before it is timed: until it has come to the clock that it keeps under load."""
+    """Seconds that it must work before it is timed: until it has come to the clock that it keeps under load."""
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Runs ``work`` to completion and returns the seconds it took."""
+        """Run ``work`` to completion and return the seconds it took."""
 
     def wait(self, seconds: float) -> None:
-        """Keeps the device from other work for ``seconds``, without computing."""
+        """Keep the device from other work for ``seconds``, without computing."""
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
-        """Runs ``work`` to completion and returns what it took from the device's allocator."""
+        """Run ``work`` to completion and return what it took from the device's allocator."""
 
     def footprint(self) -> Footprint | None:
         """Return what the device has given away by the highest level of the last ``memory``; None where it
@@ -69,7 +69,7 @@ class Device(Protocol):
         cannot tell."""
 
     def synchronize(self) -> None:
-        """Returns when the device has done everything asked of it so far."""
+        """Return when the device has done everything asked of it so far."""
 
     def stamp(self) -> Any:
         """Return this point in the device's work."""
@@ -81,26 +81,26 @@ class Device(Protocol):
         """Return this point in the device's work, for ``has_passed``."""
 
     def has_passed(self, mark: Any) -> bool:
-        """Return whether the device has come past a mark; raises RuntimeError where it has failed."""
+        """Return whether the device has come past a mark; raise RuntimeError where it has failed."""
 
     def use(self) -> None:
-        """Makes it the device of the calling thread."""
+        """Make it the device of the calling thread."""
 
     def release(self) -> None:
-        """Gives back what the allocator keeps for later."""
+        """Give back what the allocator keeps for later."""
 
     def retries(self) -> int:
         """Return how often so far the allocator had to give back what it keeps before it could go on."""
 
     def limit(self, memory_bytes: int) -> None:
-        """Let this process take no more than so many bytes from now on, beyond what is held now."""
+        """Let this process take at most ``memory_bytes`` from now on, beyond what is held now."""
 
     def shortage(self, words: str) -> int | None:
         """Return bytes beyond the limit, or beyond what the device has, that the allocator was asked for when it gave
         up in these ``words``; None where it cannot tell."""
 
-    def meet(self) -> None:
-        """Returns when every rank has come here."""
+    def barrier(self) -> None:
+        """Return when every rank has called this."""
 
 
 class CpuDevice:
@@ -145,7 +145,7 @@ class CpuDevice:
             time.sleep(seconds)
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
-        """Adds up the CPU allocator's own events, which torch's profiler collects.
+        """Add up the CPU allocator's own events, which torch's profiler collects.
 
         torch.profiler records every operator as well, which makes small micro-batches up to seven times slower; here
         the profiler underneath is asked for user scopes only, of which there are none, and for memory events.
@@ -176,11 +176,11 @@ class CpuDevice:
         return max(0, int(asked[1]) + data_bytes() - limit) if asked and limit >= 0 else None
 
     def footprint(self) -> None:
-        """Return None: the CPU's allocator keeps nothing back."""
+        """Return None: not reported on the CPU, whose allocator keeps nothing back."""
 
     def held(self) -> int | None:
         """Return what malloc has handed out to the whole process: torch keeps no count of its own on the CPU."""
-        return heap_bytes() if self.counts else None
+        return malloc_bytes() if self.counts else None
 
     def release(self) -> None:
         """Do nothing: the CPU has no caching allocator."""
@@ -188,7 +188,7 @@ class CpuDevice:
     def retries(self) -> int:
         return 0
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         dist.barrier()
 
 
@@ -249,7 +249,7 @@ class CudaDevice:
         return float(one.elapsed_time(other)) / 1e3  # elapsed_time is in milliseconds
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Times on the device's own clock, between two events on the current stream."""
+        """Time on the device's own clock, between two events on the current stream."""
         self.synchronize()
         start = self.stamp()
         work()
@@ -259,7 +259,7 @@ class CudaDevice:
 
     @cached_property
     def cycles_per_s(self) -> float:
-        """The pace of the clock that ``torch.cuda._sleep`` counts."""
+        """Cycles per second of the clock that ``torch.cuda._sleep`` counts."""
         cycles = 20_000_000
         for _ in range(10):  # the first launch loads the kernel, and an idle GPU takes its time to reach its clock
             torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
@@ -271,7 +271,7 @@ class CudaDevice:
             torch.cuda._sleep(int(seconds * self.cycles_per_s))  # type: ignore[no-untyped-call]
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
-        """Reads the caching allocator's counters of allocated (not reserved) bytes."""
+        """Read the caching allocator's counters of allocated (not reserved) bytes."""
         before = self._allocated()
         torch.cuda.reset_peak_memory_stats(self.torch_device)
         work()
@@ -326,7 +326,7 @@ class CudaDevice:
         room = min(free, round(fraction * total) - reserved) + unused
         return max(0, least_tensor(round(float(asked[1]) * unit)) - room)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait for all ranks; the first time this makes the group's communicator, before messages of both directions
         are mixed. The device is told here and not to ``init_process_group``: that makes NCCL run all messages of a rank
         one after the other.
@@ -359,9 +359,9 @@ def data_bytes() -> int:
 
 def counts_tensors() -> bool:
     """Return whether the heap's count grows with a tensor; it does not where another malloc than glibc's is at work."""
-    before = heap_bytes()
+    before = malloc_bytes()
     tensor = torch.empty(2**20, dtype=torch.uint8)
-    return before is not None and (heap_bytes() or 0) - before >= tensor.nbytes
+    return before is not None and (malloc_bytes() or 0) - before >= tensor.nbytes
 
 
 def open_device(kind: str, rank: int, ranks: int) -> Device:

@@ -1,4 +1,4 @@
-"""What a rank tells of its stages."""
+"""The facts of a rank's stages."""
 
 from torch import nn
 

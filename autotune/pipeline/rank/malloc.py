@@ -1,4 +1,4 @@
-"""What this process holds on the heap, by glibc's own count: exact, and cheap enough to ask after every step."""
+"""The bytes that malloc has handed out to this process, by glibc's own count: exact, and cheap after every step."""
 
 import ctypes
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
 
-class HeapInfo(ctypes.Structure):
+class MallocInfo(ctypes.Structure):
     """``struct mallinfo2``, over all arenas: ``uordblks`` and ``hblkhd`` are in use, on the heap and mapped apart."""
 
     _fields_ = tuple((name, ctypes.c_size_t) for name in FIELDS)
@@ -18,14 +18,14 @@ def mallinfo2() -> Any | None:
     """Return glibc's function, 2.33 and newer; None in a process without it."""
     found = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if found is not None:
-        found.restype = HeapInfo
+        found.restype = MallocInfo
     return found
 
 
-def heap_bytes() -> int | None:
+def malloc_bytes() -> int | None:
     """Return bytes that malloc has handed out and not got back; None without glibc.
 
-    Python's small objects are not among them, for these lie in arenas of its own.
+    Python's small objects are not among them, because these lie in arenas of its own.
     """
     ask = mallinfo2()
     if ask is None:

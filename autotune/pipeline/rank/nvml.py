@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says of GPUs and torch does not: their settings, and how they are wired.
+"""The facts of GPUs that NVIDIA's management library tells and torch does not: their settings, and how they are wired.
 
 Called through ctypes, as ``torch.cuda`` does where it counts devices. Signatures and numbers are those of ``nvml.h``:
 every function returns 0 or an error, and writes its answer behind the last pointer.

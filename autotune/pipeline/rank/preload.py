@@ -1,4 +1,4 @@
-"""What the server loads that ranks are forked from; importing this module does it.
+"""Everything that the server loads from which ranks are forked; importing this module does it.
 
 Loading torch makes many objects and hardly any garbage: a fifth of the time would go into looking for it. In the
 ranks, what was loaded is never looked at again.
@@ -12,7 +12,7 @@ from importlib import import_module
 
 
 def load() -> None:
-    """Loads all that a rank needs, with the garbage collector off."""
+    """Load all that a rank needs, with the garbage collector off."""
     gc.disable()
     try:
         import_module("autotune.pipeline.rank.rank")

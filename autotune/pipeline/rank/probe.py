@@ -92,7 +92,7 @@ class StageProbe:
         return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).mul_(deviation)
 
     def times(self, plan: TimeStages) -> list[StageTime]:
-        """Times every size, the largest first, until its median is narrow, but no longer than a tenth of a pass of the
+        """Time every size, the largest first, until its median is narrow, but no longer than a tenth of a pass of the
         largest, and as often as the plan asks for at least."""
         if self.device.warm_up_s:
             self.primed.clear()  # an untimed pass costs nothing beside the warm-up
@@ -163,7 +163,7 @@ class StageProbe:
             self.primed.add(micro_batch_size)
 
     def memory(self, micro_batch_sizes: tuple[int, ...], split: bool) -> list[StageMemory]:
-        """Measures every size once, the allocator being deterministic; these passes prime the sizes for ``times``.
+        """Measure every size once, the allocator being deterministic; these passes prime the sizes for ``times``.
 
         Sizes ascend; the first that the device has no room for ends the list.
         """
@@ -179,7 +179,7 @@ class StageProbe:
         return rows
 
     def _memory_if_it_fits(self, micro_batch_size: int, split: bool) -> StageMemory | None:
-        """None where the allocator refuses; what the pass held is let go when this returns."""
+        """The row of one size; None where the allocator refuses. All that the pass held is freed when this returns."""
         try:
             return self._memory(micro_batch_size, split)
         except RuntimeError as error:
@@ -219,7 +219,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Passes(NamedTuple):
-    """What can be done with one micro-batch: after each forward either backward, or the two halves in turn."""
+    """The passes of one micro-batch: after each forward either backward, or the two halves in turn."""
 
     forward: Callable[[], None]
     backward: Callable[[], None]
@@ -239,7 +239,7 @@ def is_narrow(*series: list[float]) -> bool:
 
 
 def optimizer_cost(stages: nn.Module, optimizer: MasterWeights | None, device: Device) -> OptimizerCost:
-    """Times one optimizer step over all of a rank's stages, with the zeroing of their gradients and the cast of their
+    """Time one optimizer step over all of a rank's stages, with the zeroing of their gradients and the cast of their
     weights to the precision of the model."""
 
     def update() -> None:
@@ -297,7 +297,7 @@ def exchanges(exchange: Exchange, rank: int, device: Device) -> list[float]:
     mine += [dist.P2POp(dist.irecv, message(), source) for source, target in exchange.links if target == rank]
     samples = []
     for _ in range(exchange.repeats + 1):
-        device.meet()
+        device.barrier()
         start = time.perf_counter()
         for work in dist.batch_isend_irecv(mine) if mine else ():
             work.wait()

@@ -1,4 +1,4 @@
-"""Where ranks meet: torch's own stores, and the network interface that they then talk over."""
+"""The process group of the ranks: torch's own stores, and the network interface that they talk over."""
 
 import fcntl
 import json
@@ -8,13 +8,13 @@ from multiprocessing.connection import Connection
 
 from torch._C._distributed_c10d import FileStore, Store, TCPStore
 
-from autotune.pipeline.hosts.wire import Seat
+from autotune.pipeline.hosts.wire import Assignment
 
 SIOCGIFADDR = 0x8915  # netdevice(7): the address of an interface
 
 
 def use_interface(address: str | None) -> None:
-    """Ties gloo and NCCL to the interface of ``address``, to loopback where that is None. Nothing listens on another.
+    """Tie gloo and NCCL to the interface of ``address``, to loopback where that is None. Nothing listens on another.
 
     An interface that the user has named already, for ranks on several hosts, is left. NCCL takes a name for the
     beginning of one, unless = stands before it.
@@ -40,21 +40,21 @@ def interface_of(address: str) -> str:
     raise OSError(f"no network interface has the address {address}; set GLOO_SOCKET_IFNAME (or NCCL_SOCKET_IFNAME)")
 
 
-def meeting_point(seat: Seat, folder: str, connection: Connection) -> Store:
+def open_store(assignment: Assignment, folder: str, connection: Connection) -> Store:
     """Return the store in which the ranks of a process group find each other.
 
     On one host it is a file. On several it is rank 0's, on its host's own address and on no other: rank 0 tells the
     controller the port, which tells the others.
     """
-    if seat.address is None:
-        return FileStore(f"{folder}/rendezvous", seat.ranks)
-    if seat.rank:
+    if assignment.address is None:
+        return FileStore(f"{folder}/rendezvous", assignment.ranks)
+    if assignment.rank:
         host, port = json.loads(connection.recv_bytes())
-        return TCPStore(host, port, seat.ranks, is_master=False)
-    listening = socket.create_server((seat.address, 0))
+        return TCPStore(host, port, assignment.ranks, is_master=False)
+    listening = socket.create_server((assignment.address, 0))
     host, port = listening.getsockname()
     store = TCPStore(
-        host, port, seat.ranks, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+        host, port, assignment.ranks, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
     )
     connection.send_bytes(json.dumps([host, port]).encode())
     return store

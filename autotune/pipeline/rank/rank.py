@@ -22,13 +22,13 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from autotune.pipeline.control import commands
-from autotune.pipeline.control.activity import Watch
-from autotune.pipeline.control.diagnose import doing_file, log_file, place
-from autotune.pipeline.hosts.wire import MET, Seat
+from autotune.pipeline.control.activity import ActivityWriter
+from autotune.pipeline.control.diagnose import activity_file, log_file, place
+from autotune.pipeline.hosts.wire import READY, Assignment, rank_name
 from autotune.pipeline.rank.device import Device, open_device
 from autotune.pipeline.rank.facts import stage_facts
 from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
-from autotune.pipeline.rank.process_group import meeting_point, use_interface
+from autotune.pipeline.rank.process_group import open_store, use_interface
 from autotune.pipeline.rank.recording import Recording
 from autotune.pipeline.rank.replay_stage import WaitingWorkload
 from autotune.pipeline.rank.trail import Trail
@@ -54,17 +54,27 @@ LOST_PEER = (
     "No route to host",
     "Network is unreachable",
 )
-"""What gloo says of a neighbour that has gone, or the network to it."""
+"""Messages of gloo about a neighbour that has gone, or the network to it."""
 LATE = torch.AcceleratorError, dist.DistBackendError
-"""What a device reports when the CPU has long gone on."""
-WORDS = 300  # characters of an exception that a failure repeats
+"""Errors that a device reports when the CPU has long gone on."""
+MOST_CHARACTERS = 300  # of an exception that a failure repeats
 
 
-class Rank:
-    """What one rank holds between commands: its device, its stages and optimizer, the candidate under trial."""
+class RankProcess:
+    """The state of one rank between commands: its device, its stages and optimizer, the candidate under trial."""
 
-    def __init__(self, rank: int, ranks: int, device: Device, watch: Watch, open_workload: Open = Gpt) -> None:
-        self.rank, self.ranks, self.device, self.watch, self.open_workload = rank, ranks, device, watch, open_workload
+    def __init__(
+        self,
+        rank: int,
+        ranks: int,
+        device: Device,
+        activity: ActivityWriter,
+        open_workload: Open = Gpt,
+        host: str | None = None,
+    ) -> None:
+        self.name = rank_name(rank, host)
+        self.rank, self.ranks, self.device = rank, ranks, device
+        self.activity, self.open_workload = activity, open_workload
         self.held: Held = {}
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: MasterWeights | None = None
@@ -74,14 +84,14 @@ class Rank:
         self.library_bytes = 0  # what the first products of a process leave behind: cuBLAS's workspaces
         self.trial: Trial | None = None
 
-    def obey(self, command: commands.Command) -> object:
-        """Carries out one command and returns its answer."""
+    def execute(self, command: commands.Command) -> object:
+        """Execute one command and return its answer."""
         work: Callable[..., object] = getattr(self, command.kind)
         if self.rank not in getattr(command, "active", (self.rank,)):
             return None
-        self.watch.begin(command.kind)
+        self.activity.begin(command.kind)
         found = work(command)
-        self.watch.end()
+        self.activity.end()
         return found
 
     def indices(self, placement: Placement) -> list[int]:
@@ -163,7 +173,7 @@ class Rank:
         def prime() -> None:
             nonlocal loss
             stages = self.ranks * command.virtual_stages
-            self.trial = Trial(held, optimizer, workload, stages, command, self.device, self.watch)
+            self.trial = Trial(held, optimizer, workload, stages, command, self.device, self.activity)
             loss = self.trial.step()
 
         peak = self.static_bytes + self.device.memory(prime).peak
@@ -198,13 +208,13 @@ class Rank:
 
     def step(self, command: commands.Step) -> commands.StepTimes:
         assert self.trial is not None, "prepare comes first"
-        recording = self.watch.recording = Recording(self.device) if command.record else None
+        recording = self.activity.recording = Recording(self.device) if command.record else None
         retries = self.device.retries()
-        self.device.meet()
+        self.device.barrier()
         start = time.monotonic()
         loss = self.trial.step()
         end = time.monotonic()
-        self.watch.recording = None
+        self.activity.recording = None
         if loss is not None:
             finite(loss, "loss of a step")
         actions = recording.read() if recording is not None else ()
@@ -248,61 +258,61 @@ def classify(error: Exception) -> FailureKind:
     return "crash" if any(words in str(error) for words in LOST_PEER) else "model_error"
 
 
-def answer(rank: Rank, message: bytes) -> commands.Reply:
-    """Obeys one command; whatever goes wrong becomes a Failure, with the traceback on stderr."""
+def answer(rank: RankProcess, message: bytes) -> commands.Reply:
+    """Execute one command; whatever goes wrong becomes a Failure, with the traceback on stderr."""
     try:
-        return commands.Reply(value=rank.obey(commands.COMMAND.validate_json(message)))
+        return commands.Reply(value=rank.execute(commands.COMMAND.validate_json(message)))
     except Exception as error:
         with suppress(OSError):  # no room for the log is no reason to die without an answer
             traceback.print_exc()
         return commands.Reply(failure=failure_of(error, rank))
 
 
-def failure_of(error: Exception, rank: Rank) -> Failure:
-    """Return what went wrong, on which stage, in which action; for want of memory also by how much."""
+def failure_of(error: Exception, rank: RankProcess) -> Failure:
+    """Return what went wrong, on which stage, in which action; where memory ran out also by how much."""
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
-    kind, (action, ahead) = classify(error), rank.watch.doing(isinstance(root, LATE))
-    words = f"{place(rank.rank, action, ahead)}: {type(root).__name__}: {shortened(str(root))}"
+    kind, (action, ahead) = classify(error), rank.activity.now(isinstance(root, LATE))
+    message = f"{place(rank.name, action, ahead)}: {type(root).__name__}: {shortened(str(root))}"
     short = rank.device.shortage(str(root)) if kind == "out_of_memory" else None
     return Failure(
         kind=kind,
         rank=rank.rank,
-        message=words + (f" (short by at least {short} bytes)" if short else ""),
+        message=message + (f" (short by at least {short} bytes)" if short else ""),
         stage=action.stage,
         action=str(action),
         short_bytes=short,
     )
 
 
-def shortened(words: str) -> str:
-    """Return the first sentences, on one line: what comes last in torch's words is advice. The first is kept whole."""
-    sentences = re.split(r"(?<=[.;!?])\s+", " ".join(words.split()))
+def shortened(message: str) -> str:
+    """Return the first sentences, on one line: torch's messages end in advice. The first is kept whole."""
+    sentences = re.split(r"(?<=[.;!?])\s+", " ".join(message.split()))
     kept = sentences[0]
     for sentence in sentences[1:]:
-        if len(kept) + len(sentence) >= WORDS:
+        if len(kept) + len(sentence) >= MOST_CHARACTERS:
             break
         kept += f" {sentence}"
     return kept
 
 
 def leave(folder: str) -> None:
-    """Ends this process after its controller, whose files it removes: one that was killed could not."""
+    """End this process after its controller, whose files it removes: one that was killed could not."""
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)  # destroying the process group would wait for neighbours that may be gone
 
 
 def exit_with_controller(folder: str) -> None:
-    """Ends this process when the controller has gone, even while a collective waits for a dead neighbour."""
+    """End this process when the controller has gone, even while a collective waits for a dead neighbour."""
     controller = parent_process()
     assert controller is not None
 
-    def watch() -> None:
+    def wait_for_controller() -> None:
         controller.join()
         leave(folder)
 
-    threading.Thread(target=watch, daemon=True, name="watch controller").start()
+    threading.Thread(target=wait_for_controller, daemon=True, name="controller").start()
 
 
 def quieten(log: Path) -> None:
@@ -314,30 +324,31 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(seat: Seat, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
-    """Live as a rank: meet the others, then obey until the pipe closes."""
-    quieten(log_file(Path(folder), seat.rank))
+def serve(assignment: Assignment, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
+    """Live as a rank: join the others, then execute commands until the pipe closes."""
+    quieten(log_file(Path(folder), assignment.rank))
     exit_with_controller(folder)
-    watch = Watch(doing_file(Path(folder), seat.rank))
-    device = open_device(seat.device, seat.local_rank, seat.local_ranks)
-    use_interface(seat.address)
-    store = meeting_point(seat, folder, connection)
+    activity = ActivityWriter(activity_file(Path(folder), assignment.rank))
+    device = open_device(assignment.device, assignment.local_rank, assignment.local_ranks)
+    use_interface(assignment.address)
+    store = open_store(assignment, folder, connection)
     limit = timedelta(seconds=2 * commands.LONGEST_S)  # not torch's ten minutes: the controller knows how long to wait
-    dist.init_process_group(device.backend, timeout=limit, store=store, rank=seat.rank, world_size=seat.ranks)
-    device.meet()
-    if seat.address is not None:
-        connection.send_bytes(MET)
-    if seat.memory_limit is not None:
-        device.limit(seat.memory_limit)
+    rank, ranks = assignment.rank, assignment.ranks
+    dist.init_process_group(device.backend, timeout=limit, store=store, rank=rank, world_size=ranks)
+    device.barrier()
+    if assignment.address is not None:
+        connection.send_bytes(READY)
+    if assignment.memory_limit is not None:
+        device.limit(assignment.memory_limit)
     if device.runs_behind:
-        watch.trail = Trail(device)
-    watch.end()
-    me = Rank(seat.rank, seat.ranks, device, watch, open_workload)
+        activity.trail = Trail(device)
+    activity.end()
+    process = RankProcess(rank, ranks, device, activity, open_workload, assignment.host)
     while True:
         try:
             message = connection.recv_bytes()
         except EOFError:
             break
-        os.ftruncate(sys.stderr.fileno(), 0)  # last words are about what a rank was doing last, not old warnings
-        connection.send_bytes(JSON.dump_json(answer(me, message)))
+        os.ftruncate(sys.stderr.fileno(), 0)  # so that its last lines are of this command, not old warnings
+        connection.send_bytes(JSON.dump_json(answer(process, message)))
     leave(folder)

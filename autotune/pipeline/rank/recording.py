@@ -7,7 +7,7 @@ from autotune.pipeline.control.commands import ActionName, RecordedAction
 from autotune.pipeline.rank.device import Device
 
 RECORDED = get_args(ActionName)
-"""Of all that ``autotune.pipeline.control.activity`` is told of, the actions of a schedule."""
+"""The actions of a schedule, among all that ``autotune.pipeline.control.activity`` is told of."""
 
 
 class Stamped(NamedTuple):

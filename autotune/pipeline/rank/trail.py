@@ -1,4 +1,5 @@
-"""How far a device has come in what its rank has asked of it: a GPU runs behind the CPU, which is soon done asking.
+"""The progress of a device in the work that its rank has asked for: a GPU runs behind the CPU, which is soon done
+asking.
 
 ::
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from autotune.pipeline.rank.device import Device
 
-LOOK_S = 0.1  # between two looks; the CPU may wait for the device anywhere, so a thread looks
+POLL_S = 0.1  # between two checks, made by a thread because the CPU may wait for the device anywhere
 
 
 class Trail:
@@ -27,11 +28,11 @@ class Trail:
         threading.Thread(target=self._follow, daemon=True, name="follow device").start()
 
     def mark(self, tell: Callable[[], None]) -> None:
-        """Calls ``tell`` soon after the device has come past all that it has been asked for until now."""
+        """Call ``tell`` soon after the device has come past all that it has been asked for until now."""
         self.ahead.append((self.device.mark(), tell))
 
     def catch_up(self) -> None:
-        """Tells of every point that the device has come past."""
+        """Tell of every point that the device has come past."""
         with self.lock:
             while self.ahead and self.device.has_passed(self.ahead[0][0]):
                 self.ahead.popleft()[1]()
@@ -39,7 +40,7 @@ class Trail:
     def _follow(self) -> None:
         self.device.use()
         while True:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             try:
                 self.catch_up()
             except RuntimeError:

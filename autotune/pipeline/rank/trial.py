@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
 
-from autotune.pipeline.control.activity import Watch
+from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.rank.device import Device
 from autotune.workload.partition import layers_of_stage
@@ -18,33 +18,33 @@ Held = dict[int, nn.Module]
 
 
 class Optimizer(Protocol):
-    """What updates a rank's weights from the gradients of a whole batch."""
+    """Updates a rank's weights from the gradients of a whole batch."""
 
     def step(self) -> None: ...
 
 
 class WatchedStage(PipelineStage):
-    """torch's own stage; ``watch`` is told of each action that it is asked for, and of its end."""
+    """torch's own stage; ``activity`` is told of each action that it is asked for, and of its end."""
 
-    watch: Watch
+    activity: ActivityWriter
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        self.watch.begin("forward", self.stage_index, fwd_chunk_id)
+        self.activity.begin("forward", self.stage_index, fwd_chunk_id)
         output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
-        self.watch.end()
+        self.activity.end()
         return output
 
     def backward_one_chunk(
         self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: Any = False
     ) -> None:
-        self.watch.begin("backward" if full_backward else "input_gradient", self.stage_index, bwd_chunk_id)
+        self.activity.begin("backward" if full_backward else "input_gradient", self.stage_index, bwd_chunk_id)
         super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
-        self.watch.end()
+        self.activity.end()
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
-        self.watch.begin("weight_gradient", self.stage_index, bwd_chunk_id)
+        self.activity.begin("weight_gradient", self.stage_index, bwd_chunk_id)
         super().backward_weight_one_chunk(bwd_chunk_id, *args, **kwargs)
-        self.watch.end()
+        self.activity.end()
 
 
 class Trial:
@@ -58,9 +58,9 @@ class Trial:
         stages: int,
         plan: Prepare,
         device: Device,
-        watch: Watch,
+        activity: ActivityWriter,
     ) -> None:
-        self.held, self.optimizer, self.device, self.watch = held, optimizer, device, watch
+        self.held, self.optimizer, self.device, self.activity = held, optimizer, device, activity
         self.loss = workload.loss(plan.sequences)
         self.is_first, self.is_last = 0 in held, stages - 1 in held
         padding = plan.micro_batches * plan.micro_batch_size - plan.sequences
@@ -73,7 +73,7 @@ class Trial:
             pipeline_stages.append(
                 WatchedStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
             )
-            pipeline_stages[-1].watch = watch
+            pipeline_stages[-1].activity = activity
         several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)
         # The loss is a share of the whole batch's, so torch must not divide the gradients by m.
         self.schedule = get_schedule_class(plan.schedule)(
@@ -94,15 +94,15 @@ class Trial:
         self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
         for stage in self.held.values():
             unscale_gradients(stage, self.loss.scale)
-        self.watch.begin("optimizer")
+        self.activity.begin("optimizer")
         if self.optimizer is not None:
             self.optimizer.step()
         self.device.synchronize()
-        self.watch.end()
+        self.activity.end()
         return torch.stack(losses).sum().item() / self.loss.scale if losses else None
 
 
 def unscale_gradients(stage: nn.Module, scale: float) -> None:
-    """Divides the gradients by the loss scale of fp16."""
+    """Divide the gradients by the loss scale of fp16."""
     if scale != 1.0:
         torch._foreach_mul_([p.grad for p in stage.parameters() if p.grad is not None], 1.0 / scale)

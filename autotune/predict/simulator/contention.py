@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.predict.simulator.dedicated import before_on_stream
-from autotune.predict.simulator.graph import Program
+from autotune.predict.simulator.graph import ActionGraph
 
 Seconds = NDArray[np.float64]
 ENDING = attrgetter("ending")
@@ -26,23 +26,23 @@ def slowdown_with(active: int, slowdown: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class Sharing:
-    """Who shares what, by rank a number for each.
+class Contention:
+    """Which ranks share cores, and which share an uplink: a group number per rank.
 
     ``cores[r]``: with k of the ranks active that have the same number, each runs ``slowdown[k-1]`` times slower.
-    ``hosts[r]``: with k messages on their way out of a host to others, each takes ``crowding[k-1]`` times longer.
-    ``has_streams``: messages between two ranks move one at a time (see ``running.run_on_streams``).
+    ``hosts[r]``: with k messages on their way out of a host, each takes ``link_contention[k-1]`` times longer.
+    ``has_streams``: messages between two ranks move one at a time (see ``dedicated.run_on_streams``).
     """
 
     cores: Sequence[int]
     slowdown: Sequence[float]
     hosts: Sequence[int]
-    crowding: Sequence[float]
+    link_contention: Sequence[float]
     has_streams: bool = False
 
 
-def run_shared(
-    program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing, started: Seconds | None = None
+def run_contended(
+    graph: ActionGraph, seconds: Seconds, delay: Seconds, contention: Contention, started: Seconds | None = None
 ) -> tuple[Seconds, Seconds]:
     """Start and end of every action; float64[N] each.
 
@@ -60,11 +60,11 @@ def run_shared(
 
     ``started[n]``: when the CPU of its rank has started action n, where devices run beside a CPU.
     """
-    return _Step(program, seconds, delay, sharing, started).run()
+    return _Step(graph, seconds, delay, contention, started).run()
 
 
-class _Shared:
-    """What several users share, by a work clock of their own: the cores of a host, or its way out.
+class _SharedResource:
+    """The cores of a host, or its uplink, which several users share by a work clock of their own.
 
     ``ending``: when the next user will be done, if no other begins before; infinity where there is none.
     """
@@ -84,7 +84,7 @@ class _Shared:
         self._change()
 
     def end(self) -> int:
-        """Goes on to when the next user is done, and returns it."""
+        """Advance to when the next user is done, and return it."""
         self.now = self.ending
         self.clock, who = heappop(self.users)
         self._change()
@@ -102,25 +102,25 @@ class _Step:
     """The state between two events: who computes, which messages are under way, who waits."""
 
     def __init__(
-        self, program: Program, seconds: Seconds, delay: Seconds, sharing: Sharing, started: Seconds | None
+        self, graph: ActionGraph, seconds: Seconds, delay: Seconds, contention: Contention, started: Seconds | None
     ) -> None:
         count = len(seconds)
-        self.program = program
-        self.cores = _each(sharing.cores, sharing.slowdown)
-        self.wires = _wires(program, sharing)
-        self.shared = [*dict.fromkeys(one for one in (*self.cores, *self.wires.values()) if one)]
+        self.graph = graph
+        self.cores = _each(contention.cores, contention.slowdown)
+        self.wires = _wires(graph, contention)
+        self.resources = [*dict.fromkeys(one for one in (*self.cores, *self.wires.values()) if one)]
         self.is_wire = set(map(id, self.wires.values()))
-        self.undelivered, self.sent_after = set(self.wires), _sent_after(program, self.wires)
-        self.before = before_on_stream(program) if sharing.has_streams else {}
+        self.undelivered, self.sent_after = set(self.wires), _sent_after(graph, self.wires)
+        self.before = before_on_stream(graph) if contention.has_streams else {}
         self.behind = {before: message for message, before in self.before.items()}
-        self.producer, self.posted = program.producer.tolist(), program.posted.tolist()
+        self.producer, self.posted = graph.producer.tolist(), graph.posted.tolist()
         self.work, self.travel = seconds.tolist(), delay.tolist()
         self.started = [0.0] * count if started is None else started.tolist()
         self.startable = [0.0, *self.started[:-1]]  # when the CPU has come to each action
-        for first in program.first[:-1].tolist():
+        for first in graph.first[:-1].tolist():
             self.startable[first] = 0.0
-        self.stop = program.first[1:].tolist()
-        self.position = program.first[:-1].tolist()
+        self.stop = graph.first[1:].tolist()
+        self.position = graph.first[:-1].tolist()
         self.starts = [0.0] * count
         self.ends = [inf] * count + [0.0]  # the last: what is there from the beginning
         self.now = 0.0
@@ -133,9 +133,9 @@ class _Step:
     def run(self) -> tuple[Seconds, Seconds]:
         for rank in range(len(self.position)):
             self._begin(rank)
-        idle = _Shared((1.0,))
+        idle = _SharedResource((1.0,))
         while True:
-            first = min(self.shared, key=ENDING, default=idle)
+            first = min(self.resources, key=ENDING, default=idle)
             if self.coming and self.coming[0][0] < first.ending:
                 self.now, what, who = heappop(self.coming)
                 self.happens[what](who)
@@ -145,11 +145,11 @@ class _Step:
                 who, self.now = first.end(), first.now
                 self.happens[DELIVERED if id(first) in self.is_wire else ENDED](who)
         if self.waiting or self.awaiting:
-            raise self.program.deadlock(np.array(self.position))
+            raise self.graph.deadlock(np.array(self.position))
         return np.array(self.starts), np.array(self.ends[:-1])
 
     def _begin(self, rank: int) -> None:
-        """Starts the rank's next action, or notes what it waits for."""
+        """Start the rank's next action, or note what it waits for."""
         index = self.position[rank]
         if index == self.stop[rank]:
             return
@@ -169,15 +169,15 @@ class _Step:
         work = max(self.work[index], self.started[index] - self.now)
         self._use(self.cores[rank], work, ENDED, rank)
 
-    def _use(self, shared: _Shared | None, work: float, what: int, who: int) -> None:
-        """Begins to use what others use too, or what nobody else does."""
-        if shared is not None:
-            shared.begin(self.now, who, work)
+    def _use(self, resource: _SharedResource | None, work: float, what: int, who: int) -> None:
+        """Begin to use what others use too, or what nobody else does."""
+        if resource is not None:
+            resource.begin(self.now, who, work)
         else:
             heappush(self.coming, (self.now + work, what, who))
 
     def _end(self, rank: int) -> None:
-        """Ends the rank's action, wakes the rank that waits for it, and goes on to the next."""
+        """End the rank's action, wake the rank that waits for it, and go on to the next."""
         index = self.position[rank]
         self.ends[index] = self.now
         self.position[rank] += 1
@@ -205,34 +205,38 @@ class _Step:
 BEGUN, ENDED, DELIVERED = range(3)  # as in ``_Step.happens``
 
 
-def _each(numbers: Sequence[int], slowdown: Sequence[float]) -> list[_Shared | None]:
+def _each(numbers: Sequence[int], slowdown: Sequence[float]) -> list[_SharedResource | None]:
     """Return what each of ``numbers`` has, together with those of the same number; None where nothing slows them."""
     if max(slowdown) == 1.0 and len(set(numbers)) == len(numbers):
         return [None] * len(numbers)
-    made = {number: _Shared(slowdown) for number in numbers}
+    made = {number: _SharedResource(slowdown) for number in numbers}
     return [made[number] for number in numbers]
 
 
-def _wires(program: Program, sharing: Sharing) -> dict[int, _Shared | None]:
-    """Return the actions whose input is sent to them apart, and by what way: because messages crowd each other on
-    their way out of a host, or because two ranks have a stream for them."""
-    hosts, ranks = np.asarray(sharing.hosts), program.rank
-    received = np.flatnonzero(program.producer < len(program.kind))
-    giver, taker = ranks[program.producer[received]], ranks[received]
-    out = {host: _Shared(sharing.crowding) for host in sharing.hosts if max(sharing.crowding) > 1.0}
-    found: dict[int, _Shared | None] = {}
+def _wires(graph: ActionGraph, contention: Contention) -> dict[int, _SharedResource | None]:
+    """Return the actions whose input is sent apart, each with its uplink: because messages slow each other on their
+    way out of a host, or because two ranks have a stream for them."""
+    hosts, ranks = np.asarray(contention.hosts), graph.rank
+    received = np.flatnonzero(graph.producer < len(graph.kind))
+    giver, taker = ranks[graph.producer[received]], ranks[received]
+    out = {
+        host: _SharedResource(contention.link_contention)
+        for host in contention.hosts
+        if max(contention.link_contention) > 1.0
+    }
+    found: dict[int, _SharedResource | None] = {}
     for n, here, there in zip(received.tolist(), giver.tolist(), taker.tolist(), strict=True):
-        wire = out.get(sharing.hosts[here]) if hosts[here] != hosts[there] else None
-        if here != there and (wire is not None or sharing.has_streams):
+        wire = out.get(contention.hosts[here]) if hosts[here] != hosts[there] else None
+        if here != there and (wire is not None or contention.has_streams):
             found[n] = wire
     return found
 
 
-def _sent_after(program: Program, messages: Iterable[int]) -> Mapping[int, list[int]]:
+def _sent_after(graph: ActionGraph, messages: Iterable[int]) -> Mapping[int, list[int]]:
     """Return by action the inputs that may be sent once it has ended: because it makes the message, or because the
     receive is posted then."""
     found: defaultdict[int, list[int]] = defaultdict(list)
     for index in messages:
-        for before in {int(program.producer[index]), int(program.posted[index])} - {len(program.kind)}:
+        for before in {int(graph.producer[index]), int(graph.posted[index])} - {len(graph.kind)}:
             found[before].append(index)
     return found

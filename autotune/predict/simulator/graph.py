@@ -1,4 +1,4 @@
-"""A schedule laid flat for simulation: one long row of actions, and for each the action whose message it waits for."""
+"""A schedule as a graph: one long row of actions, and for each the action whose message it waits for."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ ABSENT = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class ActionGraph:
     """All actions of a schedule, rank after rank; N in total.
 
     ``first[r]:first[r + 1]`` are the actions of rank r in order; ``kind``, ``stage``, ``micro_batch`` their columns.
@@ -27,7 +27,7 @@ class Program:
     What an action needs of its own rank needs no waiting, only the right order, and is checked here once.
 
     ``posted[n]`` is the action of n's own rank at whose end the receive of n's input is posted, or N where that is done
-    from the beginning; ``exchanged[n]``: that message and one the other way are waited for together. As laid flat, all
+    from the beginning; ``exchanged[n]``: that message and one the other way are waited for together. As flattened, all
     receives are early; what torch does about them is filled in by ``posting``. ``rounds[n]``: the
     round in which torch's lowering places the action, ranks in turn; None where torch lowers nothing.
     """
@@ -61,8 +61,8 @@ class Program:
         return ScheduleError(f"deadlock in {self.schedule.name}: " + "; ".join(stuck))
 
 
-def lay_flat(schedule: Schedule) -> Program:
-    """Lay a schedule flat, receives early; raises ScheduleError that names every action that lacks what it
+def flatten(schedule: Schedule) -> ActionGraph:
+    """Lay a schedule flat, receives early; raise ScheduleError that names every action that lacks what it
     needs."""
     orders = [schedule.order(rank) for rank in range(schedule.ranks)]
     kind, stage, micro_batch = (np.concatenate(columns) for columns in zip(*orders, strict=True))
@@ -83,44 +83,44 @@ def lay_flat(schedule: Schedule) -> Program:
     producer[is_f] = np.concatenate((nothing, forward))[stage[is_f], micro_batch[is_f]]
     producer[is_b] = np.concatenate((backward, nothing))[stage[is_b] + 1, micro_batch[is_b]]
     early, alone = np.full(len(kind), len(kind), np.int32), np.zeros(len(kind), np.bool_)
-    program = Program(schedule, first, kind, stage, micro_batch, producer, early, alone)
-    lacking = _repeated(program, forward, backward, weight) + _missing(program, forward, backward)
+    graph = ActionGraph(schedule, first, kind, stage, micro_batch, producer, early, alone)
+    lacking = _repeated(graph, forward, backward, weight) + _missing(graph, forward, backward)
     if lacking:
         raise ScheduleError(f"{schedule.name} cannot run: " + "; ".join(lacking))
-    return program
+    return graph
 
 
-def _repeated(program: Program, forward: Ints, backward: Ints, weight: Ints) -> list[str]:
-    """Names every action that stands twice on its rank."""
-    expected = len(program.kind)
+def _repeated(graph: ActionGraph, forward: Ints, backward: Ints, weight: Ints) -> list[str]:
+    """Name every action that stands twice on its rank."""
+    expected = len(graph.kind)
     if sum(int((table != ABSENT).sum()) for table in (forward, backward, weight)) == expected:
         return []
     tables = {FORWARD: forward, BACKWARD: backward, INPUT_GRADIENT: backward, WEIGHT_GRADIENT: weight}
-    columns = zip(program.kind.tolist(), program.stage.tolist(), program.micro_batch.tolist(), strict=True)
+    columns = zip(graph.kind.tolist(), graph.stage.tolist(), graph.micro_batch.tolist(), strict=True)
     return [
-        f"{program.label(index)} is done twice"
+        f"{graph.label(index)} is done twice"
         for index, (kind, stage, micro_batch) in enumerate(columns)
         if tables[kind][stage, micro_batch] != index
     ]
 
 
-def _missing(program: Program, forward: Ints, backward: Ints) -> list[str]:
-    """Names every action whose input no rank makes, or whose own rank does not make it in time."""
+def _missing(graph: ActionGraph, forward: Ints, backward: Ints) -> list[str]:
+    """Name every action whose input no rank makes, or whose own rank does not make it in time."""
     found = []
-    for index in np.flatnonzero(program.producer == ABSENT).tolist():
-        step = -1 if program.kind[index] == FORWARD else 1
-        needed = f"{KINDS[program.kind[index]]}{program.micro_batch[index]} of stage {program.stage[index] + step}"
-        found.append(f"{program.label(index)} waits for {needed}, which is never done")
-    split = program.kind == WEIGHT_GRADIENT
-    fused = (program.kind == BACKWARD) | (program.kind == INPUT_GRADIENT)
+    for index in np.flatnonzero(graph.producer == ABSENT).tolist():
+        step = -1 if graph.kind[index] == FORWARD else 1
+        needed = f"{KINDS[graph.kind[index]]}{graph.micro_batch[index]} of stage {graph.stage[index] + step}"
+        found.append(f"{graph.label(index)} waits for {needed}, which is never done")
+    split = graph.kind == WEIGHT_GRADIENT
+    fused = (graph.kind == BACKWARD) | (graph.kind == INPUT_GRADIENT)
     for chosen, table, letter in ((fused, forward, "F"), (split, backward, "I")):
         later = np.flatnonzero(chosen)
-        own = table[program.stage[later], program.micro_batch[later]]
+        own = table[graph.stage[later], graph.micro_batch[later]]
         wrong = (own > later) | (own == ABSENT)
         if letter == "I":
-            wrong |= program.kind[own] != INPUT_GRADIENT
+            wrong |= graph.kind[own] != INPUT_GRADIENT
         for index, at in zip(later[wrong].tolist(), own[wrong].tolist(), strict=True):
             when = "comes later on the same rank" if at > index else "is never done"
-            needed = f"{letter}{program.micro_batch[index]} of stage {program.stage[index]}"
-            found.append(f"{program.label(index)} waits for {needed}, which {when}")
+            needed = f"{letter}{graph.micro_batch[index]} of stage {graph.stage[index]}"
+            found.append(f"{graph.label(index)} waits for {needed}, which {when}")
     return found

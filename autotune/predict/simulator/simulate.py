@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
 from autotune.predict.schedules import Schedule, ScheduleError
-from autotune.predict.simulator.contention import Sharing, run_shared
+from autotune.predict.simulator.contention import Contention, run_contended
 from autotune.predict.simulator.dedicated import run, run_on_streams
-from autotune.predict.simulator.graph import Program
-from autotune.predict.simulator.posting import Receives, program_of
+from autotune.predict.simulator.graph import ActionGraph
+from autotune.predict.simulator.posting import Receives, graph_of
 
 Seconds = NDArray[np.float64]
 
@@ -28,11 +28,11 @@ class Costs:
     ``slowdown[k-1]``: with k ranks computing at once each runs that many times slower (ranks that share a host's
     cores). Beyond the list it grows in proportion to k. None: every rank has a device of its own.
     ``hosts[r]``: a number for the host of rank r, whose cores and whose way out only its own ranks share. None: all are
-    on one. ``crowding[k-1]``: with k messages on their way out of a host each takes that many times longer. Empty: they
-    do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time between any two
-    ranks, as under NCCL. ``host``: float[4][S], seconds that the CPU beside a device takes to start an action, by kind
-    and stage. It goes on to the next action at once, for it waits for no message; the device may be far behind, or wait
-    for it. None: the CPU is the device, or was not measured.
+    on one. ``link_contention[k-1]``: with k messages on their way out of a host each takes that many times longer.
+    Empty: they do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time
+    between any two ranks, as under NCCL. ``host``: float[4][S], seconds that the CPU beside a device takes to start an
+    action, by kind and stage. It goes on to the next action at once, because it waits for no message; the device may be
+    far behind, or wait for it. None: the CPU is the device, or was not measured.
     """
 
     forward: Sequence[float]
@@ -43,12 +43,12 @@ class Costs:
     gradient_link: Sequence[float]
     slowdown: Sequence[float] | None = None
     hosts: Sequence[int] | None = None
-    crowding: Sequence[float] = ()
+    link_contention: Sequence[float] = ()
     has_streams: bool = False
     host: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses lists of unequal length."""
+        """Raise ValueError for lists of unequal length."""
         stages = len(self.forward)
         per_stage = (self.backward, self.input_gradient, self.weight_gradient)
         per_boundary = (self.activation_link, self.gradient_link)
@@ -58,16 +58,16 @@ class Costs:
             )
 
     @property
-    def is_shared(self) -> bool:
+    def is_contended(self) -> bool:
         """True where ranks or messages slow each other."""
-        return self.slowdown is not None or bool(self.crowding)
+        return self.slowdown is not None or bool(self.link_contention)
 
-    def sharing(self, ranks: int, is_lowered: bool) -> Sharing:
+    def contention(self, ranks: int, is_lowered: bool) -> Contention:
         """Return which ranks share cores and which share an uplink: a group number per rank."""
         hosts = self.hosts or (0,) * ranks
         cores = range(ranks) if self.slowdown is None else hosts
         has_streams = self.has_streams and is_lowered
-        return Sharing(cores, self.slowdown or (1.0,), hosts, self.crowding or (1.0,), has_streams)
+        return Contention(cores, self.slowdown or (1.0,), hosts, self.link_contention or (1.0,), has_streams)
 
     @property
     def stages(self) -> int:
@@ -77,7 +77,7 @@ class Costs:
     def with_free_links(self) -> "Costs":
         """Return the costs where messages take no time."""
         nothing = [0.0] * (self.stages - 1)
-        free = replace(self, activation_link=nothing, gradient_link=nothing, crowding=())
+        free = replace(self, activation_link=nothing, gradient_link=nothing, link_contention=())
         return replace(free, has_streams=False)  # a message that waits for another is what links cost, too
 
     def with_free_host(self) -> "Costs":
@@ -111,24 +111,24 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """When every action of one step runs. ``starts`` and ``ends``: float64[N], laid flat as in ``program``."""
+    """Start and end of every action of one step. ``starts`` and ``ends``: float64[N], flattened as in ``graph``."""
 
-    program: Program
+    graph: ActionGraph
     starts: Seconds
     ends: Seconds
 
     @property
     def schedule(self) -> Schedule:
         """The schedule that was run."""
-        return self.program.schedule
+        return self.graph.schedule
 
     def start(self, rank: int) -> Seconds:
         """Return when each action of the rank starts, in the order of ``schedule.actions(rank)``."""
-        return self.starts[self.program.first[rank] : self.program.first[rank + 1]]
+        return self.starts[self.graph.first[rank] : self.graph.first[rank + 1]]
 
     def end(self, rank: int) -> Seconds:
         """Return when each action of the rank ends."""
-        return self.ends[self.program.first[rank] : self.program.first[rank + 1]]
+        return self.ends[self.graph.first[rank] : self.graph.first[rank + 1]]
 
     @cached_property
     def makespan(self) -> float:
@@ -138,7 +138,7 @@ class Timeline:
     @cached_property
     def rank_ends(self) -> Seconds:
         """float64[p]: when each rank has ended its last action."""
-        return self.ends[self.program.first[1:] - 1]
+        return self.ends[self.graph.first[1:] - 1]
 
     @cached_property
     def busy(self) -> Seconds:
@@ -156,7 +156,7 @@ class Timeline:
         return float(self.idle.mean() / self.makespan) if self.makespan else 0.0
 
     def critical_path(self) -> list[int]:
-        """Return the chain of actions (indices into ``program``) that ends last; none could start before its
+        """Return the chain of actions (indices into ``graph``) that ends last; none could start before its
         predecessor.
 
         An action follows the previous one of its rank; or, where a message came later than that, the one that made
@@ -165,8 +165,8 @@ class Timeline:
         path = [int(self.ends.argmax())]
         while self.starts[path[-1]] > 0:
             index = path[-1]
-            producer, posted = int(self.program.producer[index]), int(self.program.posted[index])
-            previous = index - 1 if index not in self.program.first else None
+            producer, posted = int(self.graph.producer[index]), int(self.graph.posted[index])
+            previous = index - 1 if index not in self.graph.first else None
             if previous is not None and (producer == len(self.ends) or self.ends[previous] == self.starts[index]):
                 path.append(previous)
             elif posted < len(self.ends) and self.ends[posted] > self.ends[producer]:
@@ -182,27 +182,27 @@ def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
     return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
 
 
-def travel_seconds(program: Program, costs: Costs) -> Seconds:
+def travel_seconds(graph: ActionGraph, costs: Costs) -> Seconds:
     """Return how long the input of each action is under way; float64[N], 0 where it takes none."""
-    delay: Seconds = costs.travel()[program.kind, program.stage]
-    both = np.flatnonzero(program.exchanged)
-    delay[both] = costs.exchange()[program.kind[both], program.stage[both]]
+    delay: Seconds = costs.travel()[graph.kind, graph.stage]
+    both = np.flatnonzero(graph.exchanged)
+    delay[both] = costs.exchange()[graph.kind[both], graph.stage[both]]
     return delay
 
 
-def started_by_host(program: Program, costs: Costs) -> Seconds | None:
+def started_by_host(graph: ActionGraph, costs: Costs) -> Seconds | None:
     """Return when the CPU of its rank has started all of each action, float64[N]; None where the CPU is the device."""
     if costs.host is None:
         return None
-    seconds = np.asarray(costs.host, np.float64)[program.kind, program.stage]
+    seconds = np.asarray(costs.host, np.float64)[graph.kind, graph.stage]
     started = np.empty_like(seconds)
-    for begin, end in pairwise(program.first.tolist()):
+    for begin, end in pairwise(graph.first.tolist()):
         np.cumsum(seconds[begin:end], out=started[begin:end])
     return started
 
 
 def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> Timeline:
-    """Runs a schedule on paper; raises ScheduleError if it can never finish, naming who waits for what.
+    """Simulate a schedule; raise ScheduleError if it can never finish, naming which action waits for which.
 
     An action starts when its rank is free and its input has arrived. The message moves once it is made and its receive
     posted: start = max(end before it, max(producer's end, end of the action after which it is posted) + link).
@@ -212,11 +212,11 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
     """
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
-    program = program_of(schedule, receives)
-    seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
-    if costs.is_shared or costs.host is not None:
-        sharing, started = costs.sharing(schedule.ranks, program.rounds is not None), started_by_host(program, costs)
-        return Timeline(program, *run_shared(program, seconds, delay, sharing, started))
-    if costs.has_streams and program.rounds is not None:
-        return Timeline(program, *run_on_streams(program, seconds, delay))
-    return Timeline(program, *run(program, seconds, delay))
+    graph = graph_of(schedule, receives)
+    seconds, delay = costs.work()[graph.kind, graph.stage], travel_seconds(graph, costs)
+    if costs.is_contended or costs.host is not None:
+        contention, started = costs.contention(schedule.ranks, graph.rounds is not None), started_by_host(graph, costs)
+        return Timeline(graph, *run_contended(graph, seconds, delay, contention, started))
+    if costs.has_streams and graph.rounds is not None:
+        return Timeline(graph, *run_on_streams(graph, seconds, delay))
+    return Timeline(graph, *run(graph, seconds, delay))

@@ -27,7 +27,7 @@ from autotune.predict.simulator.simulate import Costs, Seconds, simulate
 
 @dataclass(frozen=True, eq=False)
 class StepTime:
-    """What remains of a Timeline when only the totals count, under the same names; float64[p], seconds per rank."""
+    """The totals of a Timeline, under the same names; float64[p], seconds per rank."""
 
     rank_ends: Seconds
     busy: Seconds
@@ -48,10 +48,10 @@ class StepTime:
 
 
 def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> StepTime:
-    """Return the totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raises
+    """Return the totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raise
     likewise."""
     columns = COLUMNS.get(schedule.name)
-    if columns is None or costs.is_shared:
+    if columns is None or costs.is_contended:
         timeline = simulate(schedule, costs, receives)
         return StepTime(timeline.rank_ends, timeline.busy)
     if costs.stages != schedule.stages:
@@ -112,7 +112,7 @@ def _travel_by_column(schedule: Schedule, costs: Costs, receives: Receives) -> I
 def _run(
     columns: Iterator[Column], travels: Iterator[Seconds], costs: Costs, receives: Receives
 ) -> tuple[Seconds, Seconds]:
-    """When each rank has ended its last action, and how long its actions in all were begun but not yet started as a
+    """The end of each rank's last action, and how long its actions in all were begun but not yet started as a
     whole by the CPU; float64[p] each."""
     work, blocking = costs.work(), receives == "torch"
     ends = np.zeros(costs.stages + 2)  # of ranks -1 ... p: the two beyond the pipeline give their input at time 0

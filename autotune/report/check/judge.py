@@ -26,7 +26,7 @@ from autotune.records.report import Report
 from autotune.report.check.figures import QUANTITIES, Better, Figure, Quantity, Unit
 
 SURE, CLEAR = 0.99, 0.95  # one-sided
-PRIOR_WEIGHT = 4  # what a run says of its own noise, worth so many differences between runs
+PRIOR_WEIGHT = 4  # what a run says of its own noise, in differences between runs
 
 Verdict = Literal["regression", "ok", "better", "unclear"]
 
@@ -52,8 +52,8 @@ class Comparison(Record):
 class Check(Record):
     """The result of ``autotune check``.
 
-    ``differences``: of the machines, in words; where there are any, only ratios are judged. ``missing``: what one side
-    does not tell.
+    ``differences``: a line for each of the machines; where there are any, only ratios are judged. ``missing``: what one
+    side does not tell.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
@@ -113,7 +113,7 @@ def check(new: Sequence[Report], baseline: Sequence[Report], max_regression: flo
 
 
 def comparable(new: Sequence[Report], baseline: Sequence[Report]) -> list[str]:
-    """Return what tells the machines of the two sides apart, in words."""
+    """Return a line for each difference between the machines of the two sides."""
     for name, side in (("new report", new), ("baseline", baseline)):
         for report in side:
             if report.sweet_spot is None:

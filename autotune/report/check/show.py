@@ -66,7 +66,7 @@ def print_check(found: Check, console: Console) -> None:
 
 
 def sentences(found: Check) -> Iterator[str]:
-    """Yield what was compared, and the verdict in words; a regression itself is said by ``regressions``."""
+    """Yield sentences on what was compared, and the verdict; a regression itself is told by ``regressions``."""
     if found.differences:
         yield f"Another machine or other software, so only ratios are judged: {', '.join(found.differences)}."
     for row in found.comparisons:
@@ -107,7 +107,7 @@ def show_change(row: Comparison) -> str:
     return f"{show_figure(row.baseline, row.unit)} -> {show_figure(row.new, row.unit)}"
 
 
-def say_regression(found: Check) -> None:
+def raise_regression(found: Check) -> None:
     """Raise Regression where there is one, with all that became worse in its message, the worst first."""
     if worse := regressions(found):
         raise Regression("; ".join(sentence(row, found.max_regression) for row in worse))

@@ -76,7 +76,7 @@ def pick_notes(report: Report, index: int) -> Iterator[str]:
 
 
 def nearest(report: Report, target: Target, data_parallel: int) -> str:
-    """Return, in words, the fastest candidate of the report that the launcher can run."""
+    """Return a sentence that names the fastest candidate of the report which the launcher can run."""
     for index in by_throughput(report):
         plan = plan_of(report, index, data_parallel)
         if target.refusal(plan) is None:

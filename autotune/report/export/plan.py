@@ -1,4 +1,4 @@
-"""What is told to a launcher: one candidate of a report, with the number of data-parallel replicas."""
+"""The plan for a launcher: one candidate of a report, with the number of data-parallel replicas."""
 
 from dataclasses import dataclass
 

@@ -28,11 +28,11 @@ def render(settings: Settings, form: Form, call: str = "") -> str:
 
 def flags(settings: Settings) -> str:
     """Return one line of command-line flags; what is true has no value, what is None or a list is left out."""
-    words: list[str] = []
+    arguments: list[str] = []
     for key, value in settings.items():
         if value is not None and not isinstance(value, list):
-            words += [f"--{key}"] if value is True else [f"--{key}", shown(value)]
-    return shlex.join(words)
+            arguments += [f"--{key}"] if value is True else [f"--{key}", shown(value)]
+    return shlex.join(arguments)
 
 
 def shown(value: Any) -> str:
@@ -46,7 +46,7 @@ def lines(parts: Iterable[str]) -> str:
 
 
 def set_keys(document: MutableMapping[str, Any], settings: Settings) -> None:
-    """Sets dotted keys in a nested mapping, making what is missing; raises InputError where a parent is no mapping."""
+    """Set dotted keys in a nested mapping, making what is missing; raise InputError where a parent is no mapping."""
     for dotted, value in settings.items():
         *parents, last = dotted.split(".")
         table: Any = document

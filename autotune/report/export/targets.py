@@ -160,7 +160,7 @@ def torchtitan(plan: Plan, schedule: str, version: str) -> Settings:
 
 
 def is_after(version: str, release: str) -> bool:
-    """Return whether a launcher's version is later than a release such as 0.3; raises UsageError for what is no
+    """Return whether a launcher's version is later than a release such as 0.3; raise UsageError for what is no
     version."""
     if version == "main":
         return True

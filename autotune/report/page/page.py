@@ -17,16 +17,16 @@ from autotune.records.prediction import Basis
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
-from autotune.report.hosts import host_words
+from autotune.report.hosts import host_lines
 from autotune.report.page import plots
-from autotune.report.planned_layouts import layout_rows, layout_words
+from autotune.report.planned_layouts import layout_lines, layout_rows
 from autotune.report.predicted_cells import origin
 from autotune.report.table import conclusion, headline, table_of
 from autotune.report.timeline.step import Step, timed, with_recorded
 from autotune.report.units import show_bytes, show_rate, show_seconds
 
 MOST_ACTIONS = 20_000
-"""Of a timeline that is drawn: sixteen ranks of 128 micro-batches with a split backward have 6144."""
+"""The most actions of a timeline that is drawn: sixteen ranks of 128 micro-batches with a split backward have 6144."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Section:
     """A heading, what it shows, a plot, and the same numbers as a table."""
 
     title: str
-    words: str
+    text: str
     plots: list[Any] = field(default_factory=list)
     headers: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
@@ -88,74 +88,88 @@ def sections_of(report: Report) -> list[Section]:
     """Return the sections in the order in which a reader asks."""
     spot = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
     curve = under_one_schedule(report)
+    stand_in = f" ({curve[0].schedule} where m is too small for it)" if curve[0].schedule != curve[-1].schedule else ""
+    name = f"{curve[-1].schedule}{stand_in}"
+    return [
+        layouts(report),
+        Section("Throughput", throughput_text(report), [plots.throughput(report)], *table_of(report)),
+        peaks(report, curve, name),
+        step_parts(curve, name),
+        timelines(report, spot),
+        pareto_front(report),
+        real_runs(report),
+    ]
+
+
+def peaks(report: Report, curve: Sequence[CandidateReport], name: str) -> Section:
+    """Return the section with the memory of every rank along a ``curve`` of the schedule called ``name``."""
     limit = ""
     if report.memory_limit_bytes:
         drawn = "drawn as a dashed line" if plots.is_limit_in_sight(report, curve) else "far above"
         limit = f" The limit is {show_bytes(report.memory_limit_bytes)}, {drawn}."
-    stand_in = f" ({curve[0].schedule} where m is too small for it)" if curve[0].schedule != curve[-1].schedule else ""
-    name = f"{curve[-1].schedule}{stand_in}"
     memory = plots.memory(report, curve)
-    pareto, ran = plots.pareto(report), in_order(report)
-    return [
-        layouts(report),
-        Section(
-            "Throughput",
-            throughput_words(report),
-            [plots.throughput(report)],
-            *table_of(report),
-        ),
-        Section(
-            "Peak memory",
-            f"Predicted for every rank (r0, r1, …) under {name}, by its parts.{limit}",
-            [memory] if memory else [],
-            ("m", "rank", *plots.MEMORY_PARTS, "peak", "moment"),
-            memory_rows(curve),
-        ),
-        Section(
-            "Where the time goes",
-            f"Seconds that the mean rank spends in one step under {name}, as predicted.",
-            [plots.where_time_goes(curve)],
-            ("m", *plots.PARTS),
-            [
-                [
-                    str(row.micro_batches),
-                    *(show_seconds(getattr(row.prediction.time_split_s, part)) for part in plots.PARTS),
-                ]
-                for row in curve
-            ],
-        ),
-        timelines(report, spot),
-        Section(
-            "Throughput against memory",
-            "Nothing beats the candidates on the front in both.",
-            [pareto] if pareto else [],
-            ("candidate", "sequences/s", "peak memory", "source"),
-            [
-                (
-                    report.candidates[point.candidate].name,
-                    show_rate(point.throughput_seq_s),
-                    show_bytes(point.peak_memory_bytes),
-                    point.source,
-                )
-                for point in report.search.pareto_front
-            ],
-        ),
-        Section(
-            "Real runs",
-            "In the order in which they were made; raw steps, and the median that they give without the cost model.",
-            [plots.history(ran)] if len(ran) > 1 else [],
-            ("when", "candidate", "steps", "step times", "sequences/s, raw", "outcome"),
-            history(report),
-        ),
-    ]
+    return Section(
+        "Peak memory",
+        f"Predicted for every rank (r0, r1, …) under {name}, by its parts.{limit}",
+        [memory] if memory else [],
+        ("m", "rank", *plots.MEMORY_PARTS, "peak", "moment"),
+        memory_rows(curve),
+    )
+
+
+def step_parts(curve: Sequence[CandidateReport], name: str) -> Section:
+    """Return the section with the parts of a step along a ``curve`` of the schedule called ``name``."""
+
+    def parts(row: CandidateReport) -> list[str]:
+        return [show_seconds(getattr(row.prediction.time_split_s, part)) for part in plots.PARTS]
+
+    return Section(
+        "Where the time goes",
+        f"Seconds that the mean rank spends in one step under {name}, as predicted.",
+        [plots.where_time_goes(curve)],
+        ("m", *plots.PARTS),
+        [[str(row.micro_batches), *parts(row)] for row in curve],
+    )
+
+
+def pareto_front(report: Report) -> Section:
+    """Return the section with the candidates that no other one beats in throughput and memory."""
+    pareto = plots.pareto(report)
+    return Section(
+        "Throughput against memory",
+        "Nothing beats the candidates on the front in both.",
+        [pareto] if pareto else [],
+        ("candidate", "sequences/s", "peak memory", "source"),
+        [
+            (
+                report.candidates[point.candidate].name,
+                show_rate(point.throughput_seq_s),
+                show_bytes(point.peak_memory_bytes),
+                point.source,
+            )
+            for point in report.search.pareto_front
+        ],
+    )
+
+
+def real_runs(report: Report) -> Section:
+    """Return the section with every real run."""
+    ran = in_order(report)
+    return Section(
+        "Real runs",
+        "In the order in which they were made; raw steps, and the median that they give without the cost model.",
+        [plots.history(ran)] if len(ran) > 1 else [],
+        ("when", "candidate", "steps", "step times", "sequences/s, raw", "outcome"),
+        history(report),
+    )
 
 
 def layouts(report: Report) -> Section:
     """Return the best layouts of a number of devices; empty where none were looked for."""
-    return Section("The best layouts", " ".join(layout_words(report)), [], *layout_rows(report))
+    return Section("The best layouts", " ".join(layout_lines(report)), [], *layout_rows(report))
 
 
-def throughput_words(report: Report) -> str:
+def throughput_text(report: Report) -> str:
     """Return what the curve of throughput shows."""
     if report.is_predicted:
         dashed = any(row.prediction.basis is Basis.EXTRAPOLATED for row in report.candidates)
@@ -229,7 +243,7 @@ def timelines(report: Report, spot: CandidateReport | None) -> Section:
 
 
 def step_of(report: Report, row: CandidateReport) -> Step | None:
-    """Return the candidate's step on paper; None where it has too many actions to draw, or cannot be simulated."""
+    """Return the candidate's simulated step; None where it has too many actions to draw, or cannot be simulated."""
     profiles: list[Profile] = [report.profile, *report.virtual_profiles]
     profile = next((one for one in profiles if one.virtual_stages == row.virtual_stages), None)
     if profile is None or 3 * row.micro_batches * len(profile.stages) > MOST_ACTIONS:
@@ -245,7 +259,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Return where the figures come from."""
     pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
     pairs |= report.environment.model_dump() | report.workload.model_dump()
-    return fact_rows(pairs | {"hosts": " ".join(host_words(report.profile))})
+    return fact_rows(pairs | {"hosts": " ".join(host_lines(report.profile))})
 
 
 def fact_rows(pairs: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport
     """Return the candidates of each schedule and number of stages per rank, by ascending m."""
     found: dict[str, list[CandidateReport]] = {}
     for row in sorted(rows, key=lambda one: one.micro_batches):
-        found.setdefault(row.schedule_words, []).append(row)
+        found.setdefault(row.schedule_text, []).append(row)
     return found
 
 
@@ -109,7 +109,7 @@ def shortest_step(row: CandidateReport) -> float:
 
 
 Labels = list[str] | list[tuple[str, str]]
-"""Of bars; in pairs: of the group that a bar stands in, and its own."""
+"""The labels of bars; in pairs: of the group that a bar stands in, and its own."""
 
 
 def stacked(labels: Labels, parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:

@@ -16,9 +16,9 @@ from autotune.report.scale import (
     cells,
     conclusion,
     headline,
-    network_words,
+    network_text,
     trust,
-    wire_words,
+    wire_text,
     worst_efficiency,
 )
 from autotune.report.units import show_bytes
@@ -45,7 +45,7 @@ def sections_of(plan: ScalePlan) -> list[Section]:
         ),
         Section(
             "The best m",
-            "Of all that were run on paper and fit in memory; below, the sequences per second of each.",
+            "Of all that were simulated and fit in memory; below, the sequences per second of each.",
             [best_counts(by_schedule)],
             ("p", "schedule", "m", "sequences/s"),
             [
@@ -60,7 +60,7 @@ def sections_of(plan: ScalePlan) -> list[Section]:
             [where_time_goes(plan.points, len(by_schedule) > 1)],
             ("p", "schedule", *PARTS),
             [
-                [str(point.ranks), point.schedule_words, *(f"{100 * part:.1f} %" for part in parts(point).values())]
+                [str(point.ranks), point.schedule_text, *(f"{100 * part:.1f} %" for part in parts(point).values())]
                 for point in plan.points
             ],
         ),
@@ -73,7 +73,7 @@ def sections_of(plan: ScalePlan) -> list[Section]:
         ),
         Section(
             "The network",
-            network_words(plan.network, plan.inside_measured),
+            network_text(plan.network, plan.inside_measured),
             headers=("p", "schedule", "inside a host", "between hosts", "above the leaves"),
             rows=network_rows(plan),
         ),
@@ -86,7 +86,7 @@ def trust_section(plan: ScalePlan) -> Section:
     rows = [
         (
             str(point.ranks),
-            point.schedule_words,
+            point.schedule_text,
             f"{point.efficiency:.1%}",
             f"{worst_efficiency(point):.1%}",
             trust(plan, point),
@@ -99,9 +99,9 @@ def trust_section(plan: ScalePlan) -> Section:
 
 def network_rows(plan: ScalePlan) -> list[list[str]]:
     """Return how many boundaries pass what, and what a message finds there."""
-    wires = [wire_words(plan.network.wire(crossing)) for crossing in ("inside", "between", "above")]
+    wires = [wire_text(plan.network.wire(crossing)) for crossing in ("inside", "between", "above")]
     counted = [
-        [str(point.ranks), point.schedule_words, *map(str, (point.inside, point.between, point.above))]
+        [str(point.ranks), point.schedule_text, *map(str, (point.inside, point.between, point.above))]
         for point in plan.points
     ]
     return [["", "latency and bandwidth", *wires], *counted]
@@ -111,7 +111,7 @@ def schedules(plan: ScalePlan) -> Mapping[str, list[ScalePoint]]:
     """Return the points of each schedule that was asked for, by ascending p. GPipe stands in for 1F1B where m < p."""
     found: dict[str, list[ScalePoint]] = {}
     for point in plan.points:
-        found.setdefault(point.schedule_words, []).append(point)
+        found.setdefault(point.schedule_text, []).append(point)
     return found
 
 
@@ -176,5 +176,5 @@ def where_time_goes(points: Sequence[ScalePoint], is_grouped: bool) -> Any:
     shares = [parts(point) for point in points]
     labels = [f"p={point.ranks}" for point in points]
     columns = {name: [100 * one[name] for one in shares] for name in PARTS}
-    groups = [(label, point.schedule_words) for label, point in zip(labels, points, strict=True)]
+    groups = [(label, point.schedule_text) for label, point in zip(labels, points, strict=True)]
     return stacked(groups if is_grouped else labels, columns, PARTS, "%")

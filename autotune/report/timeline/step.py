@@ -87,13 +87,13 @@ class Step:
 
     @cached_property
     def critical_path(self) -> list[int]:
-        """The chain of actions that ends last; found once, for it is drawn, told and written. None is known of a
+        """The chain of actions that ends last; found once, because it is drawn, told and written. None is known of a
         recorded step: what an action waited for was not noted."""
         return [] if self.is_recorded else self.timeline.critical_path()
 
 
 def simulate_step(request: Request) -> Step:
-    """Runs on paper what the flags ask for; raises UsageError or InputError in one line, or one per violation."""
+    """Simulate what the flags ask for; raise UsageError or InputError in one line, or one per violation."""
     if request.schedule_csv is not None:
         return simulate_own(request, request.schedule_csv)
     source = request.path
@@ -114,7 +114,7 @@ def simulate_step(request: Request) -> Step:
 
 
 def read_source(path: Path) -> tuple[Report | None, tuple[Profile, ...]]:
-    """Reads a report with its profiles, or a profile; raises InputError with path and field."""
+    """Read a report with its profiles, or a profile; raise InputError with path and field."""
     document = read_json(path)
     if isinstance(document, dict) and document.get("kind") in (REPORT, PREDICTION):
         report = read_report(path)
@@ -123,7 +123,7 @@ def read_source(path: Path) -> tuple[Report | None, tuple[Profile, ...]]:
 
 
 def choose(request: Request, report: Report | None) -> tuple[Request, CandidateReport | None]:
-    """Fills in m, v and the schedule from the report's candidate that fits the flags, without -m its sweet spot.
+    """Fill in m, v and the schedule from the report's candidate that fits the flags, without -m its sweet spot.
 
     Returns the candidate too if the filled-in request is that candidate.
     """
@@ -159,7 +159,7 @@ def of_cut(profiles: tuple[Profile, ...], request: Request, source: Path) -> Pro
 
 
 def build(request: Request, ranks: int) -> Schedule:
-    """Builds the schedule; without a name 1F1B, GPipe where m < p; raises UsageError with the nearest m that runs."""
+    """Build the schedule; without a name 1F1B, GPipe where m < p; raise UsageError with the nearest m that runs."""
     count, name = request.micro_batches, request.schedule
     if count is None:
         raise UsageError("give -m, the number of micro-batches")
@@ -182,7 +182,7 @@ def build(request: Request, ranks: int) -> Schedule:
 def settle_size(
     request: Request, known_batch: int | None, candidate: CandidateReport | None, micro_batches: int
 ) -> tuple[int, tuple[str, ...]]:
-    """Return b, the sequences of one micro-batch, and what was assumed for it; raises UsageError where flags
+    """Return b, the sequences of one micro-batch, and what was assumed for it; raise UsageError where flags
     disagree."""
     batch = request.batch or known_batch or DEFAULT_BATCH
     size = request.micro_batch_size
@@ -214,7 +214,7 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
         raise InputError(f"{source}: every time_s is zero, so there is nothing to draw; give t_f and t_bw in seconds")
     if not profile.links and profile.ranks > 1:
         notes += (f"{source} gives no links: messages take no time",)
-    is_split = WEIGHT_GRADIENT in timeline.program.kind
+    is_split = WEIGHT_GRADIENT in timeline.graph.kind
     if is_split and any(row.t_b is None for stage in profile.stages for row in stage.time_s):
         notes += (f"{source} gives t_bw only: t_b and t_w are taken as half of it each",)
     optimizer_s = optimizer_tail(timeline.rank_ends, optimizer_seconds(profile, schedule))
@@ -237,7 +237,7 @@ def with_recorded(step: Step, report: Report | None) -> Step:
     starts, ends = (np.array([moment for row in rows for moment in row]) for rows in (found.starts_s, found.ends_s))
     if not len(starts) == len(ends) == len(step.timeline.starts):
         return replace(step, notes=(*step.notes, "the report's recorded_step has not one time per action; left out"))
-    timeline = Timeline(step.timeline.program, starts, ends)
+    timeline = Timeline(step.timeline.graph, starts, ends)
     rest = max(0.0, found.step_time_s - timeline.makespan)
     real = replace(step, timeline=timeline, optimizer_s=rest, overhead_s=0.0, is_recorded=True, notes=())
     return replace(step, recorded=real)
@@ -258,7 +258,7 @@ def unit_costs(stages: int) -> Costs:
 
 
 def refuse_sizes(request: Request) -> None:
-    """Raises UsageError for flags that only a profile gives a meaning."""
+    """Raise UsageError for flags that only a profile gives a meaning."""
     for name, value in (("--batch", request.batch), ("--micro-batch-size", request.micro_batch_size)):
         if value is not None:
             raise UsageError(f"{name} needs a PROFILE: without one every action takes one unit of time")
@@ -274,7 +274,7 @@ def simulate_units(request: Request) -> Step:
 
 
 def simulate_own(request: Request, path: Path) -> Step:
-    """Return a user's own schedule, with the profile's durations or in unit times; raises InputError if it cannot
+    """Return a user's own schedule, with the profile's durations or in unit times; raise InputError if it cannot
     finish."""
     for name in ("micro_batches", "schedule", "virtual_stages", "stages"):
         if getattr(request, name) is not None:
@@ -297,7 +297,7 @@ def simulate_own(request: Request, path: Path) -> Step:
 
 
 def of_size(profiles: tuple[Profile, ...], schedule: Schedule, path: Path, source: Path) -> Profile:
-    """Return the profile of as many ranks and stages as the schedule has; raises UsageError if there is none."""
+    """Return the profile of as many ranks and stages as the schedule has; raise UsageError if there is none."""
     for profile in profiles:
         if (profile.ranks, len(profile.stages)) == (schedule.ranks, schedule.stages):
             return profile

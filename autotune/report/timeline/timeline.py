@@ -54,12 +54,12 @@ def draw(step: Step, width: int, end_s: float | None = None) -> list[Text]:
 
 
 def print_timeline(step: Step, console: Console, width: int | None = None) -> None:
-    """Prints the drawing, below it to the same scale that of the real step, where it is known, and what they show in
+    """Print the drawing, below it to the same scale that of the real step, where it is known, and what they show in
     words; colour where the console has it."""
     width = width or console.width
     end_s = max(one.timeline.makespan for one in step.each) if step.recorded else None
     lines = [line for one in step.each for line in (*draw(one, width, end_s), Text())]
-    for line in [*lines, *map(Text, in_words(step))]:
+    for line in [*lines, *map(Text, summary_lines(step))]:
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -114,7 +114,7 @@ def actions_shown(step: Step, rank: int, columns: int, column_s: float) -> Indic
 
 
 def lost_actions(step: Step, shown: list[Indices], column_s: float) -> Iterator[str]:
-    """Says so where cells would be narrower than a column."""
+    """Say so where cells would be narrower than a column."""
     lengths = step.timeline.ends - step.timeline.starts
     drawn = sum(len(np.unique(indices[indices >= 0])) for indices in shown)
     lost = int((lengths > 0).sum()) - drawn
@@ -180,7 +180,7 @@ def cell(kind: str, micro_batch: int, stage: int | None, width: int) -> str:
 
 def legend(step: Step) -> Text:
     """Return the kinds of action that occur, each in its shade and colour."""
-    kinds = {KINDS[kind] for kind in np.unique(step.timeline.program.kind)}
+    kinds = {KINDS[kind] for kind in np.unique(step.timeline.graph.kind)}
     line = Text(" " * gutter(step))
     for kind in KINDS:
         if kind in kinds:
@@ -191,14 +191,14 @@ def legend(step: Step) -> Text:
 # --- in words -----------------------------------------------------------------------------------------------------
 
 
-def in_words(step: Step) -> list[str]:
+def summary_lines(step: Step) -> list[str]:
     """Return the step time, the bubble, the critical path, and where it is known how the real step differs: a line
     each."""
-    lines = [step_in_words(step), bubble_in_words(step), path_in_words(step)]
-    return [*lines, recorded_in_words(step)] if step.recorded else lines
+    lines = [step_text(step), bubble_text(step), path_text(step)]
+    return [*lines, recorded_text(step)] if step.recorded else lines
 
 
-def recorded_in_words(step: Step) -> str:
+def recorded_text(step: Step) -> str:
     """Return the real step beside the predicted one."""
     assert step.recorded is not None
     middle, most = (share * step.step_time_s for share in step.lateness)
@@ -209,7 +209,7 @@ def recorded_in_words(step: Step) -> str:
     )
 
 
-def step_in_words(step: Step) -> str:
+def step_text(step: Step) -> str:
     """Return how long the step takes and what is not drawn."""
     parts = [("optimizer", step.optimizer_s), ("overhead of the step", step.overhead_s)]
     more = [f"{name} {show_time(step, seconds)}" for name, seconds in parts if seconds]
@@ -217,7 +217,7 @@ def step_in_words(step: Step) -> str:
     return f"Step: {show_time(step, step.step_time_s)}{drawn}."
 
 
-def bubble_in_words(step: Step) -> str:
+def bubble_text(step: Step) -> str:
     """Return how much of the drawn device time is idle, and where least and most."""
     idle = step.timeline.idle / step.timeline.makespan
     least, most = int(idle.argmin()), int(idle.argmax())
@@ -227,12 +227,12 @@ def bubble_in_words(step: Step) -> str:
     return f"Bubble: {step.timeline.bubble_fraction:.1%} of the device time{span if uneven else same}."
 
 
-def path_in_words(step: Step) -> str:
+def path_text(step: Step) -> str:
     """Return the chain of actions that the step cannot be shorter than: how long, where most of it is, what it waits
     for."""
     timeline, path = step.timeline, step.critical_path
     seconds = (timeline.ends - timeline.starts)[path]
-    ranks = np.searchsorted(timeline.program.first, path, side="right") - 1
+    ranks = np.searchsorted(timeline.graph.first, path, side="right") - 1
     per_rank = np.bincount(ranks, weights=seconds)
     longest = int(per_rank.argmax())
     share = per_rank[longest] / timeline.makespan

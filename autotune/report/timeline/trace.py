@@ -118,7 +118,7 @@ DOCUMENTS: dict[str, Callable[[Step], dict[str, Any]]] = {"json": timeline_docum
 
 
 def check_format(form: str, width: int | None) -> None:
-    """Raises UsageError for a format that does not exist, and a width that it cannot have."""
+    """Raise UsageError for a format that does not exist, and a width that it cannot have."""
     if form not in ("text", *DOCUMENTS):
         raise UsageError(f"there is no format {form!r}; use --format text, json or trace")
     if width is not None and form != "text":
@@ -128,7 +128,7 @@ def check_format(form: str, width: int | None) -> None:
 
 
 def save_step(step: Step, form: str, path: Path, width: int | None) -> str:
-    """Writes the step to ``path`` and says so; raises InputError where that cannot be done."""
+    """Write the step to ``path`` and say so; raise InputError where that cannot be done."""
     if form in DOCUMENTS:
         write_json(path, DOCUMENTS[form](step))
     else:

@@ -1,6 +1,6 @@
 """The prior: what is believed of candidates, of the machine and of its disturbances before anything was timed.
 
-A prediction may be wrong in four ways (``predict.record.Uncertainty``), each a relative standard deviation::
+A prediction may be wrong in four ways (``records.prediction.Uncertainty``), each a relative standard deviation::
 
     log step  =  log predicted  +  scale · (common · z1  +  overhead · z2  +  placement · z3[g]  +  own · e)
 
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-STEP_NOISE, STEP_NOISE_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, worth so many steps
+STEP_NOISE, STEP_NOISE_WEIGHT = 0.007, 4  # relative noise of a step before any was seen, and its weight in steps
 VISIT_SD = (0.003, 0.01, 0.03, 0.08)  # relative; of one visit beside another, beyond drift
 DRIFT = ((0.0, 1.0), (0.02, 5.0), (0.02, 25.0), (0.08, 5.0), (0.08, 25.0))  # relative sd; correlation time in visits
 SCALE = ((1.0, 0.64), (2.0, 0.28), (4.0, 0.07), (8.0, 0.008), (16.0, 0.002))  # of the model's errors; probability

@@ -1,1 +1,1 @@
-"""What a search keeps, in Optuna's study: trials, visits, claims of other controllers."""
+"""The memory of a search, in Optuna's study: trials, visits, claims of other controllers."""

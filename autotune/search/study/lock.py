@@ -13,7 +13,7 @@ from autotune.records.base import STATE_DIR, not_written
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds ``path`` locked, with the process id in it, and removes it; raises DeviceError where another holds it."""
+    """Hold ``path`` locked, with the process id in it, and remove it; raise DeviceError where another holds it."""
     lock = FileLock(path, mode=0o600, blocking=False, fallback_to_soft=False)  # a soft lock would outlive a kill -9
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

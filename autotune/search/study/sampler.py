@@ -89,7 +89,7 @@ class OnCandidates(WholeCandidateSampler):
 
 
 def check_sampler(name: SamplerName) -> None:
-    """Raises UsageError where the sampler needs what is not installed."""
+    """Raise UsageError where the sampler needs what is not installed."""
     if name == "gp" and find_spec("scipy") is None:
         raise UsageError("--sampler gp needs scipy, which is not installed: pip install scipy, or take another sampler")
 

@@ -61,7 +61,7 @@ BEGIN = {
 
 
 def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
-    """Connects to the database, and makes Optuna's tables where there are none."""
+    """Connect to the database, and make Optuna's tables where there are none."""
     for category, message in ((ExperimentalWarning, ""), (UserWarning, "Heartbeat of storage is supposed")):
         warnings.filterwarnings("ignore", message, category)  # once and for all: to set it back is not safe in threads
     url = parse(address)
@@ -108,7 +108,7 @@ def not_opened(address: str, error: Exception) -> InputError:
 
 
 def check_storage(address: str) -> None:
-    """Raises InputError where the database cannot be used, before anything is measured."""
+    """Raise InputError where the database cannot be used, before anything is measured."""
     try:
         open_storage(address, 1.0).engine.dispose()
     except Exception as error:
@@ -133,7 +133,7 @@ class Pulse:
         self._storage.remove_session()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._stopped.set()
         self._thread.join(CONNECT_S)
 
@@ -173,7 +173,7 @@ class SharedStudy(Study):
         super()._delete(storage, name)
 
     def recover(self) -> None:
-        """Completes trials whose measurement is there, and ends those of controllers that give no sign of life."""
+        """Complete trials whose measurement is there, and end those of controllers that give no sign of life."""
         for trial in self._running():
             if "measurement" in trial.user_attrs:
                 with suppress(UpdateFinishedTrialError):  # another was faster
@@ -203,7 +203,7 @@ class SharedStudy(Study):
         return None
 
     def _is_claimed(self, candidate: Candidate, number: int, memory_limit: int | None) -> bool:
-        """Whether our trial holds the candidate; see the top of this file."""
+        """True when our trial holds the candidate; see the top of this file."""
         while True:
             self.recover()
             lower = [trial for trial in self._running() if trial.number < number]  # before what has ended: see catch_up
@@ -254,7 +254,7 @@ class SharedStudy(Study):
         return f"the study in {self.where} is out of reach: {explain(error, self._address)}; run again when it is back"
 
     def close(self) -> None:
-        """Hands on a trial that did not end, so that nobody need wait for our death to show."""
+        """Hand on a trial that did not end, so that nobody need wait for our death to show."""
         trial_id, self._pulse.trial_id = self._pulse.trial_id, None
         self._pulse.stop()
         if trial_id is not None:

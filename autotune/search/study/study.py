@@ -14,7 +14,7 @@ several controllers share is in ``search.shared``.)
 Values are sequences per second as they were timed. SQLite commits each of them, so a process may be killed at any
 moment. The measurement is written last: a trial that has one is as good as complete, and whoever finds it running may
 complete it. Studies of earlier versions call a later visit ``visit 0007`` and do not say when it was; what they say of
-the machine's speed is not read, for the belief finds that in the timings.
+the machine's speed is not read, because the belief finds that in the timings.
 """
 
 import json
@@ -48,7 +48,7 @@ Identity = Mapping[str, Facts]
 
 
 def load_storage() -> None:
-    """Loads the libraries that a study is kept with, which Optuna would do when one is opened."""
+    """Load the libraries that a study is kept with, which Optuna would do when one is opened."""
     RDBStorage("sqlite:///:memory:")
 
 
@@ -74,7 +74,7 @@ class Study:
     def _open(
         self, storage: BaseStorage, name: str, candidates: list[Candidate], fresh: bool, identity: Identity
     ) -> None:
-        """Continues the study of that name, or begins it."""
+        """Continue the study of that name, or begin it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.candidates = Space(candidates), candidates
         self._of_key = {key_of(candidate): candidate for candidate in candidates}
@@ -95,7 +95,7 @@ class Study:
         self.recover()
 
     def _delete(self, storage: BaseStorage, name: str) -> None:
-        """Removes the study with all that was measured."""
+        """Remove the study with all that was measured."""
         optuna.delete_study(study_name=name, storage=storage)
 
     def trouble(self, error: Exception) -> str | None:
@@ -110,7 +110,7 @@ class Study:
         """Close the storage after the search, however it ended."""
 
     def _name_it(self, identity: Identity) -> None:
-        """Says in the study itself what it is about."""
+        """Say in the study itself what it is about."""
         if "identity" in self._study.user_attrs:
             return
         with warnings.catch_warnings():
@@ -122,7 +122,7 @@ class Study:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def recover(self) -> None:
-        """Ends the trials that an earlier run was killed in; one whose measurement is there is finished."""
+        """End the trials that an earlier run was killed in; one whose measurement is there is finished."""
         for trial in self._running():
             if "measurement" in trial.user_attrs:
                 self._study.tell(trial.number, trial.user_attrs["rate"])
@@ -186,8 +186,8 @@ class Study:
     def _timing(
         self, candidate: Candidate | None, stored: Mapping[str, Any], number: int, machine: str
     ) -> Iterator[Timing]:
-        """What a visit to one of this run's candidates was, if it was one. Where an earlier version did not say when,
-        visits lie as far apart as a usual one takes, long ago."""
+        """The timing of a visit, None where it is of no candidate of this run. Where an earlier version did not say
+        when, visits lie as far apart as a usual one takes, long ago."""
         if candidate is not None:
             steps = tuple(stored["step_times_s"])
             yield Timing(
@@ -255,7 +255,7 @@ class Study:
         self._study.set_user_attr(name, steps | self._stored(timing))
 
     def _stored(self, timing: Timing) -> dict[str, Any]:
-        """When the visit was, as it is stored; its steps are stored with the measurement of a trial."""
+        """The moment of a visit, as it is stored; its steps are stored with the measurement of a trial."""
         return {name: value for name, value in asdict(timing).items() if name in ("at_s", "session", "ready_s")}
 
 

@@ -1,4 +1,4 @@
-"""What was not seen on these ranks in this run: earlier runs of the study, and the other controllers that share it."""
+"""Outcomes from elsewhere: earlier runs of the study, and the other controllers that share it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,12 +27,12 @@ def catch_up(state: SearchState, belief: Belief, study: Study) -> bool:
     found = study.finished(state.memory_limit)
     known = {(one.machine, one.number) for one in state.timings}
     timings = [one for one in study.timings() if (one.machine, one.number) not in known]
-    new = {candidate: outcome for candidate, outcome in found.items() if is_news(state, candidate, outcome)}
+    new = {candidate: outcome for candidate, outcome in found.items() if is_newer(state, candidate, outcome)}
     adopt(state, belief, new, [one for one in timings if one.machine != state.here])
     return bool(new)
 
 
-def is_news(state: SearchState, candidate: Candidate, outcome: Outcome) -> bool:
+def is_newer(state: SearchState, candidate: Candidate, outcome: Outcome) -> bool:
     """Return whether another controller's outcome says more than what is known of the candidate."""
     known = state.outcomes.get(candidate)
     is_open = known is None or candidate in state.second_chance

@@ -1,4 +1,4 @@
-"""What is wrong with the SQLite file of a study, and what to do: never a word about removing one that can be read."""
+"""The fault of a study's SQLite file, and what to do: never a word about removing one that can be read."""
 
 import errno
 import os

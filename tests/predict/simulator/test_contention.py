@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulator.posting import program_of
+from autotune.predict.simulator.posting import graph_of
 from autotune.predict.simulator.simulate import Costs, simulate
 from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 
@@ -47,8 +47,8 @@ def test_a_step_is_no_shorter_than_either_chain_and_no_longer_than_both(schedule
     rng = np.random.default_rng(seed)
     costs = Costs(*rng.random((4, schedule.stages)).tolist(), *rng.random((2, schedule.stages - 1)).tolist())
     host = rng.random((4, schedule.stages))
-    program = program_of(schedule, "torch")
-    chains = np.bincount(program.rank, host[program.kind, program.stage])
+    graph = graph_of(schedule, "torch")
+    chains = np.bincount(graph.rank, host[graph.kind, graph.stage])
     devices = simulate(schedule, costs).makespan
     step = simulate(schedule, replace(costs, host=host.tolist())).makespan
     assert max(devices, chains.max()) - 1e-9 <= step <= devices + chains.max() + 1e-9

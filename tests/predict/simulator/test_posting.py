@@ -8,7 +8,7 @@ import pytest
 from torch.distributed.pipelining import schedules as torch_schedules
 
 from autotune.predict.schedules import Action, ScheduleError, build_schedule, custom_schedule, parse_row
-from autotune.predict.simulator.posting import program_of
+from autotune.predict.simulator.posting import graph_of
 from autotune.predict.simulator.simulate import Costs, simulate
 from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
 from tests.predict.torch_orders import MULTI, SINGLE, stand_in
@@ -55,20 +55,20 @@ def received_behind(row):
     return behind
 
 
-def ours_received_behind(program, rank):
-    """The same of our program."""
-    first, stop = program.first[rank : rank + 2].tolist()
-    ranks = program.schedule.stage_ranks
+def ours_received_behind(graph, rank):
+    """The same of our graph."""
+    first, stop = graph.first[rank : rank + 2].tolist()
+    ranks = graph.schedule.stage_ranks
     behind = {}
     for n in range(first, stop):
-        kind, stage = "FBIW"[program.kind[n]], int(program.stage[n])
+        kind, stage = "FBIW"[graph.kind[n]], int(graph.stage[n])
         giver = {"F": stage - 1, "W": stage}.get(kind, stage + 1)
         if 0 <= giver < len(ranks) and ranks[giver] != rank:
-            posted = int(program.posted[n])
-            count = 0 if posted == len(program.kind) else posted + 1 - first
-            behind["F" if kind == "F" else "B", stage, int(program.micro_batch[n])] = count
+            posted = int(graph.posted[n])
+            count = 0 if posted == len(graph.kind) else posted + 1 - first
+            behind["F" if kind == "F" else "B", stage, int(graph.micro_batch[n])] = count
         else:
-            assert program.posted[n] == len(program.kind)
+            assert graph.posted[n] == len(graph.kind)
     return behind
 
 
@@ -80,10 +80,10 @@ def test_receives_stand_where_torchs_lowering_puts_them(name, ranks):
     for virtual_stages in range(1, 6):
         for micro_batches in (1, 2, 3, 5, 8, 11, 16):
             if why_illegal(name, ranks, virtual_stages, micro_batches) is None:
-                program = program_of(build_schedule(name, ranks, micro_batches, virtual_stages), "torch")
+                graph = graph_of(build_schedule(name, ranks, micro_batches, virtual_stages), "torch")
                 rows = lowered_by_torch(name, ranks, virtual_stages, micro_batches)
                 ours, torchs = (
-                    [ours_received_behind(program, r) for r in rows],
+                    [ours_received_behind(graph, r) for r in rows],
                     [received_behind(rows[r]) for r in rows],
                 )
                 assert ours == torchs, (virtual_stages, micro_batches)
@@ -108,7 +108,7 @@ def test_hand_made_orders_are_lowered_like_torchs(stage_ranks):
     """Also with different numbers of stages on the ranks, which torch begins with as many actions of its own."""
     for micro_batches in (1, 2, 5):
         rows = looped_by_hand(stage_ranks, micro_batches)
-        program = program_of(custom_schedule(rows), "torch")
+        graph = graph_of(custom_schedule(rows), "torch")
         theirs = {
             rank: [torch_schedules._Action.from_str(str(action)) for action in row] for rank, row in enumerate(rows)
         }
@@ -117,13 +117,13 @@ def test_hand_made_orders_are_lowered_like_torchs(stage_ranks):
             theirs[rank] = torch_schedules._add_reduce_grad(unsharded, micro_batches)
         lowered = torch_schedules._add_send_recv(theirs, stage_ranks.__getitem__, len(stage_ranks))
         for rank in range(len(rows)):
-            assert ours_received_behind(program, rank) == received_behind(lowered[rank])
+            assert ours_received_behind(graph, rank) == received_behind(lowered[rank])
 
 
 def test_early_receives_are_posted_at_the_beginning():
-    program = program_of(build_schedule("1F1B", 3, 5), "early")
-    assert (program.posted == len(program.kind)).all()
-    assert not program.exchanged.any()
+    graph = graph_of(build_schedule("1F1B", 3, 5), "early")
+    assert (graph.posted == len(graph.kind)).all()
+    assert not graph.exchanged.any()
 
 
 @pytest.mark.parametrize("receives", ["torch", "early"])
@@ -364,7 +364,7 @@ def test_streams_hold_up_messages_event_by_event_too(name, ranks):
         schedule = build_schedule(name, ranks, micro_batches, v)
         for costs in links_and_spreads(schedule):
             alone = replace(costs, has_streams=True)
-            wide = replace(alone, hosts=tuple(range(ranks)), crowding=(1.0,) * 100)
+            wide = replace(alone, hosts=tuple(range(ranks)), link_contention=(1.0,) * 100)
             starts, expected = (simulate(schedule, one).starts for one in (wide, alone))
             assert starts == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -374,8 +374,8 @@ ROWS = ("F0 F1 F2 B0 B1 B2", "F0 B0 F1 F2 B1 B2")
 
 
 @pytest.mark.parametrize(("has_streams", "arrives"), [(True, 15.0), (False, 14.0)])
-@pytest.mark.parametrize("crowding", [(), (1.0, 1.0)])
-def test_a_receive_that_was_posted_early_holds_up_a_later_send(has_streams, arrives, crowding):
+@pytest.mark.parametrize("link_contention", [(), (1.0, 1.0)])
+def test_a_receive_that_was_posted_early_holds_up_a_later_send(has_streams, arrives, link_contention):
     """Forwards of 1 s, backwards of 10 s, messages of 1 s::
 
     rank 0   F0 F1 F2
@@ -383,7 +383,9 @@ def test_a_receive_that_was_posted_early_holds_up_a_later_send(has_streams, arri
     rank 1      F0 B0----------13 F1  F2
     """
     schedule = custom_schedule([parse_row(row, stage) for stage, row in enumerate(ROWS)])
-    costs = Costs([1.0] * 2, [10.0] * 2, [0.0] * 2, [0.0] * 2, [1.0], [1.0], hosts=(0, 1), crowding=crowding)
+    costs = Costs(
+        [1.0] * 2, [10.0] * 2, [0.0] * 2, [0.0] * 2, [1.0], [1.0], hosts=(0, 1), link_contention=link_contention
+    )
     start = simulate(schedule, replace(costs, has_streams=has_streams)).start(1).tolist()
     assert start[:4] == [2.0, 3.0, 13.0, arrives]
 

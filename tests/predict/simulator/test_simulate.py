@@ -140,8 +140,8 @@ def test_a_lowered_receive_waits_in_its_place():
     """
     schedule = custom_schedule([parse_row("F0 F1 B0 B1", 0), parse_row("F0 B0 F1 B1", 1)])
     timeline = simulate(schedule, Costs([1, 5], [1, 1], [1, 1], [0, 0], [1], [1]))
-    labels = {timeline.program.label(n): int(timeline.program.posted[n]) for n in range(8)}
-    posted = {label: timeline.program.label(n) for label, n in labels.items() if n < 8}
+    labels = {timeline.graph.label(n): int(timeline.graph.posted[n]) for n in range(8)}
+    posted = {label: timeline.graph.label(n) for label, n in labels.items() if n < 8}
     assert posted == {
         "B0 on stage 0": "F1 on stage 0",
         "B1 on stage 0": "B0 on stage 0",
@@ -171,7 +171,7 @@ def test_the_critical_path_may_lead_through_the_posting_of_a_receive():
     """
     schedule = build_schedule("GPipe", 2, 2)
     timeline = simulate(schedule, Costs([1, 3], [1, 3], [0, 0], [0, 0], [1], [1]))
-    assert [timeline.program.label(n) for n in timeline.critical_path()[:3]] == [
+    assert [timeline.graph.label(n) for n in timeline.critical_path()[:3]] == [
         "F0 on stage 0",
         "F0 on stage 1",
         "F1 on stage 1",
@@ -299,7 +299,7 @@ def test_messages_that_leave_a_host_together_slow_each_other():
         rank 1                      F0  F1
     """
     schedule = custom_schedule([parse_row("F0 F1", 0), parse_row("F0 F1", 1)])
-    costs = replace(equal_stages(2, link=2.0), hosts=(0, 1), crowding=(1.0, 2.0))
+    costs = replace(equal_stages(2, link=2.0), hosts=(0, 1), link_contention=(1.0, 2.0))
     assert simulate(schedule, costs, "early").start(1).tolist() == pytest.approx([4, 5])
     one_host = replace(costs, hosts=(0, 0))
     assert simulate(schedule, one_host, "early").start(1).tolist() == pytest.approx([3, 4])
@@ -309,8 +309,8 @@ def test_messages_from_different_hosts_do_not_slow_each_other():
     """An exchange: rank 0 sends F1 while rank 1 sends B0."""
     schedule = build_schedule("1F1B", 2, 4)
     free = equal_stages(2, link=0.5)
-    crowded = replace(free, hosts=(0, 1), crowding=(1.0, 2.0))
-    np.testing.assert_allclose(simulate(schedule, crowded).ends, simulate(schedule, free).ends, rtol=1e-12)
+    contended = replace(free, hosts=(0, 1), link_contention=(1.0, 2.0))
+    np.testing.assert_allclose(simulate(schedule, contended).ends, simulate(schedule, free).ends, rtol=1e-12)
 
 
 # --- orders that cannot run ---------------------------------------------------------------------------------------

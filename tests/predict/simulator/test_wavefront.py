@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from autotune.predict.schedules import ScheduleError, build_schedule, custom_schedule, parse_row
-from autotune.predict.simulator.dedicated import LOCKSTEP_RANKS, run_in_lockstep, run_in_turn
-from autotune.predict.simulator.graph import lay_flat
-from autotune.predict.simulator.posting import program_of
+from autotune.predict.simulator.dedicated import VECTORISED_RANKS, run_sequential, run_vectorised
+from autotune.predict.simulator.graph import flatten
+from autotune.predict.simulator.posting import graph_of
 from autotune.predict.simulator.simulate import Costs, simulate, travel_seconds
 from autotune.predict.simulator.wavefront import one_forward_one_backward_columns, step_time
 from autotune.schedule_spec import SCHEDULE_NAMES, why_illegal
@@ -25,9 +25,9 @@ RECEIVES = pytest.mark.parametrize("receives", ["torch", "early"])
 
 def both_ways(schedule, costs, receives="torch"):
     """Starts and ends of every action, one action at a time and all ranks at a time."""
-    program = program_of(schedule, receives)
-    seconds, delay = costs.work()[program.kind, program.stage], travel_seconds(program, costs)
-    return run_in_turn(program, seconds, delay), run_in_lockstep(program, seconds, delay)
+    graph = graph_of(schedule, receives)
+    seconds, delay = costs.work()[graph.kind, graph.stage], travel_seconds(graph, costs)
+    return run_sequential(graph, seconds, delay), run_vectorised(graph, seconds, delay)
 
 
 @RECEIVES
@@ -74,7 +74,7 @@ def test_wavefront_equals_the_simulation_where_a_cpu_starts_the_actions(name, ra
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
 def test_many_ranks_equal_the_simulation(name):
     """Past the number of ranks from which the simulation itself goes in lockstep."""
-    ranks, virtual_stages = 2 * LOCKSTEP_RANKS, 1 if name in ("GPipe", "1F1B") else 2
+    ranks, virtual_stages = 2 * VECTORISED_RANKS, 1 if name in ("GPipe", "1F1B") else 2
     schedule = build_schedule(name, ranks, 3 * ranks, virtual_stages)
     costs = unequal_stages(schedule.stages, 0)
     (starts, ends), _ = both_ways(schedule, costs)
@@ -118,10 +118,10 @@ def test_shared_hosts_go_the_slow_way():
 
 def test_a_deadlock_is_found_in_lockstep_too():
     schedule = custom_schedule([parse_row("F0 B0 F1 B1", 0), parse_row("F0 F1 B0 B1", 1)])
-    program = lay_flat(schedule)
+    graph = flatten(schedule)
     nothing = np.zeros(8)
     with pytest.raises(ScheduleError, match="B0 on stage 0 waits for B0 of stage 1; F1 on stage 1 waits for F1"):
-        run_in_lockstep(program, nothing, nothing)
+        run_vectorised(graph, nothing, nothing)
 
 
 def test_costs_must_fit_the_schedule():

@@ -54,7 +54,7 @@ def test_the_plots_hold_the_plans_own_numbers(usual, tmp_path):
         assert complaints == []
         columns = browser.evaluate(COLUMNS)
     for name in ("1F1B", "Interleaved1F1B x2"):
-        points = [point for point in PLAN.points if point.schedule_words == name]
+        points = [point for point in PLAN.points if point.schedule_text == name]
         expected = [100 * point.efficiency for point in points]
         found = [one for one in columns if "worst" in one and one["efficiency"] == pytest.approx(expected)]
         assert found

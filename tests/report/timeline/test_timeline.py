@@ -9,7 +9,7 @@ from rich.console import Console
 from autotune.predict.schedules import build_schedule, custom_schedule, parse_row
 from autotune.predict.simulator.simulate import Costs, simulate
 from autotune.report.timeline.step import Step
-from autotune.report.timeline.timeline import cell, draw, in_words, print_timeline, time_axis
+from autotune.report.timeline.timeline import cell, draw, print_timeline, summary_lines, time_axis
 
 
 def step(schedule, t_f=1.0, t_b=2.0, link=0.0, **more):
@@ -131,7 +131,7 @@ def test_time_axes():
 
 def test_words():
     shown = step(build_schedule("1F1B", 2, 2), link=0.5, optimizer_s=0.5, overhead_s=1)
-    assert in_words(shown) == [
+    assert summary_lines(shown) == [
         "Step: 12 t = 10.5 t as drawn + optimizer 0.5 t + overhead of the step 1 t.",
         "Bubble: 42.9% of the device time, the same on every rank.",
         "Critical path: 6 of 8 actions, 2 changes of rank; longest on rank 1: 6 t, 57% of the time; "
@@ -142,7 +142,7 @@ def test_words():
 def test_an_uneven_bubble_names_its_ends():
     schedule = build_schedule("GPipe", 2, 1)
     timeline = simulate(schedule, Costs([1, 2], [1, 2], [1, 1], [1, 1], [0], [0]))
-    words = in_words(Step("GPipe", timeline, unit_times=True))
+    words = summary_lines(Step("GPipe", timeline, unit_times=True))
     assert words[1] == "Bubble: 50.0% of the device time, from 33.3% (rank 1) to 66.7% (rank 0)."
 
 

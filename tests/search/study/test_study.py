@@ -38,7 +38,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path):
     search(tmp_path, Machine(), trials=1)
     machine = Machine()
     found = search(tmp_path, machine)
-    assert machine.asked[0] == BEST  # again, for the machine's pace
+    assert machine.asked[0] == BEST  # again, because the machine drifts
     assert machine.asked[1] == 1
     assert machine.asked.count(BEST) == 1
     assert not found.state.measured[CANDIDATES[0]].from_earlier_run

@@ -1,7 +1,8 @@
 """What it costs to predict a pipeline of 64 to 1024 ranks: a prediction in a process of its own, then a whole plan.
 
 A prediction is all that ``autotune scale`` says of one m: the step, where its time goes, and the memory of every rank.
-Then, as far as this machine goes, what is predicted from: four stages stretched to eight, against eight measured ones.
+Then, as far as this machine goes, what is predicted from: four stages extrapolated to eight, against eight measured
+ones.
 """
 
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from autotune.plan.extrapolate import stretched
+from autotune.plan.extrapolate import extrapolate
 from autotune.plan.network import connected, read_network
 from autotune.plan.scale import Request, scale
 from autotune.predict.predict import predict
@@ -40,7 +41,7 @@ def profile() -> Profile:
 
 def predict_once(name: str, ranks: int) -> None:
     """Prints the seconds of one prediction, and the most MiB that this process held before and after it."""
-    paper = connected(stretched(profile(), ranks, stages_per_rank(name)), read_network(Path("dgx-h100")))
+    paper = connected(extrapolate(profile(), ranks, stages_per_rank(name)), read_network(Path("dgx-h100")))
     m, v, before = 4 * ranks, stages_per_rank(name), most_mib()
     candidate = Candidate(micro_batches=m, micro_batch_size=1, sequences=m, schedule=name, virtual_stages=v)
     begun = perf_counter()
@@ -53,7 +54,7 @@ def predictions() -> None:
     print("one prediction, m = 4p: the step, its parts and the memory of every rank")
     for name, (most_s, most, _) in GOALS.items():
         for ranks in RANKS:
-            code = f"from tests.bench.far import predict_once; predict_once({name!r}, {ranks})"
+            code = f"from tests.bench.scale import predict_once; predict_once({name!r}, {ranks})"
             done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
             seconds, before, after = map(float, done.stdout.split())
             actions = action_count(name, ranks, 4 * ranks)
@@ -75,7 +76,7 @@ def whole_plans() -> None:
         seconds = perf_counter() - begun
         steps = sum(len(point.evaluated) for point in plan.points)
         best = ", ".join(f"{point.ranks}: {point.micro_batches} ({point.efficiency:.0%})" for point in plan.points)
-        print(f"a plan under {name}: {steps} steps on paper; best m (efficiency) at p = {best}")
+        print(f"a plan under {name}: {steps} simulated steps; best m (efficiency) at p = {best}")
         goal(f"{seconds:.1f} s", f"{most_s} s", seconds < most_s)
 
 
@@ -93,9 +94,9 @@ def against_measured() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = measured(48, 4, folder)
         for layers in (96, 48):
-            real, paper = measured(layers, 8, folder), stretched(source, 8, 1, layers)
+            real, paper = measured(layers, 8, folder), extrapolate(source, 8, 1, layers)
             drift = f"drift while profiling {source.drift:.1%} and {real.drift:.1%}"
-            print(f"4 stages of 12 layers stretched to 8 of {layers // 8}, against 8 that were measured ({drift}):")
+            print(f"4 stages of 12 layers extrapolated to 8 of {layers // 8}, against 8 that were measured ({drift}):")
             for size in (2, 4, 8):
                 sums = [
                     sum(stage.seconds(size, lambda row: row.t_f + row.backward) for stage in one.stages)
