@@ -5,6 +5,7 @@ error (exit 3).
 """
 
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -62,6 +63,16 @@ def split_commas(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
+
+
+def split_words(value: Any) -> Any:
+    """Return the words of a command that is one text, as a shell would take them."""
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def one_or_more(value: Any) -> Any:
+    """Return a list of one text for the text."""
+    return [value] if isinstance(value, str) else value
 
 
 def expand_schedules(value: Any) -> Any:
@@ -134,6 +145,16 @@ class Config(Record):
     run_id: str | None = setting("run_id")
     host_timeout: Annotated[float, BeforeValidator(parse_seconds)] = setting("host_timeout", gt=0)
     seed: int = setting("seed", ge=0)
+    command: Annotated[tuple[str, ...] | None, BeforeValidator(split_words)] = setting("command")
+    read: str = setting("read")
+    log: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("log")
+    set: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("set")
+    trial_args: str | None = setting("trial_args")
+    setup: str | None = setting("setup")
+    prepare: str | None = setting("prepare")
+    cleanup: str | None = setting("cleanup")
+    start_limit: Annotated[float, BeforeValidator(parse_seconds)] = setting("start_limit", gt=0)
+    no_probe: bool = setting("no_probe")
 
     @model_validator(mode="after")
     def _storage_is_a_database(self) -> Self:
@@ -149,7 +170,7 @@ class Config(Record):
     def _sizes_agree(self) -> Self:
         if (self.device == "replay") != (self.profile is not None):
             raise ValueError("profile: --device replay and --profile FILE go together; give both or neither")
-        if self.stages > self.layers:
+        if self.stages > self.layers and not self.command:
             raise ValueError(
                 f"stages: {self.stages} stages need at least one layer each, but layers is {self.layers};"
                 " lower --stages or raise --layers"

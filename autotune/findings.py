@@ -8,8 +8,10 @@ from autotune import __version__
 from autotune.backend.protocol import Profiled, ProfileNeeds
 from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
+from autotune.errors import UsageError
 from autotune.identity import digest_of_report
 from autotune.job import Job
+from autotune.learner import Learner
 from autotune.predict.predict import predict
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
@@ -20,6 +22,7 @@ from autotune.report.recommend import loses_to, pareto_front, recommend, stop_te
 from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
 
+PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
@@ -44,18 +47,24 @@ def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction])
 
 
 def profile_of(job: Job, needs: ProfileNeeds) -> Profiled:
-    """Return what stages cost on this job's backend."""
+    """Return what stages cost on this job's backend; raise UsageError where it cannot tell."""
     profiled = job.backend.profile(needs, job.events)
-    assert profiled is not None, "every backend that is here profiles stages"
+    if profiled is None:
+        raise UsageError("a command's stages cannot be profiled; autotune run tunes it from whole steps")
     return profiled
 
 
 def foresee(job: Job) -> "Findings":
     """Return what is known before any trial: the profiles, the predictions, and what is not tried."""
-    profiled = [profile_of(job, needs) for needs in job.needs]
+    limit, found = job.backend.memory_limit, [job.backend.profile(needs, job.events) for needs in job.needs]
+    profiled = [one for one in found if one is not None]
+    if len(profiled) < len(found):
+        learner = Learner(job.backend.facts, job.candidates, limit)
+        nominal = learner.nominal()
+        predictions = [prediction for _, prediction in nominal.pairs]
+        return Findings(job, list(nominal.profiles), False, predictions, [None] * len(predictions), learner)
     profiles = [one.profile for one in profiled]
     of_cut = {needs.virtual_stages: profile for needs, profile in zip(job.needs, profiles, strict=True)}
-    limit = job.backend.memory_limit
     predictions = [predict(of_cut[one.virtual_stages], one, limit) for one in job.candidates]
     is_earlier = all(one.is_earlier for one in profiled)
     return Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
@@ -70,12 +79,24 @@ class Findings:
     is_earlier_profile: bool
     predictions: list[Prediction]
     excluded: list[str | None]
+    learner: Learner | None = None
+
+    def learn_from(self, search: Runner) -> None:
+        """Take profiles and predictions from what was measured, where nothing else tells them."""
+        if self.learner is not None and search.state.measured:
+            fitted = self.learner.fitted(search.state.outcomes)
+            self.profiles = list(fitted.profiles)
+            self.predictions = [prediction for _, prediction in fitted.pairs]
 
     def report(self, search: Runner | None, status: str, stop: Stop | None = None) -> Report:
         """Return the report as things stand. ``stop``: what ended the search, where that was not the search itself."""
+        if search is not None:
+            self.learn_from(search)
         found = verdict(search, stop) if search else None
         rows = self._candidates(search, found.pick if found else None)
-        candidates, soundness = checked(rows, self.profiles[0], self.job.backend.facts.precision)
+        candidates, soundness = checked(
+            rows, self.profiles[0], self.job.backend.facts.precision, PRINTED if self.learner else None
+        )
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             autotune_version=__version__,
@@ -135,7 +156,8 @@ class Findings:
         """Seconds that ranks would have worked to confirm every candidate that fits."""
         known = estimates(search)
         steps_s = [known[candidate].step_time_s for candidate in search.state.allowed]
-        return self.job.profiling_s + exhaustive_seconds(steps_s)
+        starts_s = sum(map(search.preparation.expected_s, search.state.allowed)) if self.learner else 0.0
+        return self.job.profiling_s + exhaustive_seconds(steps_s) + starts_s
 
     def _candidates(self, search: Runner | None, pick: int | None) -> list[CandidateReport]:
         """One row for each candidate; ``pick``: the one that the others are compared with."""

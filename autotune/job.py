@@ -85,6 +85,7 @@ def header(job: Job) -> list[str]:
     fixed = f" of {job.config.micro_batch_size}" if job.config.micro_batch_size else ""
     most = job.backend.memory_limit
     limit = f", {show_bytes(most)} per rank" if most else ""
+    software = f", torch {here.torch_version}" if here.torch_version else ""
     known = {
         "hidden": work.hidden,
         "heads": work.heads,
@@ -94,7 +95,7 @@ def header(job: Job) -> list[str]:
     sizes = "".join(f", {name} {value}" for name, value in known.items() if value is not None)
     kinds = "".join(f", {value}" for value in (work.precision, work.optimizer) if value is not None)
     lines = [
-        f"device    {here.device}{': ' if devices else ''}{devices}, torch {here.torch_version}{limit}",
+        f"device    {here.device}{': ' if devices else ''}{devices}{software}{limit}",
         f"workload  {f'{work.layers} layers' if work.layers else 'model'} in {work.stages} stages{sizes}{kinds}",
         f"batch     {work.batch} sequences, m in {counts} micro-batches{fixed}, {schedules}",
     ]

@@ -14,6 +14,7 @@ CANDIDATES = "Candidates"
 DEVICES = "Devices"
 SEARCH = "Search"
 HOSTS = "Several hosts"
+COMMAND = "Your training command"
 STUDY = "What is kept from run to run"
 OUTPUT = "Output"
 REQUIRED: Any = object()  # as a default: the command does not go without
@@ -302,6 +303,56 @@ SETTINGS: dict[str, Option] = {
             panel=HOSTS,
             metavar="SECONDS",
         ),
+        # --- a training command --------------------------------------------------------------------------------------
+        Option(
+            "command",
+            list[str],
+            "Your training command, after --; its placeholders are filled for each trial. In a config file: command.",
+            default_text="the built-in GPT is tuned",
+            panel=COMMAND,
+            metavar="[-- COMMAND...]",
+            flags=("COMMAND",),
+            is_argument=True,
+        ),
+        Option(
+            "read",
+            str,
+            "Format of logs: auto, megatron-lm, deepspeed, torchtitan, nanotron, automodel, paddle, lightning, hf,"
+            " json, or a pattern such as 'took (?P<step_time_ms>[0-9.]+) ms'.",
+            "auto",
+            panel=COMMAND,
+            metavar="FORMAT|PATTERN",
+        ),
+        Option(
+            "log",
+            list[str],
+            "Files that the command writes its steps to, a pattern with * and **; may be given several times.",
+            default_text="its output",
+            panel=COMMAND,
+            metavar="GLOB",
+        ),
+        Option(
+            "set",
+            list[str],
+            "FILE:KEY=VALUE: each trial reads a copy of FILE (YAML, JSON, TOML) with this value, which may have"
+            " placeholders; may be given several times.",
+            panel=COMMAND,
+            metavar="SETTING",
+        ),
+        Option("trial_args", str, "Words added to the command in trials, such as '--eval-iters 0'.", panel=COMMAND),
+        Option("setup", str, "Shell command to run once, before the first trial.", panel=COMMAND, metavar="COMMAND"),
+        Option("prepare", str, "Shell command to run before each trial.", panel=COMMAND, metavar="COMMAND"),
+        Option("cleanup", str, "Shell command to run after the last trial.", panel=COMMAND, metavar="COMMAND"),
+        Option(
+            "start_limit",
+            str,
+            "How long the first step of a command may take to come, such as 20m.",
+            600.0,
+            default_text="600s",
+            panel=COMMAND,
+            metavar="SECONDS",
+        ),
+        Option("no_probe", bool, "Do not note steps and memory inside the command's processes.", False, panel=COMMAND),
         Option("seed", int, "Seed of weights, data and the order of trials.", 0, panel=SEARCH),
     )
 }

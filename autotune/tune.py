@@ -59,6 +59,8 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
         on_warning=job.warn,
         sampler=job.config.sampler,
         seed=job.config.seed,
+        first=found.learner.first if found.learner else None,
+        learn=found.learner.believed if found.learner else None,
     )
 
 
@@ -140,8 +142,9 @@ def profile_and_search(job: Job) -> Report:
     try:
         found = foresee(job)
         job.profiling_s = job.backend.busy_s
-        write_profiles(job, found.profiles)
-        say_if_unsteady(job, found.profiles)
+        if found.learner is None:
+            write_profiles(job, found.profiles)
+            say_if_unsteady(job, found.profiles)
         return search_and_report(job, found)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the profile was complete; nothing was written") from None
@@ -202,6 +205,8 @@ def search_and_report(job: Job, found: Findings) -> Report:
     recorded = run_search(found, search)
     compare_with_profile(job, found, search)
     report = found.report(search, "complete" if search.state.measured else "partial")
+    if found.learner is not None and search.state.measured:
+        write_profiles(job, found.profiles)
     say_what_is_doubtful(job, report)
     report = report.model_copy(update={"warnings": tuple(job.warnings), "recorded_step": recorded})
     publish(job, report)
@@ -288,7 +293,7 @@ def publish(job: Job, report: Report) -> None:
 
 def compare_with_profile(job: Job, found: Findings, search: Runner) -> None:
     """Warns where all real steps are so far from the predicted ones that the machine must have changed in between."""
-    steady = drift(search)
+    steady = None if found.learner else drift(search)
     if steady is None or steady.profile_ratio is None:
         return
     allowed = max(3 * prediction.uncertainty.common for prediction in found.predictions)

@@ -29,6 +29,7 @@ LAYERS = [
     "search",
     "report",
     "learned",
+    "learner",
     "hosts",
     "backend",
     "job",

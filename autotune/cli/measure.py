@@ -14,7 +14,7 @@ def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **se
     from autotune.pipeline.control.process import load_torch
 
     settled = load_config(config, settings)
-    if settled.rendezvous is None:
+    if settled.rendezvous is None and not settled.command:
         load_torch()  # takes longest by far: on a core of its own, while ours loads the rest
     from autotune.report.progress import Progress
 

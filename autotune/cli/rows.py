@@ -60,13 +60,3 @@ PREDICTION_OUT = Option(
     metavar="FILE",
 )
 DATA_PARALLEL = Option("data_parallel", int, "Replicas of the pipeline.", 1, panel=MODEL)
-
-READ = Option(
-    "read",
-    str,
-    "Format of logs: auto, megatron-lm, deepspeed, torchtitan, nanotron, automodel, paddle, lightning, hf, json, or a"
-    " pattern such as 'took (?P<step_time_ms>[0-9.]+) ms'.",
-    "auto",
-    panel=PAPER,
-    metavar="FORMAT|PATTERN",
-)

@@ -17,6 +17,7 @@ TOPICS = (
     "choice",
     "profiles",
     "runs",
+    "command",
     "timeline",
     "memory",
     "failures",

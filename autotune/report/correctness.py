@@ -33,15 +33,16 @@ Rows = Sequence[CandidateReport]
 
 
 def checked(
-    rows: Rows, profile: Profile, precision: Precision | None
+    rows: Rows, profile: Profile, precision: Precision | None, tolerance: float | None = None
 ) -> tuple[tuple[CandidateReport, ...], Soundness | None]:
     """Return the candidates with what is to be said of each, and of all together; None where nothing ran that computes.
 
-    ``profile``: the one of one stage per rank, if candidates have several numbers of them.
+    ``profile``: the one of one stage per rank, if candidates have several numbers of them. ``tolerance``: relative
+    difference that is let pass, where it is not rounding alone.
     """
     if not any(is_known(row) for row in rows):
         return tuple(rows), None
-    tolerance = TOLERANCE[precision or "fp32"]
+    tolerance = tolerance or TOLERANCE[precision or "fp32"]
     groups = comparable(rows, any(stage.batch_statistics for stage in profile.stages))
     found = agreements(rows, groups)
     marked = tuple(

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from autotune.config import SamplerName
 from autotune.records.outcome import Failure, KeepGoing, Measurement, Outcome
-from autotune.records.prediction import Candidate
+from autotune.records.prediction import Candidate, Prediction
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.belief.belief import Belief
+from autotune.search.belief.prior import Prior
 from autotune.search.choose import pick
 from autotune.search.decide import Kind, Situation, decide
 from autotune.search.failures import common_fault
@@ -39,12 +40,16 @@ NOTICEABLE = 0.05  # log; a change of the machine's speed that is told
 Measure = Callable[[Candidate, float, int, KeepGoing], Outcome]
 """(candidate, its predicted seconds of a step, timed steps, keep going?) -> what a real run of it ends as."""
 
+Learn = Callable[[dict[Candidate, Outcome]], tuple[dict[Candidate, Prediction], Prior]]
+
 
 @dataclass
 class Runner:
     """``state`` holds what is known, ``belief`` what that means, ``study`` keeps it, ``measure`` runs a candidate.
 
-    ``on_outcome`` is called whenever more is known. ``has_baseline``: m = 1 is measured in any case.
+    ``on_outcome`` is called whenever more is known. ``has_baseline``: m = 1 is measured in any case. ``first``: the
+    candidate to begin with. ``learn``: called with the outcomes until one is a measurement, for predictions and a prior
+    at its scale; None where predictions hold from the beginning.
     """
 
     state: SearchState
@@ -57,11 +62,15 @@ class Runner:
     sampler: SamplerName = "cost-model"
     has_baseline: bool = True
     seed: int = 0
+    first: Candidate | None = None
+    learn: Learn | None = None
     clock: Callable[[], float] = field(default_factory=wall_clock)
 
     def __post_init__(self) -> None:
         self.state.here = self.study.controller
         self.belief = Belief(self.state.predictions, self.study.controller)
+        self.learns_scale = self.learn is not None
+        self.learn_scale()
         self.started_s = self.clock()
         self.told_speed = 0.0  # log, beside the usual, as it was last told
         self.preparation = Preparation()
@@ -88,6 +97,7 @@ class Runner:
         self.started_s = self.clock()
         self.study.use(make_sampler(self.sampler, self.study.space, self.seed, lambda: self.state.untried))
         take_over(self.state, self.belief, self.study)
+        self.learn_scale()
         while True:
             if catch_up(self.state, self.belief, self.study):
                 self.on_outcome(self)
@@ -106,6 +116,8 @@ class Runner:
         if self.is_out_of_time:
             return Stop(reason=StopReason.BUDGET, limit=limits.budget_s)
         untried, ran = state.untried, state.contenders
+        if self.first in untried and not state.outcomes:
+            return self.first
         wanted = self.decided([*untried, *ran])
         if limits.exhaustive and untried:
             wanted = self.decided(untried) or self.most_promising(untried)
@@ -264,8 +276,20 @@ class Runner:
             self.warn_of(candidate, outcome, was_accident)
         elif timing is not None:
             self.tell_drift()
+        self.learn_scale()
         predict_again(self.state, self.belief)
         self.on_outcome(self)
+
+    def learn_scale(self) -> None:
+        """Begin the belief again with the scale of the first measurement; what was timed so far is seen anew."""
+        if self.learn is None or not self.learns_scale:
+            return
+        predictions, prior = self.learn(self.state.outcomes)
+        self.state.predictions.update(predictions)
+        self.belief = Belief(self.state.predictions, self.study.controller, prior)
+        for timing in self.state.timings:
+            self.belief.add(timing)
+        self.learns_scale = not self.state.measured
 
     def warn_of(self, candidate: Candidate, failure: Failure, was_accident: bool) -> None:
         """Tell a failure whose consequences go beyond its candidate."""

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,9 +36,10 @@ def shell_lines(page: Path) -> list[str]:
 
 def calls(line: str) -> list[tuple[str, ...]]:
     """The words after each ``autotune`` that a shell line calls, by its name or as a module."""
-    found = []
-    for part in re.split(r"&&|\|\||[;|&>]", line):
-        words = shlex.split(part)
+    found, lexer = [], shlex.shlex(line, posix=True, punctuation_chars="|&;>")
+    lexer.whitespace_split, lexer.commenters = True, ""
+    for is_joint, part in groupby(lexer, lambda word: set(word) <= set("|&;>")):
+        words = [] if is_joint else list(part)
         at = next((index for index, word in enumerate(words) if word == "autotune"), None)
         is_call = at is not None and (at == 0 or words[at - 1] == "-m")
         if is_call:

@@ -61,6 +61,8 @@ def test_every_flag_in_readme_and_guide_is_one_of_a_command():
         "--no-deps",
         "--from-literal",
         "--log-interval",
+        "--train-iters",
+        "--eval-iters",
         "--nnodes",
         "--nproc-per-node",
     }

@@ -41,6 +41,7 @@ from autotune.search.belief.prior import (
     STEP_NOISE,
     Array,
     Ints,
+    Prior,
     grid_of,
     prior_of,
 )
@@ -65,13 +66,14 @@ class Draws:
 
 
 class Belief:
-    """What is believed of the ``candidates`` of ``predictions``; timings are given in the order in which they become
+    """What is believed of the ``candidates`` of ``predictions``, whose errors ``prior`` states where their own
+    uncertainties do not; timings are given in the order in which they become
     known, one at a time by ``add``, or step by step by ``begin`` and ``see``. ``here`` names our own machine."""
 
-    def __init__(self, predictions: Mapping[Candidate, Prediction], here: str = "") -> None:
+    def __init__(self, predictions: Mapping[Candidate, Prediction], here: str = "", prior: Prior | None = None) -> None:
         self.predictions, self.candidates = dict(predictions), list(predictions)
         self.row = {candidate: row for row, candidate in enumerate(self.candidates)}
-        self.prior = prior_of(predictions)
+        self.prior = prior or prior_of(predictions)
         self.grid = grid_of(self.prior)
         self.log_work = np.log([candidate.sequences for candidate in self.candidates])
         self.visits, self.noise = Visits(), STEP_NOISE

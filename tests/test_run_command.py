@@ -1,0 +1,134 @@
+"""autotune run -- COMMAND as its users run it, on commands whose truth is known."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from autotune.cli import app
+from autotune.config import load_config
+from autotune.errors import DeviceError, InputError, UsageError
+from autotune.records.profile import read_profile
+from autotune.report.load import read_report
+from tests.commands.sleeping import step_s
+
+SLEEPING = Path(__file__).parent / "commands" / "sleeping.py"
+COMMAND = (sys.executable, SLEEPING, "0.3")
+SIZES = ("--stages", 4, "--batch", 64, "--no-probe", "--quiet")
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words, command=COMMAND):
+    return CliRunner().invoke(app, ["run", *map(str, words), "--", *map(str, command)])
+
+
+def rate(m):
+    return 64 / step_s(m, 64 // m)
+
+
+def test_the_pick_is_the_best_for_less_than_measuring_everything(folder):
+    done = run(*SIZES)
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    pick = report.sweet_spot.micro_batches
+    assert rate(pick) >= 0.97 * max(map(rate, COUNTS))
+    ran = [row for row in report.candidates if row.measurement]
+    assert 3 <= len(ran) <= 5
+    for row in ran:
+        assert row.measurement.throughput_seq_s == pytest.approx(rate(row.micro_batches), rel=0.02)
+    assert report.search.device_s <= 0.8 * report.search.exhaustive_device_s
+    assert report.environment.device == "a command"
+    assert "2 stages" not in done.stdout
+    assert len(list((folder / ".autotune" / "trials").iterdir())) == report.search.trials
+
+
+def test_predictions_and_profile_are_fitted_to_what_ran(folder):
+    run(*SIZES)
+    report = read_report(folder / "report.json")
+    for row in report.candidates:
+        basis = row.prediction.basis
+        assert (basis == "measured") == (row.measurement is not None)
+        assert row.prediction.throughput_seq_s == pytest.approx(rate(row.micro_batches), rel=0.12)
+    assert read_profile(folder / "profile.json").ranks == 4
+    assert report.profile == read_profile(folder / "profile.json")
+
+
+def test_the_next_run_goes_on_from_what_was_measured(folder):
+    run(*SIZES, "--trials", 2)
+    again = run(*SIZES)
+    assert again.exit_code == 0
+    report = read_report(folder / "report.json")
+    assert report.search.earlier_trials == 2
+    assert rate(report.sweet_spot.micro_batches) >= 0.97 * max(map(rate, COUNTS))
+
+
+def test_a_command_of_a_config_file_that_the_user_names(folder):
+    words = json.dumps([*map(str, COMMAND)])
+    (folder / "mine.toml").write_text(f"stages = 4\nbatch = 64\ntrials = 1\nno-probe = true\ncommand = {words}\n")
+    done = CliRunner().invoke(app, ["run", "--config", "mine.toml", "--quiet"])
+    assert done.exit_code == 0, done.exception
+    assert load_config(None, {"command": "a 'b c'"}).command == ("a", "b c")
+
+
+def test_setup_prepare_and_cleanup(folder):
+    notes = {name: f"echo {name} $AUTOTUNE_MICRO_BATCHES >> notes" for name in ("setup", "prepare", "cleanup")}
+    options = [word for name, text in notes.items() for word in (f"--{name}", text)]
+    assert run(*SIZES, "--trials", 2, *options).exit_code == 0
+    found = [line.split() for line in (folder / "notes").read_text().splitlines()]
+    assert [line[0] for line in found] == ["setup", "prepare", "prepare", "cleanup"]
+    assert found[1][1] != found[2][1]
+
+
+def test_a_preparation_that_fails_ends_the_run(folder):
+    done = run(*SIZES, "--prepare", "echo no such data >&2; exit 3")
+    assert isinstance(done.exception, DeviceError)
+    assert "--prepare exited with 3: no such data" in str(done.exception)
+
+
+def test_a_candidate_that_runs_out_of_memory_is_an_outcome(folder):
+    script = folder / "train.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        "if int(os.environ['AUTOTUNE_MICRO_BATCH_SIZE']) >= 16:\n"
+        "    sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.')\n"
+        f"runpy.run_path({str(SLEEPING)!r}, run_name='__main__')\n"
+    )
+    done = run(*SIZES, command=(sys.executable, script, "0.1"))
+    assert done.exit_code == 0, done.exception
+    rows = {row.micro_batches: row for row in read_report(folder / "report.json").candidates}
+    failed = [row for row in rows.values() if row.failure]
+    assert failed
+    assert {row.failure.kind for row in failed} == {"out_of_memory"}
+    assert all(row.micro_batch_size >= 16 for row in failed)
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "error", "message"),
+    [
+        (SIZES, ("/no/such/program",), UsageError, "there is no such program"),
+        (SIZES, ("echo", "{micro_batchs}"), UsageError, "did you mean {micro_batches}"),
+        ((*SIZES, "--read", "megatron"), COMMAND, UsageError, "there is no format 'megatron'"),
+        ((*SIZES, "--set", "x"), COMMAND, UsageError, "--set: 'x' is not FILE:KEY=VALUE"),
+        ((*SIZES, "--set", "none.json:a=1"), COMMAND, InputError, "--set: cannot read none.json"),
+        ((*SIZES, "--dry-run"), COMMAND, UsageError, "nothing is known of a command's steps"),
+        ((*SIZES, "--read", "hf"), ("true",), DeviceError, "exited with 0 before its first step"),
+    ],
+)
+def test_what_is_wrong_is_said(folder, words, command, error, message):
+    done = run(*words, command=command)
+    assert isinstance(done.exception, error)
+    assert message in str(done.exception)
+
+
+def test_one_process_that_accumulates_gradients_is_a_pipeline_of_one_stage(folder):
+    done = run("--stages", 1, "--batch", 16, "--no-probe", "--quiet")
+    assert done.exit_code == 0, done.exception
+    assert read_report(folder / "report.json").workload.stages == 1
