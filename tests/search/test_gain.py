@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.search.belief.belief import Belief
-from autotune.search.gain import Outlook, expected_gain, expected_positive_part, normal_cdf
+from autotune.search.gain import Outlook, expected_gain, expected_positive_part, gain_per_repetition, normal_cdf
 from autotune.search.timing import Timing
 from tests.search.machine import CANDIDATES, PREDICTIONS
 
@@ -32,6 +32,38 @@ def test_learning_nothing_gains_nothing_and_learning_more_gains_more():
 
 def test_who_has_not_run_gains_by_being_ahead_too():
     assert expected_gain(np.array([0.01]), np.zeros(1), np.array([True])) == pytest.approx(0.01)
+
+
+def price_of_stopping(mean, variance, most=40):
+    """The price of one observation with this ``variance`` at which it is just worth to begin to observe how far ahead a
+    rival is, N(mean, 1) now, and to go on for as long as that pays: by dynamic programming over posterior means."""
+    at, nodes = np.linspace(-8, 8, 1601), np.polynomial.hermite_e.hermegauss(41)
+    left = 1 / (1 + np.arange(most + 1) / variance)  # posterior variance after so many
+    moves = np.sqrt(left[:-1] - left[1:])
+
+    def is_worth_it(price):
+        value = np.maximum(at, 0)
+        for move in moves[::-1]:
+            ahead = sum(w * np.interp(at + move * z, at, value) for z, w in zip(*nodes, strict=True))
+            going_on = ahead / nodes[1].sum() - price
+            value = np.maximum(np.maximum(at, 0), going_on)
+        return np.interp(mean, at, going_on) > max(mean, 0)
+
+    low, high = 1e-6, 1.0
+    for _ in range(16):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if is_worth_it(middle) else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "least"), [(0, 0.1, 0.97), (-0.5, 0.1, 0.97), (0, 4, 0.97), (-0.5, 4, 0.8), (-1, 4, 0.55)]
+)
+def test_repetitions_are_worth_no_more_than_to_one_who_stops_at_the_best_moment_and_not_much_less(
+    mean, variance, least
+):
+    found = gain_per_repetition(np.array([float(mean)]), np.ones(1), variance, np.array([False]))[0]
+    assert least < found / price_of_stopping(mean, variance) < 1.03
 
 
 def outlook(*rows, steps=2, are_alike=False):

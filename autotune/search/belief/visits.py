@@ -125,11 +125,13 @@ class Kernel:
 
     def all_moments(self, h: Hypotheses) -> Array:
         """Return the covariance of the machine's speed at each visit with that at each other, [P, K, K]."""
-        v = self.visits
-        return np.stack(
-            [self.moment(h, h.jumps[:, k], float(v.at_s[k]), int(v.machine[k])) for k in range(h.residual.shape[1])],
-            axis=1,
-        )
+        count = h.residual.shape[1]
+        at_s, machine = self.visits.at_s[:count], self.visits.machine[:count]
+        apart = np.abs(at_s[:, None] - at_s)
+        found = self.grid.drift_sd[h.at, None, None] ** 2 * np.exp(-apart / self.grid.drift_s[h.at, None, None])
+        found += JUMP_SD**2 * np.minimum(h.jumps[:, :, None], h.jumps[:, None, :])
+        found += np.where(machine, MACHINE_SD**2, OUR_SD**2)
+        return np.asarray(found * (machine[:, None] == machine))
 
     def _offset(self, machine: int) -> float:
         return float(MACHINE_SD**2 if machine else OUR_SD**2)
