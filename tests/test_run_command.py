@@ -132,3 +132,17 @@ def test_one_process_that_accumulates_gradients_is_a_pipeline_of_one_stage(folde
     done = run("--stages", 1, "--batch", 16, "--no-probe", "--quiet")
     assert done.exit_code == 0, done.exception
     assert read_report(folder / "report.json").workload.stages == 1
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(300)
+def test_ranks_of_torchrun_are_timed_and_their_memory_is_seen(folder):
+    """torch's own pipelining under torchrun, with a log that no format knows: the probe sees every rank."""
+    script = Path(__file__).parent / "commands" / "pipelining.py"
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = (*torchrun, script, "--micro-batches", "{micro_batches}", "--batch", "{batch}")
+    done = run("--stages", 2, "--batch", 32, "--trials", 2, "--quiet", command=command)
+    assert done.exit_code == 0, done.exception
+    ran = [row for row in read_report(folder / "report.json").candidates if row.measurement]
+    assert len(ran) == 2
+    assert all(len(row.measurement.peak_memory_bytes) == 2 for row in ran)
