@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records.base import Record, explain, read_bytes
+from autotune.records.recompute import RecomputeChoice
 from autotune.records.split import parse_split, show_split
 from autotune.records.verdict import Objective
 from autotune.records.workload import Norm, Optimizer, Precision, WorkloadConfig
@@ -124,6 +125,7 @@ class Config(Record):
         "virtual_stages", min_length=1
     )
     split: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(parse_split)] = setting("split", min_length=1)
+    recompute: RecomputeChoice = setting("recompute", validate_default=True)
     profile: Path | None = setting("profile")
     device: DeviceKind = setting("device")
     memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_bytes)] = setting("memory_limit")

@@ -12,7 +12,7 @@ from autotune.errors import UsageError
 from autotune.identity import digest_of_report
 from autotune.job import Job
 from autotune.learner import Learner
-from autotune.predict.predict import predict
+from autotune.predict.predict import predict, profile_for
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
@@ -64,8 +64,7 @@ def foresee(job: Job) -> "Findings":
         predictions = [prediction for _, prediction in nominal.pairs]
         return Findings(job, list(nominal.profiles), False, predictions, [None] * len(predictions), learner)
     profiles = [one.profile for one in profiled]
-    of_cut = {needs.virtual_stages: profile for needs, profile in zip(job.needs, profiles, strict=True)}
-    predictions = [predict(of_cut[one.virtual_stages], one, limit) for one in job.candidates]
+    predictions = [predict(profile_for(profiles, one), one, limit) for one in job.candidates]
     is_earlier = all(one.is_earlier for one in profiled)
     return Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
 

@@ -142,6 +142,15 @@ SETTINGS: dict[str, Option] = {
             metavar="N,N,...",
         ),
         Option(
+            "recompute",
+            str,
+            "Activation checkpointing: what stages compute again in the backward instead of keeping it. selective keeps"
+            " matrix products and attention, full what enters a layer; auto tries all three.",
+            "none",
+            panel=CANDIDATES,
+            metavar="none|selective|full|auto",
+        ),
+        Option(
             "virtual_stages",
             str,
             "Stages per rank to consider, with commas, where the schedule leaves the choice; GPipe and 1F1B have one.",

@@ -21,6 +21,7 @@ from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
 from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
+from autotune.records.recompute import show_modes
 from autotune.records.report import RecordedStep, Report
 from autotune.records.split import show_split
 from autotune.records.verdict import Stop, StopReason
@@ -80,10 +81,12 @@ def identity_of(job: Job) -> StudyIdentity:
     """Return what this run's figures depend on: as far as hosts of one kind may share them, where the study is in a
     database.
 
-    Optuna fixes the words of a dimension when a study begins, so other cuts are another study.
+    Optuna fixes the words of a dimension when a study begins, so other cuts and modes of
+    recomputation are another study.
     """
     here = job.backend.environment
     cuts = sorted({show_split(candidate.split) for candidate in job.candidates if candidate.split})
+    modes = sorted({show_modes(candidate.recompute) for candidate in job.candidates if candidate.recompute})
     return StudyIdentity(
         job.backend.workload,
         job.backend.facts,
@@ -92,6 +95,7 @@ def identity_of(job: Job) -> StudyIdentity:
             "micro_batch_size": job.config.micro_batch_size,
             "schedules": sorted({candidate.schedule for candidate in job.candidates}),
             **({"cuts": cuts} if cuts else {}),
+            **({"recompute": modes} if modes else {}),
             "recorded_profile": None,
             **job.backend.depends_on,
         },
@@ -167,9 +171,11 @@ def say_if_unsteady(job: Job, profiles: list[Profile]) -> None:
 
 def write_profiles(job: Job, profiles: list[Profile]) -> None:
     """Writes profile.json beside the report, and one more for every further number of stages per rank
-    (profile-v2.json); in a replay profile-replay.json, for the recording may itself be called profile.json."""
+    (profile-v2.json) or way to recompute (profile-v1-full.json); in a replay profile-replay.json, for the recording may
+    itself be called profile.json."""
     for number, profile in enumerate(profiles):
-        name = f"profile-v{profile.virtual_stages}" if number else "profile"
+        mode = f"-{show_modes(profile.recompute)}" if profile.recompute else ""
+        name = f"profile-v{profile.virtual_stages}{mode}" if number else "profile"
         write_record(job.config.out.parent / f"{name}{job.backend.suffix}.json", profile)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from autotune.backend.protocol import Backend, Paper, Profiled, ProfileNeeds
 from autotune.events import Events
-from autotune.predict.predict import predict
+from autotune.predict.predict import predict, profile_for
 from autotune.records.environment import Environment
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Prediction
+from autotune.records.profile import profile_of
+from autotune.records.recompute import modes_of
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 
 
@@ -19,7 +21,6 @@ class Simulated:
 
     def __init__(self, real: Backend, paper: Paper, noise: float, seed: int = 0) -> None:
         self.real, self.paper, self.noise = real, paper, noise
-        self.of_cut = {profile.virtual_stages: profile for profile in paper.profiles}
         self.predictions: dict[Candidate, Prediction] = {}
         self.restart(seed)
 
@@ -76,12 +77,17 @@ class Simulated:
 
     def profile(self, needs: ProfileNeeds, events: Events) -> Profiled:
         """Return what is known on paper."""
-        return Profiled(self.of_cut[needs.virtual_stages])
+        modes = modes_of(needs.recompute, self.ranks * needs.virtual_stages)
+        profile = profile_of(self.paper.profiles, needs.virtual_stages, modes)
+        assert profile is not None, "a profile for each of the needs"
+        return Profiled(profile)
 
     def prediction(self, candidate: Candidate) -> Prediction:
         """Return the prediction that steps of a candidate are drawn around."""
         if candidate not in self.predictions:
-            self.predictions[candidate] = predict(self.of_cut[candidate.virtual_stages], candidate, self.memory_limit)
+            self.predictions[candidate] = predict(
+                profile_for(self.paper.profiles, candidate), candidate, self.memory_limit
+            )
         return self.predictions[candidate]
 
     def measure(self, candidate: Candidate, expected_step_s: float, steps: int, keep_going: KeepGoing) -> Measurement:

@@ -11,6 +11,7 @@ from autotune.records.forecast import ForecastBasis
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
+from autotune.records.recompute import Recompute
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.schedule_spec import SCHEDULES
 
@@ -19,23 +20,30 @@ RecordedSteps = Sequence[Sequence[StepTimes]]
 
 
 class ProfileNeeds(NamedTuple):
-    """What predictions need of one profile: ``virtual_stages`` on each rank, micro-batch ``sizes``, ascending, and
-    whether some schedule runs the backward in two halves."""
+    """What predictions need of one profile: ``virtual_stages`` on each rank, micro-batch ``sizes``, ascending, whether
+    some schedule runs the backward in two halves, and what all stages recompute."""
 
     virtual_stages: int
     sizes: tuple[int, ...]
     is_split: bool
+    recompute: Recompute = Recompute.NONE
 
 
 def needs_of(candidates: Sequence[Candidate]) -> list[ProfileNeeds]:
-    """Return what profiles the predictions of all candidates need, one for every number of stages per rank,
-    ascending."""
+    """Return what profiles the predictions of all candidates need, one for every number of stages per rank and all
+    that some stage recomputes, ascending."""
     needs = []
-    for cut in sorted({candidate.virtual_stages for candidate in candidates}):
-        of_cut = [candidate for candidate in candidates if candidate.virtual_stages == cut]
+    for cut, mode in sorted({(one.virtual_stages, mode) for one in candidates for mode in modes_in(one)}):
+        of_cut = [one for one in candidates if one.virtual_stages == cut and mode in modes_in(one)]
         sizes = tuple(sorted({candidate.micro_batch_size for candidate in of_cut}))
-        needs.append(ProfileNeeds(cut, sizes, any(SCHEDULES[one.schedule].backward == "split" for one in of_cut)))
+        is_split = any(SCHEDULES[one.schedule].backward == "split" for one in of_cut)
+        needs.append(ProfileNeeds(cut, sizes, is_split, mode))
     return needs
+
+
+def modes_in(candidate: Candidate) -> set[Recompute]:
+    """Return what its stages recompute."""
+    return set(candidate.recompute or (Recompute.NONE,))
 
 
 class Profiled(NamedTuple):

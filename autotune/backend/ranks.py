@@ -22,6 +22,7 @@ from autotune.profile.measure import measure_profile
 from autotune.records.environment import Environment
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import Profile
+from autotune.records.recompute import modes_of
 from autotune.report.units import show_bytes
 
 
@@ -53,6 +54,7 @@ class TorchRanks(LiveRanks):
             self.workload.batch,
             self.config.micro_batch_size,
             self.config.split,
+            self.config.recompute.modes,
         )
         return found, self.notes + left_out
 
@@ -63,7 +65,15 @@ class TorchRanks(LiveRanks):
             return Paper([profile for profile in kept if profile], "profile of an earlier run")
         rate = matrix_rate(self.live.device, self.ranks, self.workload.precision)
         assumed = [
-            assumed_profile(self.workload, need.virtual_stages, need.sizes, rate, self.environment, self.config.split)
+            assumed_profile(
+                self.workload,
+                need.virtual_stages,
+                need.sizes,
+                rate,
+                self.environment,
+                self.config.split,
+                need.recompute,
+            )
             for need in needs
         ]
         return Paper(assumed, "arithmetic")
@@ -77,14 +87,16 @@ class TorchRanks(LiveRanks):
     def path(self, needs: ProfileNeeds) -> Path:
         """Return where the profile is kept."""
         v, split = needs.virtual_stages, self.config.split
-        return profile_path(self.config.state_dir, self.workload, self.environment, v, split)
+        mode = needs.recompute
+        return profile_path(self.config.state_dir, self.workload, self.environment, v, split, mode)
 
     def profile(self, needs: ProfileNeeds, events: Events) -> Profiled:
         """Return the profile kept from an earlier run, or a new one measured on the ranks."""
         if kept := self.kept(needs):
             self.check_weights([stage.static_bytes for stage in kept.stages], needs.virtual_stages)
             return Profiled(kept, is_earlier=True)
-        placement = Placement(virtual_stages=needs.virtual_stages, split=self.config.split)
+        modes = modes_of(needs.recompute, self.ranks * needs.virtual_stages)
+        placement = Placement(virtual_stages=needs.virtual_stages, split=self.config.split, recompute=modes)
         facts = self.build(placement, events)
         profile = calibrated(
             measure_profile(

@@ -20,6 +20,7 @@ from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.records.environment import Environment
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import ROUNDS, Calibration, Profile, StageProfile, read_profile
+from autotune.records.recompute import RecomputeChoice
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
 
@@ -64,7 +65,10 @@ class Replay(LiveRanks):
 
     def plan(self, candidate: Candidate) -> Prepare:
         """Return what the ranks are asked to run: stages that wait."""
-        return Prepare(**candidate.model_dump(), replay=replay_stages(self.recorded, candidate.micro_batch_size))
+        return Prepare(
+            **candidate.model_dump() | {"recompute": None},
+            replay=replay_stages(self.recorded, candidate.micro_batch_size),
+        )
 
 
 def open_replay(config: Config, events: Events) -> Replay:
@@ -87,6 +91,8 @@ def open_replay(config: Config, events: Events) -> Replay:
             raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
         if config.split is not None:
             raise UsageError("--split: the stages of a recorded profile are cut already; leave it out")
+        if config.recompute is not RecomputeChoice.NONE:
+            raise UsageError("--recompute: a recorded profile says what its stages recompute; leave it out")
         batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch
         settled = load_config(None, config.model_dump(exclude_unset=True) | {"batch": batch})
         facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})

@@ -20,7 +20,8 @@ from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.simulator.wavefront import StepTime, step_time
 from autotune.predict.uncertainty import QUANTILE, interval, total_sigma
 from autotune.records.prediction import Candidate, Prediction, TimeSplit, Uncertainty
-from autotune.records.profile import ROUNDS, Profile, StageProfile
+from autotune.records.profile import ROUNDS, Profile, StageProfile, profile_of
+from autotune.records.recompute import Recompute, modes_of
 from autotune.records.split import Split, show_split
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal
@@ -47,41 +48,49 @@ def candidates_for(
     batch: int,
     micro_batch_size: int | None = None,
     split: Split | None = None,
+    modes: Sequence[Recompute] = (Recompute.NONE,),
 ) -> tuple[list[Candidate], list[str]]:
     """Return every candidate in the order of m, and a note for each reason why some m were left out.
 
     Where a schedule refuses m, what stands in for it takes its place (GPipe for 1F1B where m < ranks).
     ``virtual_stages``: what to try for schedules that leave the choice. ``micro_batch_size`` fixes b, so that the batch
     grows with m; else b = ceil(batch / m) and the rest is padding. ``split``: the layers of each stage, which then says
-    how many lie on a rank. Raises UsageError where nothing is left.
+    how many lie on a rank. ``modes``: what all stages may recompute. Raises UsageError where nothing is left.
     """
     if split is not None:
         check_split(split, ranks, layers)
         virtual_stages = (len(split) // ranks,)
-    found: dict[tuple[int, str, int], Candidate] = {}
+    found: dict[tuple[int, str, int, Recompute], Candidate] = {}
     refused: dict[str, list[int]] = {}
-    for count, (name, v) in product(counts, schedule_variants(schedules, virtual_stages)):
+    for count, (name, v), mode in product(counts, schedule_variants(schedules, virtual_stages), modes):
         schedule = runnable(name, ranks, count)
         reason = illegal_reason(schedule, ranks, v, count, layers)
-        if split is not None and len(split) != ranks * v:
-            reason = (
-                f"{name} has {v} stage{'s' if v > 1 else ''} on each of {ranks} ranks, --split has {len(split)} in all"
-            )
+        reason = illegal_cut(name, v, split, ranks) or reason or illegal_mode(schedule, mode)
         if reason:
             refused.setdefault(reason, []).append(count)
             continue
-        found[count, schedule, v] = Candidate(
+        found[count, schedule, v, mode] = Candidate(
             micro_batches=count,
             micro_batch_size=micro_batch_size or -(-batch // count),
             sequences=count * micro_batch_size if micro_batch_size else batch,
             schedule=schedule,
             virtual_stages=v,
             split=split,
+            recompute=modes_of(mode, ranks * v),
         )
-    notes = [f"not tried: m = {', '.join(map(str, left_out))}: {reason}" for reason, left_out in refused.items()]
+    notes = [
+        f"not tried: m = {', '.join(map(str, sorted(set(left_out))))}: {reason}" for reason, left_out in refused.items()
+    ]
     if not found:
         raise UsageError("; ".join(notes))
     return list(found.values()), notes
+
+
+def profile_for(profiles: Sequence[Profile], candidate: Candidate) -> Profile:
+    """Return what a candidate's stages cost, from one or several of ``profiles``."""
+    profile = profile_of(profiles, candidate.virtual_stages, candidate.recompute)
+    assert profile is not None, "every candidate's stages were profiled"
+    return profile
 
 
 def check_split(split: Split, ranks: int, layers: int) -> None:
@@ -98,6 +107,25 @@ def schedule_variants(
     """Return every schedule with every number of stages per rank that it may have."""
     several = sorted(set(virtual_stages))
     return [(name, v) for name in schedules for v in ([1] if SCHEDULES[name].has_one_stage else several)]
+
+
+def illegal_cut(name: str, virtual_stages: int, split: Split | None, ranks: int) -> str | None:
+    """Return why a schedule cannot run a given cut; None if it can."""
+    if split is None or len(split) == ranks * virtual_stages:
+        return None
+    stages = f"{virtual_stages} stage{'s' if virtual_stages > 1 else ''}"
+    return f"{name} has {stages} on each of {ranks} ranks, --split has {len(split)} in all"
+
+
+def illegal_mode(name: ScheduleName, mode: Recompute) -> str | None:
+    """Return why stages of a schedule cannot recompute so; None if they can.
+
+    torch recomputes full checkpoints in every pass of a backward, selective ones in one alone: "You are only allowed to
+    backward once on any region computed under selective activation checkpoint".
+    """
+    if mode is Recompute.SELECTIVE and SCHEDULES[name].backward == "split":
+        return f"torch's selective recomputation takes one backward, and {name} splits it in two; full takes both"
+    return None
 
 
 def illegal_reason(name: str, ranks: int, virtual_stages: int, count: int, layers: int) -> str | None:

@@ -53,7 +53,10 @@ def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[li
     if not schedules:
         raise UsageError(f"--schedule: the profile has {v} stages per rank, {' and '.join(wanted)} one")
     layers = len(profile.stages)
-    return candidates_for(config.counts(), schedules, (v,), profile.ranks, layers, batch, config.micro_batch_size)
+    found, notes = candidates_for(
+        config.counts(), schedules, (v,), profile.ranks, layers, batch, config.micro_batch_size
+    )
+    return [one.model_copy(update={"recompute": profile.recompute}) for one in found], notes
 
 
 def missing(profile: Profile, candidates: Sequence[Candidate]) -> list[str]:

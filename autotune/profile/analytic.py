@@ -2,6 +2,7 @@
 
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile, SharedCores, StageProfile
+from autotune.records.recompute import Recompute, modes_of
 from autotune.records.split import Split
 from autotune.records.stage_costs import StageTime
 from autotune.records.workload import WorkloadConfig
@@ -26,21 +27,24 @@ def assumed_profile(
     rate: float,
     environment: Environment,
     split: Split | None = None,
+    recompute: Recompute = Recompute.NONE,
 ) -> Profile:
     """Return stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one
-    rank's device; a backward costs twice a forward. Nothing is said of memory and links."""
+    rank's device; a backward costs twice a forward, and what is computed again. Nothing is said of memory and links."""
+    backward = 3 if recompute is Recompute.FULL else 2  # what selective recomputation computes costs next to nothing
     counts = split or layers_per_stage(workload.layers, workload.stages * virtual_stages)
 
     def row(index: int, size: int) -> StageTime:
         work = forward_operations(workload, counts[index], index == len(counts) - 1)
         forward = size * work / (REACHED * rate) + counts[index] * OPERATIONS * LAUNCH_S
-        return StageTime(micro_batch_size=size, t_f=forward, t_bw=2 * forward)
+        return StageTime(micro_batch_size=size, t_f=forward, t_bw=backward * forward)
 
     is_cpu = environment.device == "cpu"
     return Profile(
         environment=environment,
         workload=workload,
         virtual_stages=virtual_stages,
+        recompute=modes_of(recompute, len(counts)),
         stages=tuple(
             StageProfile(layers=count, time_s=tuple(row(index, size) for size in sizes))
             for index, count in enumerate(counts)

@@ -7,16 +7,23 @@ from autotune.identity import digest_of_times
 from autotune.records.base import STATE_DIR, not_written, write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import Profile, read_profile
+from autotune.records.recompute import Recompute
 from autotune.records.split import Split, show_split
 from autotune.records.workload import WorkloadConfig
 
 
 def profile_path(
-    state_dir: Path, workload: WorkloadConfig, environment: Environment, virtual_stages: int, split: Split | None = None
+    state_dir: Path,
+    workload: WorkloadConfig,
+    environment: Environment,
+    virtual_stages: int,
+    split: Split | None = None,
+    recompute: Recompute = Recompute.NONE,
 ) -> Path:
     """Return where the profile of this workload on this machine is kept, one for every number of stages per rank and
-    for every cut that was asked for."""
-    more = (virtual_stages, show_split(split)) if split else (virtual_stages,)
+    for every cut and recomputation that was asked for."""
+    more: list[object] = [virtual_stages, *([show_split(split)] if split else [])]
+    more += [recompute] if recompute is not Recompute.NONE else []
     return state_dir / "profiles" / f"{digest_of_times(workload, environment, *more)}.json"
 
 

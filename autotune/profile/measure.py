@@ -171,6 +171,7 @@ class Measurer:
             sequences=count * size,
             virtual_stages=v,
             split=self.placement.split,
+            recompute=self.placement.recompute,
             replay=(wait,) * len(self.stage_ranks) if wait else (),
         )
 
@@ -316,6 +317,7 @@ def measure_profile(
         environment=environment,
         workload=WorkloadFacts(**workload.model_dump()),
         virtual_stages=placement.virtual_stages,
+        recompute=placement.recompute,
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),

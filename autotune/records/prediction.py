@@ -6,15 +6,19 @@ from typing import Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
+from autotune.records.recompute import Modes, Recompute, show_modes
 from autotune.records.split import Split, show_split
 from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 
-def schedule_text(schedule: str, virtual_stages: int, split: Split | None = None) -> str:
+def schedule_text(
+    schedule: str, virtual_stages: int, split: Split | None = None, recompute: Modes | None = None
+) -> str:
     """Return ``Interleaved1F1B x2 cut 7,6,6,5``: the schedule, the number of stages per rank where it is not one, and
-    the cut where it is not as even as possible."""
+    the cut where it is not as even as possible; with ``recompute full`` where stages recompute."""
     several = f" x{virtual_stages}" if virtual_stages > 1 else ""
-    return schedule + several + (f" cut {show_split(split)}" if split else "")
+    cut = f" cut {show_split(split)}" if split else ""
+    return schedule + several + cut + (f" recompute {show_modes(recompute)}" if recompute else "")
 
 
 class Basis(StrEnum):
@@ -29,24 +33,34 @@ class Basis(StrEnum):
 class Placement(Record):
     """The placement of stages on ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V.
 
-    ``split``: the layers of each stage, in the order of the model; None: cut as evenly as possible.
+    ``split``: the layers of each stage, in the order of the model; None: cut as evenly as possible. ``recompute``: what
+    each stage computes again in its backward; None: nothing.
     """
 
     virtual_stages: PositiveInt = 1
     v_shaped: bool = False
     split: tuple[PositiveInt, ...] | None = None
+    recompute: tuple[Recompute, ...] | None = None
 
     @classmethod
-    def of(cls, schedule: ScheduleName, virtual_stages: int, split: Split | None = None) -> Self:
+    def of(
+        cls, schedule: ScheduleName, virtual_stages: int, split: Split | None = None, recompute: Modes | None = None
+    ) -> Self:
         """Return how a schedule lays its stages."""
-        return cls(virtual_stages=virtual_stages, v_shaped=SCHEDULES[schedule].placement == "v", split=split)
+        v_shaped = SCHEDULES[schedule].placement == "v"
+        return cls(virtual_stages=virtual_stages, v_shaped=v_shaped, split=split, recompute=recompute)
+
+    def mode_of(self, stage: int) -> Recompute:
+        """Return what a stage computes again."""
+        return self.recompute[stage] if self.recompute else Recompute.NONE
 
 
 class Candidate(Record):
     """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
 
     ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked from the loss. ``split``:
-    the layers of each stage, None where they are cut as evenly as possible.
+    the layers of each stage, None where they are cut as evenly as possible. ``recompute``: what each stage computes
+    again in its backward, None where no stage does.
     """
 
     micro_batches: PositiveInt
@@ -55,6 +69,7 @@ class Candidate(Record):
     schedule: ScheduleName
     virtual_stages: PositiveInt = 1
     split: tuple[PositiveInt, ...] | None = None
+    recompute: tuple[Recompute, ...] | None = None
 
     @property
     def padding(self) -> int:
@@ -65,7 +80,7 @@ class Candidate(Record):
     def placement(self) -> Placement:
         """The way its stages lie on the ranks. Candidates of one placement are predicted from one profile in one way,
         and share its errors."""
-        return Placement.of(self.schedule, self.virtual_stages, self.split)
+        return Placement.of(self.schedule, self.virtual_stages, self.split, self.recompute)
 
 
 class TimeSplit(Record):

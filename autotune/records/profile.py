@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.records.base import SCHEMA_VERSION, Record, read_record
 from autotune.records.environment import Environment, group_numbers
+from autotune.records.recompute import Modes, Recompute
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
@@ -207,6 +208,8 @@ class Profile(Record):
     """The training job."""
     virtual_stages: PositiveInt = 1
     """Stages per rank: the S stages lie on S / v ranks."""
+    recompute: tuple[Recompute, ...] | None = None
+    """What each stage computed again in its backward; null where no stage did."""
     stages: tuple[StageProfile, ...] = Field(min_length=1)
     """The stages, in the order of the model."""
     links: tuple[Link, ...] = ()
@@ -324,6 +327,22 @@ def interpolate(sizes: list[int], values: list[float], size: int) -> float:
     left = right - 1
     slope = (values[right] - values[left]) / (sizes[right] - sizes[left])
     return max(0.0, values[left] + slope * (size - sizes[left]))
+
+
+def profile_of(profiles: Sequence[Profile], virtual_stages: int, recompute: Modes | None) -> Profile | None:
+    """Return what stages cost that lie ``virtual_stages`` to a rank and recompute so; None where that is not known.
+
+    Where stages recompute differently, each comes from the one of ``profiles`` that was measured with its mode.
+    """
+    of_cut = [one for one in profiles if one.virtual_stages == virtual_stages]
+    same = next((one for one in of_cut if one.recompute == recompute), None)
+    if same is not None or recompute is None or not of_cut:
+        return same
+    of_mode = {one.recompute[0] if one.recompute else Recompute.NONE: one for one in reversed(of_cut)}
+    if not set(recompute) <= of_mode.keys():
+        return None
+    stages = tuple(of_mode[mode].stages[stage] for stage, mode in enumerate(recompute))
+    return of_cut[0].model_copy(update={"stages": stages, "recompute": recompute})
 
 
 def read_profile(path: Path) -> Profile:

@@ -11,6 +11,7 @@ from autotune.records.layout import Layout, PlannedLayout
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_text
 from autotune.records.profile import Profile
+from autotune.records.recompute import Recompute
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate, Objective, Stop
 from autotune.records.workload import WorkloadFacts
@@ -48,6 +49,8 @@ class CandidateReport(Record):
     """Stages per rank (v)."""
     split: tuple[PositiveInt, ...] | None = None
     """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
+    recompute: tuple[Recompute, ...] | None = None
+    """What each stage computes again in its backward; null where no stage does."""
     prediction: Prediction
     """Prediction made before any trial."""
     last_prediction: Revision | None = None
@@ -77,7 +80,7 @@ class CandidateReport(Record):
     @property
     def schedule_text(self) -> str:
         """``Interleaved1F1B x2 cut 7,6,6,5``."""
-        return schedule_text(self.schedule, self.virtual_stages, self.split)
+        return schedule_text(self.schedule, self.virtual_stages, self.split, self.recompute)
 
     @property
     def name(self) -> str:
@@ -180,6 +183,8 @@ class SweetSpot(Record):
     """Stages per rank (v)."""
     split: tuple[PositiveInt, ...] | None = None
     """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
+    recompute: tuple[Recompute, ...] | None = None
+    """What each stage computes again in its backward; null where no stage does."""
     throughput_seq_s: float
     """Estimated throughput, sequences per second."""
     speedup_over_naive: float | None
@@ -366,6 +371,7 @@ def candidate_report(
         schedule=candidate.schedule,
         virtual_stages=candidate.virtual_stages,
         split=candidate.split,
+        recompute=candidate.recompute,
         prediction=prediction,
         measurement=measurement,
         failure=outcome if isinstance(outcome, Failure) else None,

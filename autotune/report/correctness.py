@@ -231,7 +231,8 @@ def peak_slope(rows: Rows, profile: Profile) -> PeakSlope | None:
     """
     if profile.virtual_stages > 1 or not all(stage.memory for stage in profile.stages):
         return None
-    steady = sorted((row for row in rows if is_steady(row, profile.ranks)), key=lambda row: row.micro_batches)
+    alike = [row for row in rows if row.recompute == profile.recompute]
+    steady = sorted((row for row in alike if is_steady(row, profile.ranks)), key=lambda row: row.micro_batches)
     if len(steady) < 2:
         return None
     slopes = [rank_slope(steady, stage, rank) for rank, stage in enumerate(profile.stages)]

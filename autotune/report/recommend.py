@@ -57,6 +57,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
         schedule=row.schedule,
         virtual_stages=row.virtual_stages,
         split=row.split,
+        recompute=row.recompute,
         throughput_seq_s=row.rate,
         speedup_over_naive=speedup,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
@@ -220,7 +221,8 @@ def curve(rows: Rows, pick: int, indices: Sequence[int]) -> list[int]:
         same += [
             index
             for index in indices
-            if (rows[index].schedule, rows[index].split) == ("GPipe", rows[pick].split)
+            if (rows[index].schedule, rows[index].split, rows[index].recompute)
+            == ("GPipe", rows[pick].split, rows[pick].recompute)
             and rows[index].micro_batches < least
         ]
     return sorted(same, key=lambda index: rows[index].micro_batches)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.records.prediction import Candidate, schedule_text
+from autotune.records.recompute import Recompute, show_modes
 from autotune.records.split import show_split
 
 Key = tuple[int | str, ...]
@@ -48,6 +49,11 @@ DIMENSIONS = (
     Dimension("schedule", lambda candidate: candidate.schedule),
     Dimension("virtual_stages", lambda candidate: candidate.virtual_stages),
     Dimension("split", lambda candidate: show_split(candidate.split) if candidate.split else EVEN, usual=EVEN),
+    Dimension(
+        "recompute",
+        lambda candidate: show_modes(candidate.recompute) if candidate.recompute else Recompute.NONE.value,
+        usual=Recompute.NONE.value,
+    ),
 )
 
 
@@ -98,5 +104,5 @@ class Space:
 
 def show(candidate: Candidate) -> str:
     """Return ``m = 8 1F1B``, in a line of text."""
-    text = schedule_text(candidate.schedule, candidate.virtual_stages, candidate.split)
+    text = schedule_text(candidate.schedule, candidate.virtual_stages, candidate.split, candidate.recompute)
     return f"m = {candidate.micro_batches} {text}"

@@ -165,7 +165,7 @@ class SearchState:
             return None
         return min(
             (one for one in self.untried if one.micro_batches == least),
-            key=lambda one: (one.virtual_stages, one.split is not None),
+            key=lambda one: (one.virtual_stages, one.split is not None, one.recompute is not None),
             default=None,
         )
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autotune.records.recompute import Recompute
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Batch, Loss
+from autotune.workload.recompute import recompute
 
 IGNORED = -100  # the target of padding rows: cross_entropy's own default for "not counted"
 ELEMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -145,6 +147,10 @@ class Gpt:
         with torch.random.fork_rng(devices=[]), device:
             return nn.Sequential(*(cast(seeded(kind, self.sizes, n), self.sizes) for n, kind in self._parts(layers)))
 
+    def layers_in(self, stage: nn.Module) -> list[nn.Module]:
+        """Return the blocks of a stage."""
+        return [part for part in stage.children() if isinstance(part, Block)]
+
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Give a stage its first weights back; a second copy is held of one part at a time."""
         device = next(stage.parameters()).device
@@ -180,7 +186,16 @@ class Gpt:
 
 
 def build_stage(
-    workload: WorkloadConfig, index: int, stages: int, device: torch.device, split: Sequence[int] | None = None
+    workload: WorkloadConfig,
+    index: int,
+    stages: int,
+    device: torch.device,
+    split: Sequence[int] | None = None,
+    modes: Sequence[Recompute] | None = None,
 ) -> nn.Sequential:
-    """Build stage ``index`` of ``stages``, cut as ``split`` says or as evenly as possible."""
-    return Gpt(workload).build_stage(layers_of_stage(workload.layers, stages, index, split), device)
+    """Build stage ``index`` of ``stages``, cut as ``split`` says or as evenly as possible; ``modes``: what each stage
+    recomputes."""
+    model = Gpt(workload)
+    stage = model.build_stage(layers_of_stage(workload.layers, stages, index, split), device)
+    recompute(model.layers_in(stage), modes[index] if modes else Recompute.NONE)
+    return stage

@@ -5,6 +5,7 @@ A model is a row of layers, numbered from 0. A stage is a contiguous range of th
 layer or after the last (an embedding, a head) belongs to the stage that holds that layer.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -48,6 +49,9 @@ class Workload(Protocol):
 
     def build_stage(self, layers: range, device: torch.device) -> nn.Module:
         """Build the stage of ``layers`` on ``device`` ("meta" allocates nothing), always with the same weights."""
+
+    def layers_in(self, stage: nn.Module) -> Sequence[nn.Module]:
+        """Return the modules of a stage that recomputation applies to, one for each layer; nothing where it cannot."""
 
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Give a stage the weights back that ``build_stage`` gave it."""

@@ -5,6 +5,7 @@ Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.RankProcess``
 
 import multiprocessing
 import os
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from autotune.pipeline.control.commands import Build, Prepare, Step
 from autotune.pipeline.control.diagnose import activity_file
 from autotune.pipeline.rank.device import CpuDevice
 from autotune.pipeline.rank.rank import RankProcess
+from autotune.predict.predict import illegal_mode
+from autotune.records.recompute import Recompute
 from autotune.records.workload import Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
@@ -59,6 +62,11 @@ def plan_of(name: str, count: int, virtual_stages: int) -> Prepare:
     )
 
 
+def modes(plan: Prepare) -> list[Recompute]:
+    """The ways in which stages may recompute under the plan's schedule."""
+    return [mode for mode in reversed(Recompute) if illegal_mode(plan.schedule, mode) is None]
+
+
 def uneven(ranks: int, virtual_stages: int) -> tuple[int, ...]:
     """A cut in which the last stage but one holds all that can be spared, and the first a layer more."""
     counts = [1] * (ranks * virtual_stages)
@@ -68,11 +76,19 @@ def uneven(ranks: int, virtual_stages: int) -> tuple[int, ...]:
 
 
 def plans(ranks: int) -> list[Prepare]:
-    """Every schedule and count that torch runs on ``ranks`` ranks, and each schedule once with an uneven cut; those of
-    the same placement together."""
+    """Every schedule and count that torch runs on ``ranks`` ranks, and each schedule once with an uneven cut of which
+    each stage recomputes in another way; those of the same placement together."""
     even = even_plans(ranks)
     several = [plan for plan in even if plan.micro_batches == 12 and ranks * plan.virtual_stages < 3 * ranks]
-    cut = [plan.model_copy(update={"split": uneven(ranks, plan.virtual_stages)}) for plan in several]
+    cut = [
+        plan.model_copy(
+            update={
+                "split": uneven(ranks, plan.virtual_stages),
+                "recompute": tuple(islice(cycle(modes(plan)), ranks * plan.virtual_stages)),
+            }
+        )
+        for plan in several
+    ]
     return sorted(even + cut, key=lambda plan: (plan.virtual_stages, plan.placement.v_shaped, plan.split is not None))
 
 

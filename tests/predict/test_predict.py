@@ -7,7 +7,8 @@ from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import action_overheads, candidates_for, link_seconds, predict
 from autotune.predict.schedules import build_schedule
 from autotune.predict.sweep import sweep
-from autotune.records.profile import Profile
+from autotune.records.profile import Profile, profile_of
+from autotune.records.recompute import Recompute
 
 
 def profile(stages=4, **more):
@@ -57,6 +58,19 @@ def test_a_cut_says_how_many_stages_a_rank_has():
         ("Interleaved1F1B", 2, (2, 1, 1, 1, 1, 1, 2, 1))
     }
     assert notes == ["not tried: m = 4, 8: 1F1B has 1 stage on each of 4 ranks, --split has 8 in all"]
+
+
+def test_every_mode_is_tried_but_selective_where_a_schedule_splits_the_backward():
+    names = ("1F1B", "InterleavedZeroBubble")
+    found, (note,) = candidates_for((4, 8), names, (2,), 4, 10, 16, modes=tuple(Recompute))
+    assert [(c.micro_batches, c.schedule, c.recompute and c.recompute[0]) for c in found] == [
+        (m, name, mode)
+        for m in (4, 8)
+        for name, modes in (("1F1B", (None, "selective", "full")), ("InterleavedZeroBubble", (None, "full")))
+        for mode in modes
+    ]
+    assert {len(c.recompute) for c in found if c.recompute} == {4, 8}  # one for each stage
+    assert note.startswith("not tried: m = 4, 8: torch's selective recomputation takes one backward")
 
 
 @pytest.mark.parametrize(
@@ -242,3 +256,17 @@ def test_within_a_host_messages_go_beside_all_others_and_between_hosts_alone():
     hosts = {"environment": {"hosts": ["alpha", "alpha", "beta"]}}
     assert link_seconds(profile(3, links=links, **hosts), 100) == {(0, 1): 2.5, (1, 2): 1.5}
     assert link_seconds(profile(3, links=links), 100) == {(0, 1): 2.5, (1, 2): 2.5}
+
+
+def test_stages_that_recompute_differently_come_from_the_profiles_of_their_modes():
+    modes = (Recompute.FULL, Recompute.FULL, Recompute.NONE, Recompute.NONE)
+    plain, full = profile(4), profile(4).model_copy(update={"recompute": (Recompute.FULL,) * 4})
+    slower = tuple(
+        stage.model_copy(update={"time_s": tuple(row.model_copy(update={"t_bw": 9.0}) for row in stage.time_s)})
+        for stage in full.stages
+    )
+    mixed = profile_of([plain, full.model_copy(update={"stages": slower})], 1, modes)
+    assert mixed is not None
+    assert mixed.stages == (*slower[:2], *plain.stages[2:])
+    assert profile_of([plain], 1, modes) is None
+    assert profile_of([plain], 2, None) is None

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeA
 from autotune.records.base import Record
 from autotune.records.outcome import Failure
 from autotune.records.prediction import Placement
+from autotune.records.recompute import Recompute
 from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import ScheduleName
 
@@ -113,12 +114,13 @@ class Prepare(Record):
     sequences: PositiveInt
     virtual_stages: PositiveInt = 1
     split: tuple[PositiveInt, ...] | None = None
+    recompute: tuple[Recompute, ...] | None = None
     replay: tuple[ReplayStage, ...] = ()
 
     @property
     def placement(self) -> Placement:
         """The way the stages must lie on the ranks for this schedule."""
-        return Placement.of(self.schedule, self.virtual_stages, self.split)
+        return Placement.of(self.schedule, self.virtual_stages, self.split, self.recompute)
 
 
 class Step(Record):

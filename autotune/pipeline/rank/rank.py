@@ -41,6 +41,7 @@ from autotune.workload.gpt import Gpt
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks
 from autotune.workload.protocol import Workload
+from autotune.workload.recompute import recompute
 
 JSON = TypeAdapter(object)
 Open = Callable[[WorkloadConfig], Workload]
@@ -132,6 +133,7 @@ class RankProcess:
         workload, placement = self._settled()
         for index, layers in self.layers(workload, placement).items():
             stage = self.held[index] = workload.build_stage(layers, self.device.torch_device)
+            recompute(workload.layers_in(stage), placement.mode_of(index))
             self.probes[index] = StageProbe(stage, workload, layers, self.device)
         hold_gradients(self._stages())
         self.optimizer = build_optimizer(self._stages(), workload.facts.optimizer or "none")

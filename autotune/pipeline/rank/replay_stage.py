@@ -119,6 +119,10 @@ class WaitingWorkload:
         """Build the stage of one layer."""
         return WaitingStage(self.stages, layers.start, self.device)
 
+    def layers_in(self, stage: nn.Module) -> tuple[nn.Module, ...]:
+        """Return nothing: a waiting stage takes as long as it is told."""
+        return ()
+
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Do nothing: the weight of a waiting stage is never updated."""
 

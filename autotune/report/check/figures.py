@@ -6,6 +6,7 @@ from math import hypot, log, sqrt
 from statistics import median, stdev
 from typing import Literal, NamedTuple
 
+from autotune.records.profile import profile_of
 from autotune.records.report import CandidateReport, Report
 
 RUN_NOISE = 0.01  # relative standard deviation of a figure between runs on a machine that shows none while it profiles
@@ -152,10 +153,10 @@ def activation_bytes(report: Report, baseline: Report) -> Figure | None:
     """Return the bytes of activations that one micro-batch holds on the stage where it holds most."""
     row = counterpart(report, baseline)
     profiles = (report.profile, *report.virtual_profiles)
-    of_cut = [one for one in profiles if row and one.virtual_stages == row.virtual_stages]
-    if row is None or not of_cut or not all(stage.memory for stage in of_cut[0].stages):
+    profile = profile_of(profiles, row.virtual_stages, row.recompute) if row else None
+    if row is None or profile is None or not all(stage.memory for stage in profile.stages):
         return None
-    held = [stage.bytes(row.micro_batch_size, lambda part: part.activation_bytes) for stage in of_cut[0].stages]
+    held = [stage.bytes(row.micro_batch_size, lambda part: part.activation_bytes) for stage in profile.stages]
     return Figure(max(held)) if max(held) else None
 
 

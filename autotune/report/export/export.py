@@ -52,7 +52,7 @@ def export(
         f" = {plan.global_batch} sequences per step"
     ]
     notes += [f"for {target.title} {target.versions}".rstrip()] if target.versions else []
-    notes += [target.in_code(plan)] if target.in_code(plan) else []
+    notes += [words for words in (target.in_code(plan), target.untold(plan)) if words]
     if merge is None:
         text = target.script(plan) if target.script else render(settings, target.form, target.call)
         return Exported(text, tuple(notes))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from autotune.errors import InputError, UsageError
+from autotune.records.recompute import Modes, show_modes
 from autotune.records.report import Report
 from autotune.records.split import Split, show_split
 from autotune.records.workload import WorkloadFacts
@@ -23,6 +24,7 @@ class Plan:
     stages: int
     virtual_stages: int
     split: Split | None
+    recompute: Modes | None
     padding: int
     data_parallel: int
     workload: WorkloadFacts
@@ -51,7 +53,8 @@ class Plan:
     def __str__(self) -> str:
         several = f", {self.virtual_stages} stages per rank" if self.virtual_stages > 1 else ""
         cut = f", layers cut {show_split(self.split)}" if self.split else ""
-        return f"m = {self.micro_batches} of {self.schedule}{several}{cut}"
+        again = f", recompute {show_modes(self.recompute)}" if self.recompute else ""
+        return f"m = {self.micro_batches} of {self.schedule}{several}{cut}{again}"
 
 
 def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
@@ -64,6 +67,7 @@ def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
         stages=report.profile.ranks,
         virtual_stages=row.virtual_stages,
         split=row.split,
+        recompute=row.recompute,
         padding=row.padding,
         data_parallel=data_parallel,
         workload=report.workload,

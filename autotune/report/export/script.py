@@ -24,6 +24,7 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
 
 from autotune.config import WorkloadConfig
+from autotune.records.recompute import Recompute
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 from autotune.workload.partition import stage_ranks
@@ -32,6 +33,7 @@ SCHEDULE = "$schedule"
 MICRO_BATCHES, MICRO_BATCH_SIZE = $micro_batches, $micro_batch_size
 VIRTUAL_STAGES, IS_V_SHAPED = $virtual_stages, $v_shaped
 SPLIT = $split  # layers of each stage; None: as even as possible
+RECOMPUTE = $recompute  # of each stage; None: nothing
 SEQUENCES = MICRO_BATCHES * MICRO_BATCH_SIZE
 STEPS = 8
 WORKLOAD = WorkloadConfig(
@@ -53,7 +55,7 @@ def main() -> None:
 
     count = ranks * VIRTUAL_STAGES
     mine = [stage for stage, owner in enumerate(stage_ranks(ranks, VIRTUAL_STAGES, IS_V_SHAPED)) if owner == rank]
-    modules = torch.nn.ModuleList(build_stage(WORKLOAD, stage, count, device, SPLIT) for stage in mine)
+    modules = torch.nn.ModuleList(build_stage(WORKLOAD, stage, count, device, SPLIT, RECOMPUTE) for stage in mine)
     stages = [PipelineStage(module, stage, count, device) for module, stage in zip(modules, mine, strict=True)]
     loss = SequenceLoss(WORKLOAD, SEQUENCES)
     schedule_class = get_schedule_class(SCHEDULE)
@@ -112,6 +114,7 @@ def torch_script(plan: Plan) -> str:
         micro_batch_size=plan.micro_batch_size,
         virtual_stages=plan.virtual_stages,
         split=plan.split,
+        recompute=f"[Recompute(mode) for mode in {list(map(str, plan.recompute))}]" if plan.recompute else None,
         v_shaped=SCHEDULES[plan.schedule].placement == "v",
         workload="\n".join(f"    {name}={value!r}," for name, value in known.items()),
     )

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from packaging.version import InvalidVersion, Version
 
 from autotune.errors import UsageError
+from autotune.records.recompute import Recompute, show_modes
 from autotune.records.split import Split, is_even, show_split, to_megatron, to_torchtitan
 from autotune.report.export.plan import Plan
 from autotune.report.export.script import torch_limit, torch_script
@@ -26,6 +27,7 @@ class Target:
     ``limit(plan)``: why it cannot run the plan, or None. ``files``: suffixes of config files that hold these keys, and
     ``files_until`` the last version that reads them, where newer ones do not. ``in_code``: what its user must still
     write, in words. ``call``: what the arguments are given to, in Python. ``script``: writes a whole program instead.
+    ``recompute``: its keys for what all stages recompute alike.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Target:
     in_code: Callable[[Plan], str] = lambda plan: ""
     call: str = ""
     script: Callable[[Plan], str] | None = None
+    recompute: Mapping[Recompute, Settings] = field(default_factory=dict)
     default_version: str = ""
 
     def refusal(self, plan: Plan) -> str | None:
@@ -67,7 +70,19 @@ class Target:
 
     def settings_of(self, plan: Plan, version: str | None) -> Settings:
         """Return the launcher's keys for a plan that it does not refuse."""
-        return self.settings(plan, self.word(plan) or "", version or self.default_version)
+        settings = self.settings(plan, self.word(plan) or "", version or self.default_version)
+        return settings | (self._told(plan) or {})
+
+    def untold(self, plan: Plan) -> str:
+        """Return what the user must say himself of the plan's recomputation; empty where the keys or a script do."""
+        if plan.recompute is None or self.script or self._told(plan) is not None:
+            return ""
+        return f"no key of {self.title} says what was measured, recompute {show_modes(plan.recompute)}: set it in code"
+
+    def _told(self, plan: Plan) -> Settings | None:
+        """The keys for what the plan recomputes; None where there are none."""
+        modes = set(plan.recompute or ())
+        return self.recompute.get(modes.pop()) if len(modes) == 1 else None
 
 
 def even_layers(plan: Plan) -> str | None:
@@ -123,6 +138,18 @@ def megatron_keys(model: str, data: str) -> Callable[[Plan, str, str], Settings]
         }
 
     return settings
+
+
+def megatron_recompute(prefix: str, joint: str = "-") -> dict[Recompute, Settings]:
+    """Return the keys by which Megatron recomputes every layer. Its selective recomputation is another than ours, of
+    attention alone."""
+    return {
+        Recompute.FULL: {
+            f"{prefix}granularity": "full",
+            f"{prefix}method": "uniform",
+            f"{prefix}num{joint}layers": 1,
+        }
+    }
 
 
 def deepspeed(plan: Plan, _: str, __: str) -> Settings:
@@ -255,6 +282,7 @@ def plain(plan: Plan, schedule: str, _: str) -> Settings:
         "stages": plan.stages,
         "virtual_stages": plan.virtual_stages,
         **({"split": show_split(plan.split)} if plan.split else {}),
+        **({"recompute": show_modes(plan.recompute)} if plan.recompute else {}),
         "schedule": schedule,
     }
 
@@ -268,7 +296,16 @@ YAML = (".yaml", ".yml")
 TARGETS = {
     target.name: target
     for target in (
-        Target("megatron-lm", "Megatron-LM", MID_2026, "flags", MEGATRON, megatron_lm, whole_groups),
+        Target(
+            "megatron-lm",
+            "Megatron-LM",
+            MID_2026,
+            "flags",
+            MEGATRON,
+            megatron_lm,
+            whole_groups,
+            recompute=megatron_recompute("recompute-"),
+        ),
         Target(
             "megatron-bridge",
             "Megatron-Bridge",
@@ -278,6 +315,7 @@ TARGETS = {
             megatron_keys("model", "train"),
             whole_groups,
             YAML,
+            recompute=megatron_recompute("model.recompute_", "_"),
         ),
         Target(
             "nemo",
@@ -311,9 +349,26 @@ TARGETS = {
             (".toml",),
             files_until="0.2",
             in_code=torchtitan_words,
+            recompute={
+                Recompute.SELECTIVE: {
+                    "activation_checkpoint.mode": "selective",
+                    "activation_checkpoint.selective_ac_option": "op",
+                },
+                Recompute.FULL: {"activation_checkpoint.mode": "full"},
+            },
             default_version="0.3",
         ),
-        Target("nanotron", "nanotron", MID_2026, "yaml", {"1F1B": "1f1b", "GPipe": "afab"}, nanotron, own_cut, YAML),
+        Target(
+            "nanotron",
+            "nanotron",
+            MID_2026,
+            "yaml",
+            {"1F1B": "1f1b", "GPipe": "afab"},
+            nanotron,
+            own_cut,
+            YAML,
+            recompute={Recompute.FULL: {"parallelism.recompute_layer": True}},
+        ),
         Target(
             "accelerate",
             "accelerate",

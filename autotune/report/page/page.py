@@ -14,7 +14,7 @@ from jinja2 import Environment, select_autoescape
 from autotune.errors import AutotuneError
 from autotune.predict.schedules import build_schedule
 from autotune.records.prediction import Basis
-from autotune.records.profile import Profile
+from autotune.records.profile import Profile, profile_of
 from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_lines
@@ -245,7 +245,7 @@ def timelines(report: Report, spot: CandidateReport | None) -> Section:
 def step_of(report: Report, row: CandidateReport) -> Step | None:
     """Return the candidate's simulated step; None where it has too many actions to draw, or cannot be simulated."""
     profiles: list[Profile] = [report.profile, *report.virtual_profiles]
-    profile = next((one for one in profiles if one.virtual_stages == row.virtual_stages), None)
+    profile = profile_of(profiles, row.virtual_stages, row.recompute)
     if profile is None or 3 * row.micro_batches * len(profile.stages) > MOST_ACTIONS:
         return None
     try:

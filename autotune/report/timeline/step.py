@@ -13,7 +13,7 @@ from autotune.predict.predict import optimizer_seconds, stage_costs
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulator.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.records.base import read_json
-from autotune.records.profile import Profile, read_profile
+from autotune.records.profile import Profile, profile_of, read_profile
 from autotune.records.report import PREDICTION, REPORT, CandidateReport, Report
 from autotune.report.load import read_report
 from autotune.schedule_spec import SCHEDULES, default_schedule, nearest_legal_m, runnable, why_illegal
@@ -104,7 +104,8 @@ def simulate_step(request: Request) -> Step:
     if request.stages not in (None, ranks):
         raise UsageError(f"--stages {request.stages}: {source} has {ranks} ranks; leave --stages out")
     request, candidate = choose(request, report)
-    profile = of_cut(profiles, request, source)
+    own = profile_of(profiles, candidate.virtual_stages, candidate.recompute) if candidate else None
+    profile = own or of_cut(profiles, request, source)
     schedule = build(replace(request, virtual_stages=profile.virtual_stages), ranks)
     size, notes = settle_size(request, (report or profile).workload.batch, candidate, schedule.micro_batches)
     return with_recorded(timed(source, profile, schedule, size, notes), report)

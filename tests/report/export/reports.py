@@ -19,7 +19,14 @@ WORKLOAD = {
 
 
 def make_report(
-    winner=(8, "1F1B"), counts=(1, 2, 4, 6, 8, 16), ranks=4, virtual_stages=1, failed=(), split=None, **workload
+    winner=(8, "1F1B"),
+    counts=(1, 2, 4, 6, 8, 16),
+    ranks=4,
+    virtual_stages=1,
+    failed=(),
+    split=None,
+    recompute=None,
+    **workload,
 ):
     """Every count under GPipe and 1F1B, or under the schedules of several stages per rank; the winner is measured."""
     facts = WORKLOAD | {"stages": ranks} | workload
@@ -29,6 +36,7 @@ def make_report(
     candidates, _ = candidates_for(
         counts, names, (virtual_stages,), ranks, facts["layers"], facts["batch"], split=split
     )
+    candidates = [one.model_copy(update={"recompute": recompute}) for one in candidates]
     rows = []
     for one in candidates:
         name, outcome = (one.micro_batches, one.schedule), None
@@ -43,7 +51,7 @@ def make_report(
         spot = SweetSpot(
             candidate=index,
             **candidates[index].model_dump(
-                include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages", "split"}
+                include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages", "split", "recompute"}
             ),
             throughput_seq_s=128.0,
             speedup_over_naive=None,

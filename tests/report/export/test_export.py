@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from autotune.errors import InputError, UsageError
+from autotune.records.recompute import Recompute
 from autotune.records.split import from_torchtitan
 from autotune.report.export.export import export
 from autotune.report.export.targets import TARGETS
@@ -208,6 +209,26 @@ def test_scripts_take_the_cut():
     assert "AUTOTUNE_SPLIT=13,13,12,10\n" in export(CUT, "shell").text
     assert "split=13,13,12,10\n" in export(CUT, "key-value").text
     assert "SPLIT = (13, 13, 12, 10)" in export(CUT, "torch").text
+
+
+def test_recomputation_is_said_in_the_launchers_own_keys_or_in_a_note():
+    full, selective = (make_report(recompute=(Recompute(mode),) * 4) for mode in ("full", "selective"))
+    words = "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
+    assert words in export(full, "megatron-lm").text
+    assert "model.recompute_num_layers=1\n" in export(full, "megatron-bridge").text
+    assert "--activation_checkpoint.selective_ac_option op" in export(selective, "torchtitan").text
+    assert "recompute_layer: true" in export(full, "nanotron").text
+    assert "recompute=full\n" in export(full, "key-value").text
+    for report, to in ((selective, "megatron-lm"), (full, "deepspeed")):
+        assert any("recompute" in note and "set it in code" in note for note in export(report, to).notes)
+        assert "recompute" not in export(report, to).text
+
+
+def test_stages_that_recompute_differently_are_set_in_code():
+    mixed = make_report(recompute=tuple(map(Recompute, ("full", "full", "none", "none"))))
+    made = export(mixed, "torchtitan")
+    assert "checkpoint" not in made.text
+    assert any("recompute full,full,none,none: set it in code" in note for note in made.notes)
 
 
 def test_bad_requests_say_what_would_be_right():

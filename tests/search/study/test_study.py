@@ -101,7 +101,7 @@ def test_the_names_explain_themselves(tmp_path):
     assert study.metric_names == [METRIC]
     assert study.user_attrs["identity"] == HERE
     for trial in study.get_trials():
-        assert set(trial.params) == {"micro_batches", "schedule", "virtual_stages", "split"}
+        assert set(trial.params) == {"micro_batches", "schedule", "virtual_stages", "split", "recompute"}
         assert trial.intermediate_values
         Measurement.model_validate(trial.user_attrs["measurement"] | {"step_times_s": (1.0,)})
 
