@@ -203,7 +203,7 @@ class Config(Record):
         return WorkloadConfig(**sizes)
 
     def all_counts(self) -> tuple[int, ...]:
-        """Return the numbers of micro-batches to try; m = 1 is always one, for it shows what pipelining buys."""
+        """Return the numbers of micro-batches to try; m = 1 is always one, because it shows what pipelining buys."""
         return self.counts() if self.micro_batch_size else tuple(sorted({1, *self.counts()}))
 
     def counts(self) -> tuple[int, ...]:

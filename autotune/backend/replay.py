@@ -110,7 +110,7 @@ def replayed_device(recorded: Environment) -> str:
 
 
 def replay_workload(profile: Profile, batch: int) -> WorkloadConfig:
-    """Return what the ranks are told to build: a model of no size, for the stages only wait."""
+    """Return what the ranks are told to build: a model of no size, because the stages only wait."""
     return WorkloadConfig(
         layers=len(profile.stages),
         stages=profile.ranks,

@@ -213,7 +213,7 @@ def torchtitan_cut(layers: int, stages: int) -> Split:
     return tuple(each + (stage < more) - ends[stage] for stage in range(stages))
 
 
-def torchtitan_words(plan: Plan) -> str:
+def torchtitan_text(plan: Plan) -> str:
     """Return what a user must know of the cut: flags take no lists of names, and torchtitan's own cut is another."""
     cut = plan.layers_by_stage
     if cut is None or cut == torchtitan_cut(sum(cut), len(cut)):
@@ -348,7 +348,7 @@ TARGETS = {
             torchtitan_limit,
             (".toml",),
             files_until="0.2",
-            in_code=torchtitan_words,
+            in_code=torchtitan_text,
             recompute={
                 Recompute.SELECTIVE: {
                     "activation_checkpoint.mode": "selective",
