@@ -125,6 +125,7 @@ class Config(Record):
         "virtual_stages", min_length=1
     )
     split: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(parse_split)] = setting("split", min_length=1)
+    balance: bool = setting("balance")
     recompute: RecomputeChoice = setting("recompute", validate_default=True)
     profile: Path | None = setting("profile")
     device: DeviceKind = setting("device")

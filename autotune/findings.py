@@ -12,15 +12,19 @@ from autotune.errors import UsageError
 from autotune.identity import digest_of_report
 from autotune.job import Job
 from autotune.learner import Learner
+from autotune.predict.balance import best_cut
 from autotune.predict.predict import predict, profile_for
-from autotune.records.prediction import Candidate, Prediction
+from autotune.predict.recut import measured_split
+from autotune.records.prediction import Candidate, Prediction, schedule_text
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
+from autotune.records.split import show_split
 from autotune.records.verdict import Estimate, Stop, StopReason
 from autotune.report.correctness import checked
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
+from autotune.search.space import show
 
 PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
@@ -64,9 +68,35 @@ def foresee(job: Job) -> "Findings":
         predictions = [prediction for _, prediction in nominal.pairs]
         return Findings(job, list(nominal.profiles), False, predictions, [None] * len(predictions), learner)
     profiles = [one.profile for one in profiled]
+    if job.config.balance:
+        job.candidates += balanced(job, profiles)
     predictions = [predict(profile_for(profiles, one), one, limit) for one in job.candidates]
     is_earlier = all(one.is_earlier for one in profiled)
     return Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
+
+
+def balanced(job: Job, profiles: list[Profile]) -> list[Candidate]:
+    """Return the candidates with the cut that is predicted to be quickest: of every schedule and mode one cut, that of
+    its best m, for all its m."""
+    ways: dict[object, list[Candidate]] = {}
+    for one in job.candidates:
+        ways.setdefault((one.virtual_stages, one.placement.v_shaped, one.recompute), []).append(one)
+    found: list[Candidate] = []
+    for several in ways.values():
+        job.events.progress(f"looking for the best cut under {schedule_text(several[-1].schedule, 1)}", None)
+        profile = profile_for(profiles, several[0])
+        cuts = [(one, cut) for one in several if (cut := best_cut(profile, one, job.backend.memory_limit))]
+        if not cuts:
+            continue
+        best, cut = max(cuts, key=lambda pair: pair[0].sequences / pair[1].step_s)
+        if cut.split == measured_split(profile):
+            job.warn(f"--balance: the layers are best cut as they are, {show_split(cut.split)}")
+            continue
+        if cut.bound_s < cut.step_s:
+            sure = f"no cut is more than {cut.step_s / cut.bound_s - 1:.0%} quicker"
+            job.warn(f"--balance: {show(best)} is best cut {show_split(cut.split)} of those simulated; {sure}")
+        found += [one.model_copy(update={"split": cut.split}) for one in several]
+    return found
 
 
 @dataclass

@@ -142,6 +142,14 @@ SETTINGS: dict[str, Option] = {
             metavar="N,N,...",
         ),
         Option(
+            "balance",
+            bool,
+            "Try also the cut of the layers that is predicted to be quickest within the memory limit, from layers that"
+            " are measured by themselves.",
+            False,
+            panel=CANDIDATES,
+        ),
+        Option(
             "recompute",
             str,
             "Activation checkpointing: what stages compute again in the backward instead of keeping it. selective keeps"

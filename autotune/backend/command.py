@@ -198,6 +198,13 @@ class TrainingCommand:
 def open_command(config: Config, events: Events) -> TrainingCommand:
     """Check the command and what is added to it; start nothing. Raises UsageError where it cannot be run."""
     words = config.command or ()
+    for name, is_given in (
+        ("split", config.split is not None),
+        ("recompute", config.recompute.value != "none"),
+        ("balance", config.balance),
+    ):
+        if is_given:
+            raise UsageError(f"--{name}: a command cuts and keeps its layers itself; say it in the command")
     settings = tuple(map(Setting.parse, config.set or ()))
     texts = [*words, *(one.value for one in settings), config.prepare or "", config.trial_args or ""]
     check_placeholders(texts)

@@ -82,7 +82,7 @@ class TorchRanks(LiveRanks):
         """Return the profile of an earlier run, where there is one and it may be used."""
         if self.config.fresh:
             return None
-        return cached_profile(self.path(needs), needs.sizes, needs.is_split)
+        return cached_profile(self.path(needs), needs.sizes, needs.is_split, self.config.balance)
 
     def path(self, needs: ProfileNeeds) -> Path:
         """Return where the profile is kept."""
@@ -109,6 +109,7 @@ class TorchRanks(LiveRanks):
                 needs.is_split,
                 events.progress,
                 events.warn,
+                self.config.balance,
             )
         )
         keep_profile(self.path(needs), profile)

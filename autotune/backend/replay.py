@@ -91,6 +91,8 @@ def open_replay(config: Config, events: Events) -> Replay:
             raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
         if config.split is not None:
             raise UsageError("--split: the stages of a recorded profile are cut already; leave it out")
+        if config.balance:
+            raise UsageError("--balance: the stages of a recorded profile are cut already; leave it out")
         if config.recompute is not RecomputeChoice.NONE:
             raise UsageError("--recompute: a recorded profile says what its stages recompute; leave it out")
         batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch

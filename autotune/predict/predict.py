@@ -14,6 +14,7 @@ from autotune.predict.breakdown import break_down
 from autotune.predict.extrapolation import Doubt, basis_of, doubt
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from autotune.predict.recut import recut
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.simulator.contention import slowdown_with
 from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
@@ -90,7 +91,7 @@ def profile_for(profiles: Sequence[Profile], candidate: Candidate) -> Profile:
     """Return what a candidate's stages cost, from one or several of ``profiles``."""
     profile = profile_of(profiles, candidate.virtual_stages, candidate.recompute)
     assert profile is not None, "every candidate's stages were profiled"
-    return profile
+    return recut(profile, candidate.split)
 
 
 def check_split(split: Split, ranks: int, layers: int) -> None:

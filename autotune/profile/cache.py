@@ -27,15 +27,17 @@ def profile_path(
     return state_dir / "profiles" / f"{digest_of_times(workload, environment, *more)}.json"
 
 
-def cached_profile(path: Path, sizes: tuple[int, ...], split: bool) -> Profile | None:
-    """Return the profile kept at ``path`` if it covers every micro-batch size, and the ``split`` backward where asked
-    for.
+def cached_profile(path: Path, sizes: tuple[int, ...], split: bool, with_layers: bool = False) -> Profile | None:
+    """Return the profile kept at ``path`` if it covers every micro-batch size, and the ``split`` backward and layers by
+    themselves where asked for.
 
     An unreadable one counts as none.
     """
     try:
         profile = read_profile(path)
     except InputError:
+        return None
+    if with_layers and not profile.layers:
         return None
     rows = profile.stages[0].time_s
     wanted = {size for size in sizes if profile.no_room_for is None or size < profile.no_room_for}

@@ -14,6 +14,7 @@ from autotune.errors import DeviceError, MemoryLimitError
 from autotune.pipeline.control.commands import (
     FEWEST_SAMPLES,
     Command,
+    MeasureLayers,
     MeasureMemory,
     OptimizerCost,
     Prepare,
@@ -31,7 +32,16 @@ from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.records.environment import Environment
 from autotune.records.prediction import Placement
-from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, SharedCores, StageProfile
+from autotune.records.profile import (
+    ROUNDS,
+    Calibration,
+    LayerProfile,
+    Link,
+    MessageSize,
+    Profile,
+    SharedCores,
+    StageProfile,
+)
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 from autotune.schedule_spec import default_schedule
@@ -145,6 +155,12 @@ class Measurer:
             )
         self.sizes = self.sizes[:count]
         return [rows[:count] for rows in found]
+
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """Measure a layer of each kind by itself, on the first rank."""
+        mode = self.placement.mode_of(0)
+        command = MeasureLayers(active=(0,), micro_batch_sizes=self.sizes, split=self.split, mode=mode)
+        return tuple(TypeAdapter(list[LayerProfile]).validate_python(self.ask(command)[0]))
 
     def optimizers(self) -> list[OptimizerCost]:
         """Measure the optimizer steps, one rank at a time."""
@@ -281,12 +297,14 @@ def measure_profile(
     split: bool,
     notify: Notify,
     warn: Warn,
+    with_layers: bool = False,
 ) -> Profile:
     """Measure what a prediction for micro-batches of ``sizes`` needs, for a model in this ``placement``; all but the
     runtime's cost per action, which ``predict.calibrate`` finds from the calibration run.
 
-    ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too. Raises DeviceError
-    where a rank fails again, MemoryLimitError where the smallest micro-batch does not fit.
+    ``facts``: what the ranks answered to Build. ``split``: time the two halves of the backward too; ``with_layers``:
+    layers by themselves. Raises DeviceError where a rank fails again, MemoryLimitError where the smallest micro-batch
+    does not fit.
     """
     cores = (environment.cores or 1) if environment.device == "cpu" else None
     measurer = Measurer(
@@ -308,6 +326,7 @@ def measure_profile(
         notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
         rounds.append(retry_once(partial(measurer.round, number)))
     notify("measuring optimizers", 0.9)
+    layers = retry_once(measurer.layers) if with_layers else ()
     optimizers = retry_once(measurer.optimizers)
     host_action_s = retry_once(measurer.host_action)
     fragmentation = NONE if cores else retry_once(lambda: measurer.fragmentation(facts))
@@ -319,6 +338,7 @@ def measure_profile(
         virtual_stages=placement.virtual_stages,
         recompute=placement.recompute,
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
+        layers=layers,
         links=tuple(links),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
         shared=SharedCores.of(cores, environment.most_on_a_host(workload.stages), contention=1.0) if cores else None,

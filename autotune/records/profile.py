@@ -65,6 +65,21 @@ class StageProfile(Record):
         return self
 
 
+class LayerProfile(Record):
+    """What a layer costs by itself, with what comes before the first or after the last where it is that one."""
+
+    layers: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    """Layers of the model that are alike, of which the first was measured."""
+    static_bytes: NonNegativeInt = 0
+    """Weights, gradients, optimizer state and constant buffers."""
+    parameters: NonNegativeInt = 0
+    """Number of weights."""
+    time_s: tuple[StageTime, ...] = Field(min_length=1)
+    """Times by micro-batch size, ascending."""
+    memory: tuple[StageMemory, ...] = ()
+    """Memory by micro-batch size, ascending."""
+
+
 class LinkTime(Record):
     """Messages of one size on a link."""
 
@@ -212,6 +227,8 @@ class Profile(Record):
     """What each stage computed again in its backward; null where no stage did."""
     stages: tuple[StageProfile, ...] = Field(min_length=1)
     """The stages, in the order of the model."""
+    layers: tuple[LayerProfile, ...] = ()
+    """The layers by themselves, one of each kind, by which another cut is predicted; empty where not measured."""
     links: tuple[Link, ...] = ()
     """The links between ranks."""
     message_bytes: tuple[MessageSize, ...] = ()

@@ -25,6 +25,7 @@ WORK = {
     "build": "building its stages",
     "time_stages": "timing its stages",
     "measure_memory": "measuring the memory of its stages",
+    "measure_layers": "measuring layers by themselves",
     "time_optimizer": "timing the optimizer",
     "ping": "measuring a link",
     "exchange": "measuring all links at once",

@@ -63,6 +63,17 @@ class MeasureMemory(Record):
     split: bool = False
 
 
+class MeasureLayers(Record):
+    """Measure one layer of each kind by itself, as a stage of its own that recomputes by ``mode``; answers
+    list[LayerProfile]. Layers are alike whose weights have the same names and shapes."""
+
+    kind: Literal["measure_layers"] = "measure_layers"
+    active: tuple[NonNegativeInt, ...]
+    micro_batch_sizes: tuple[PositiveInt, ...]
+    split: bool = False
+    mode: Recompute = Recompute.NONE
+
+
 class TimeOptimizer(Record):
     """Time the optimizer step with its zeroing of gradients; answers an OptimizerCost."""
 
@@ -131,7 +142,7 @@ class Step(Record):
 
 
 Command = Annotated[
-    Describe | Build | TimeStages | MeasureMemory | TimeOptimizer | Ping | Exchange | Prepare | Step,
+    Describe | Build | TimeStages | MeasureMemory | MeasureLayers | TimeOptimizer | Ping | Exchange | Prepare | Step,
     Field(discriminator="kind"),
 ]
 COMMAND: TypeAdapter[Command] = TypeAdapter(Command)

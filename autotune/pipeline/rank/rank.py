@@ -27,6 +27,7 @@ from autotune.pipeline.control.diagnose import activity_file, log_file, place
 from autotune.pipeline.hosts.wire import READY, Assignment, rank_name
 from autotune.pipeline.rank.device import Device, open_device
 from autotune.pipeline.rank.facts import stage_facts
+from autotune.pipeline.rank.layers import measure_layers
 from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
 from autotune.pipeline.rank.process_group import open_store, use_interface
 from autotune.pipeline.rank.recording import Recording
@@ -35,6 +36,7 @@ from autotune.pipeline.rank.trail import Trail
 from autotune.pipeline.rank.trial import Held, Optimizer, Trial
 from autotune.records.outcome import Failure, FailureKind
 from autotune.records.prediction import Placement
+from autotune.records.profile import LayerProfile
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
@@ -157,6 +159,10 @@ class RankProcess:
 
     def measure_memory(self, command: commands.MeasureMemory) -> list[list[StageMemory]]:
         return [probe.memory(command.micro_batch_sizes, command.split) for probe in self.probes.values()]
+
+    def measure_layers(self, command: commands.MeasureLayers) -> list[LayerProfile]:
+        workload, _ = self._settled()
+        return measure_layers(workload, command, self.device)
 
     def time_optimizer(self, command: commands.TimeOptimizer) -> commands.OptimizerCost:
         return optimizer_cost(self._stages(), self.optimizer, self.device)

@@ -12,6 +12,7 @@ from bokeh.resources import Resources
 from jinja2 import Environment, select_autoescape
 
 from autotune.errors import AutotuneError
+from autotune.predict.recut import recut
 from autotune.predict.schedules import build_schedule
 from autotune.records.prediction import Basis
 from autotune.records.profile import Profile, profile_of
@@ -249,6 +250,7 @@ def step_of(report: Report, row: CandidateReport) -> Step | None:
     if profile is None or 3 * row.micro_batches * len(profile.stages) > MOST_ACTIONS:
         return None
     try:
+        profile = recut(profile, row.split)
         schedule = build_schedule(row.schedule, profile.ranks, row.micro_batches, row.virtual_stages)
         return with_recorded(timed(Path("the report"), profile, schedule, row.micro_batch_size, ()), report)
     except (AutotuneError, ValueError):

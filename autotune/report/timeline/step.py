@@ -10,6 +10,7 @@ from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
 from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import optimizer_seconds, stage_costs
+from autotune.predict.recut import recut
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
 from autotune.predict.simulator.simulate import Costs, Timeline, optimizer_tail, simulate
 from autotune.records.base import read_json
@@ -105,7 +106,7 @@ def simulate_step(request: Request) -> Step:
         raise UsageError(f"--stages {request.stages}: {source} has {ranks} ranks; leave --stages out")
     request, candidate = choose(request, report)
     own = profile_of(profiles, candidate.virtual_stages, candidate.recompute) if candidate else None
-    profile = own or of_cut(profiles, request, source)
+    profile = recut(own, candidate.split) if own and candidate else of_cut(profiles, request, source)
     schedule = build(replace(request, virtual_stages=profile.virtual_stages), ranks)
     size, notes = settle_size(request, (report or profile).workload.batch, candidate, schedule.micro_batches)
     return with_recorded(timed(source, profile, schedule, size, notes), report)
