@@ -231,7 +231,8 @@ def peak_slope(rows: Rows, profile: Profile) -> PeakSlope | None:
     """
     if profile.virtual_stages > 1 or not all(stage.memory for stage in profile.stages):
         return None
-    alike = [row for row in rows if row.recompute == profile.recompute]
+    own = (None, tuple(stage.layers for stage in profile.stages))
+    alike = [row for row in rows if row.recompute == profile.recompute and row.split in own]
     steady = sorted((row for row in alike if is_steady(row, profile.ranks)), key=lambda row: row.micro_batches)
     if len(steady) < 2:
         return None

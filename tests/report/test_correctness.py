@@ -143,6 +143,14 @@ def test_a_flat_peak_has_no_slope():
     assert found.peak_slope.bytes_per_micro_batch == pytest.approx(0.0)
 
 
+def test_peaks_of_another_cut_or_mode_are_not_compared_with_those_of_the_profile():
+    """Of one m they would be a line without a slope."""
+    (one, *_) = [row for row in rows() if row.micro_batches == 8]
+    twin = one.model_copy(update={"split": (3, 1, 1, 1)})
+    _, found = check([one, twin])
+    assert found is None or found.peak_slope is None
+
+
 def test_what_the_model_is_off_by_per_sequence_is_no_slope():
     _, found = check(rows(extra=lambda one: 5 * UNIT * one.micro_batch_size))
     assert found.peak_slope.bytes_per_micro_batch == pytest.approx(0.0, abs=1.0)
