@@ -324,7 +324,7 @@ def refusal(*rows, slowdown=None):
 
 
 @pytest.mark.parametrize("slowdown", [None, (1.0, 1.0)])
-def test_a_deadlock_names_who_replay_stages_what(slowdown):
+def test_a_deadlock_names_who_waits_for_what(slowdown):
     message = refusal("F0 B0 F1 B1", "F0 F1 B0 B1", slowdown=slowdown)
     assert "B0 on stage 0 waits for B0 of stage 1" in message
     assert "F1 on stage 1 waits for F1 of stage 0" in message

@@ -13,6 +13,7 @@ from autotune.conclude import drift
 from autotune.errors import UsageError
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.verdict import StopReason
+from autotune.search.space import params_of
 from autotune.search.study.sampler import make_sampler
 from autotune.search.study.shared import SILENT, SharedStudy
 from autotune.search.timing import Timing
@@ -20,6 +21,7 @@ from tests import postgres
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search
 
 HEARTBEAT_S = 1.0
+PATIENT_S = 3 * HEARTBEAT_S  # long enough to measure all others before the dead one is given up
 DEAD_S = SILENT * HEARTBEAT_S + 2.5  # SQLite's clock counts seconds
 BEST_AT = [candidate.micro_batches for candidate in CANDIDATES].index(BEST)
 
@@ -144,7 +146,7 @@ def test_a_trial_that_says_not_yet_what_it_runs_is_waited_for(join):
     waiting.join(1.0)
     assert waiting.is_alive()
     for name, distribution in slow.space.distributions.items():
-        value = {"micro_batches": CANDIDATES[2].micro_batches, "schedule": "1F1B", "virtual_stages": 1}[name]
+        value = params_of(CANDIDATES[2])[name]
         value = CANDIDATES[2].schedule if name == "schedule" else value
         slow._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
     waiting.join(10)
@@ -268,12 +270,12 @@ def test_figures_of_another_controller_say_so(join, tmp_path):
 
 
 @pytest.mark.alone
-def test_a_search_replay_stages_what_another_runs_and_takes_it_over_when_that_dies(join, tmp_path):
-    dead = join()
+def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(join, tmp_path):
+    dead = join(heartbeat_s=PATIENT_S)
     assert dead.begin(CANDIDATES[BEST_AT])
     die(dead)
     told, machine = [], Machine()
-    found = make_search(tmp_path, machine, study=join(), exhaustive=True)
+    found = make_search(tmp_path, machine, study=join(heartbeat_s=PATIENT_S), exhaustive=True)
     found.on_progress = told.append
     found.run()
     assert f"waiting for another controller's trial of m = {BEST} 1F1B" in told
