@@ -20,7 +20,7 @@ def test_the_space_is_the_smallest_that_holds_every_candidate():
 
 def test_any_point_becomes_the_nearest_candidate_that_is_left():
     space = Space(CANDIDATES)
-    point = {"micro_batches": 20, "schedule": "1F1B", "virtual_stages": 1}
+    point = params_of(CANDIDATES[4]) | {"micro_batches": 20}
     assert space.nearest(point, CANDIDATES).micro_batches == 16
     left = [candidate for candidate in CANDIDATES if candidate.micro_batches != 16]
     assert space.nearest(point, left).micro_batches == 32
