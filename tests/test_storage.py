@@ -17,6 +17,7 @@ from autotune.job import Job
 from autotune.pipeline.control.ranks import Ranks
 from autotune.records.environment import Environment
 from autotune.report.load import read_report
+from autotune.search.space import params_of
 from autotune.search.study.shared import check_storage
 from autotune.storage_url import HIDDEN, scrubbed, shown, without_credentials
 from autotune.tune import identity_of
@@ -114,7 +115,7 @@ def test_two_controllers_one_killed_no_trial_lost_and_none_run_twice(server, tmp
 
     report = survivor.report()
     assert (report.status, report.search.controller) == ("complete", survivor.name)
-    rows = {(row.micro_batches, row.schedule, row.virtual_stages): row.measurement for row in report.candidates}
+    rows = {tuple(params_of(row).values()): row.measurement for row in report.candidates}
     assert {key for key, measurement in rows.items() if measurement} == set(candidates)
     theirs = {tuple(one.params.values()) for one in by[victim.name]}
     assert theirs <= {key for key, measurement in rows.items() if measurement}
