@@ -11,7 +11,6 @@ from autotune.report.units import show_certainty, show_rate, show_seconds
 from autotune.search.choose import certainty
 from autotune.search.goal import LEAST_STEPS
 from autotune.search.runner import Runner
-from autotune.search.space import show
 
 HOPE = 0.01  # probability of being the winner from which on a candidate is counted as one that could still win
 
@@ -43,7 +42,7 @@ def so_far(search: Runner) -> str:
     if winner is not None:
         sure = certainty(search.belief, winner, state)
         chance = f"within {state.goal.tolerance:.0%} of the best with {show_certainty(sure.probability)}"
-        parts = [f"best so far {show(winner)}: {show_rate(known[winner].throughput_seq_s)} sequences/s, {chance}"]
+        parts = [f"best so far {winner.label}: {show_rate(known[winner].throughput_seq_s)} sequences/s, {chance}"]
         if not limits.exhaustive:
             waiting = [candidate for candidate in waiting if sure.shares.get(candidate, 0.0) >= HOPE]
     seconds = sum((1 + LEAST_STEPS) * known[candidate].step_time_s for candidate in waiting)

@@ -15,6 +15,7 @@ from autotune.learner import Learner
 from autotune.predict.balance import best_cut
 from autotune.predict.predict import predict, profile_for
 from autotune.predict.recut import measured_split
+from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.prediction import Candidate, Prediction, schedule_text
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
@@ -24,25 +25,25 @@ from autotune.report.correctness import checked
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
-from autotune.search.space import show
 
 PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
-def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction]) -> list[str | None]:
+def exclusions(job: Job, profiles: list[Profile], predictions: list[Prediction]) -> list[Exclusion | None]:
     """Return why each candidate is not tried, or None."""
     least = job.config.min_micro_batch_size
     batch_statistics = any(stage.batch_statistics for profile in profiles for stage in profile.stages)
-    reasons: list[str | None] = []
+    reasons: list[Exclusion | None] = []
+    too_few = Exclusion(reason=ExclusionReason.BATCH_STATISTICS, least=least)
     for candidate, prediction in zip(job.candidates, predictions, strict=True):
         if prediction.fits is False and not job.config.explore_limit:
-            reasons.append("does not fit")
+            reasons.append(Exclusion(reason=ExclusionReason.MEMORY))
         elif batch_statistics and candidate.micro_batch_size < least:
-            reasons.append(f"batch statistics need {least} samples")
+            reasons.append(too_few)
         else:
             reasons.append(None)
-    if batch_statistics and any(reason and reason.startswith("batch") for reason in reasons):
+    if too_few in reasons:
         job.warn(
             f"the model normalises over the batch (BatchNorm): micro-batches of fewer than {least} samples are not"
             " tried; --min-micro-batch-size changes that"
@@ -94,7 +95,7 @@ def balanced(job: Job, profiles: list[Profile]) -> list[Candidate]:
             continue
         if cut.bound_s < cut.step_s:
             sure = f"no cut is more than {cut.step_s / cut.bound_s - 1:.0%} quicker"
-            job.warn(f"--balance: {show(best)} is best cut {show_split(cut.split)} of those simulated; {sure}")
+            job.warn(f"--balance: {best.label} is best cut {show_split(cut.split)} of those simulated; {sure}")
         found += [one.model_copy(update={"split": cut.split}) for one in several]
     return found
 
@@ -107,7 +108,7 @@ class Findings:
     profiles: list[Profile]
     is_earlier_profile: bool
     predictions: list[Prediction]
-    excluded: list[str | None]
+    excluded: list[Exclusion | None]
     learner: Learner | None = None
 
     def learn_from(self, search: Runner) -> None:
@@ -202,7 +203,7 @@ class Findings:
         candidate = self.job.candidates[index]
         outcome = search.state.outcomes.get(candidate) if search else None
         excluded = self.excluded[index] or (search.state.ruled_out.get(candidate) if search else None)
-        row = candidate_report(candidate, self.predictions[index], outcome, excluded)
+        row = candidate_report(candidate, self.predictions[index], outcome, excluded.text if excluded else None)
         if search is None:
             return row
         last = search.state.last_predictions.get(candidate)

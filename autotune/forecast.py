@@ -11,6 +11,7 @@ from autotune.errors import UsageError
 from autotune.events import Events
 from autotune.findings import Findings, foresee, goal_of
 from autotune.job import prepared
+from autotune.records.exclusion import Exclusion
 from autotune.records.forecast import Forecast
 from autotune.records.prediction import Candidate, Prediction
 from autotune.search.belief.prior import STEP_NOISE
@@ -70,7 +71,10 @@ def cost_on(machine: Simulated, found: Findings) -> Forecast:
 
 
 def expected_cost(
-    machine: Simulated, predictions: Mapping[Candidate, Prediction], excluded: Mapping[Candidate, str], config: Config
+    machine: Simulated,
+    predictions: Mapping[Candidate, Prediction],
+    excluded: Mapping[Candidate, Exclusion],
+    config: Config,
 ) -> Cost:
     """Return the mean cost of a few searches on simulated machines, each in a study that is kept in memory alone."""
     costs = []

@@ -19,6 +19,7 @@ from autotune.job import Job, prepared, writable
 from autotune.predict.schedules import build_schedule
 from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
+from autotune.records.exclusion import ExclusionReason
 from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.recompute import show_modes
@@ -28,7 +29,6 @@ from autotune.records.verdict import Stop, StopReason
 from autotune.report.units import show_bytes
 from autotune.search.goal import Limits
 from autotune.search.runner import Runner
-from autotune.search.space import show
 from autotune.search.state import SearchState
 from autotune.search.study.lock import locked
 from autotune.search.study.sampler import check_sampler
@@ -193,7 +193,7 @@ def leanest(found: Findings) -> str:
 def search_and_report(job: Job, found: Findings) -> Report:
     """Search and report: the second half of ``tune``, from predictions to the report on disk."""
     out, limit = job.config.out, show_bytes(job.backend.memory_limit or 0)
-    if all(reason == "does not fit" for reason in found.excluded):
+    if all(one and one.reason is ExclusionReason.MEMORY for one in found.excluded):
         publish(job, found.report(None, "infeasible", Stop(reason=StopReason.INFEASIBLE)))
         raise MemoryLimitError(
             f"no candidate fits in {limit} per rank: the leanest {leanest(found)}; use more"
@@ -255,12 +255,12 @@ def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
     if not job.config.record_timeline or pick is None:
         return None
     expected_s = search.state.predictions[pick].step_time_s
-    job.events.progress(f"recording {show(pick)}", None)
+    job.events.progress(f"recording {pick.label}", None)
     steps = job.backend.record(pick, expected_s, RECORDED_STEPS)
     if steps is None:
         return None
     if isinstance(steps, Failure):
-        job.warn(f"the steps of {show(pick)} could not be recorded: {steps.message}")
+        job.warn(f"the steps of {pick.label} could not be recorded: {steps.message}")
         return None
     schedule = build_schedule(pick.schedule, job.backend.ranks, pick.micro_batches, pick.virtual_stages)
     return recorded_step(job.candidates.index(pick), schedule, steps)

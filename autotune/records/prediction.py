@@ -1,7 +1,7 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -55,6 +55,19 @@ class Placement(Record):
         return self.recompute[stage] if self.recompute else Recompute.NONE
 
 
+class Family(NamedTuple):
+    """What candidates of one curve over m have in common: every dimension but m, the schedule apart from the rest."""
+
+    schedule: ScheduleName
+    rest: tuple[object, ...]
+
+    @property
+    def stand_in(self) -> "Family | None":
+        """The family of what runs in the schedule's place where m is too small for it; None where nothing does."""
+        other = SCHEDULES[self.schedule].stand_in
+        return self._replace(schedule=other) if other else None
+
+
 class Candidate(Record):
     """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
 
@@ -75,6 +88,23 @@ class Candidate(Record):
     def padding(self) -> int:
         """Rows computed in vain: m·b - B."""
         return self.micro_batches * self.micro_batch_size - self.sequences
+
+    @property
+    def family(self) -> Family:
+        """Every dimension but m: what candidates of one curve have in common. A new field is in it by itself."""
+        left_out = {"micro_batches", "micro_batch_size", "sequences", "schedule"}
+        rest = tuple(getattr(self, name) for name in type(self).model_fields if name not in left_out)
+        return Family(self.schedule, rest)
+
+    @property
+    def schedule_text(self) -> str:
+        """``Interleaved1F1B x2 cut 7,6,6,5``."""
+        return schedule_text(self.schedule, self.virtual_stages, self.split, self.recompute)
+
+    @property
+    def label(self) -> str:
+        """``m = 8 1F1B``, for a line of text."""
+        return f"m = {self.micro_batches} {self.schedule_text}"
 
     @property
     def placement(self) -> Placement:

@@ -9,7 +9,7 @@ from autotune.records.correctness import Agreement, Soundness
 from autotune.records.environment import Environment
 from autotune.records.layout import Layout, PlannedLayout
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Basis, Candidate, Prediction, Revision, schedule_text
+from autotune.records.prediction import Basis, Candidate, Family, Prediction, Revision
 from autotune.records.profile import Profile
 from autotune.records.recompute import Recompute
 from autotune.records.timed_run import TimedRun
@@ -80,12 +80,22 @@ class CandidateReport(Record):
     @property
     def schedule_text(self) -> str:
         """``Interleaved1F1B x2 cut 7,6,6,5``."""
-        return schedule_text(self.schedule, self.virtual_stages, self.split, self.recompute)
+        return self.candidate.schedule_text
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate by itself."""
+        return Candidate(**{name: getattr(self, name) for name in Candidate.model_fields})
+
+    @property
+    def family(self) -> Family:
+        """Every dimension but m: what the candidates of one curve have in common."""
+        return self.candidate.family
 
     @property
     def name(self) -> str:
         """``m = 8 1F1B``."""
-        return f"m = {self.micro_batches} {self.schedule_text}"
+        return self.candidate.label
 
     @property
     def sequences(self) -> int:

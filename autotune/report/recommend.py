@@ -79,7 +79,7 @@ def undecided_text(report: Report) -> str:
     if spot is None or not spot.undecided_with:
         return "undecided"
     found = sorted((rows[index] for index in (spot.candidate, *spot.undecided_with)), key=lambda row: row.micro_batches)
-    is_alike = len({row.schedule_text for row in found}) == 1
+    is_alike = len({row.family for row in found}) == 1
     *names, last = [str(row.micro_batches) if is_alike else row.name for row in found]
     return f"undecided between {'m = ' if is_alike else ''}{', '.join(names)} and {last}"
 
@@ -200,7 +200,7 @@ def ties(rows: Rows, pick: int, tolerance: float) -> tuple[str, ...]:
         other = rows[index]
         if index == pick or abs(1 - min(mine.rate, other.rate) / max(mine.rate, other.rate)) > tolerance:
             continue
-        is_alike = mine.schedule_text == other.schedule_text
+        is_alike = mine.family == other.family
         names = [f"m = {row.micro_batches}" if is_alike else row.name for row in (mine, other)]
         saved = saved_bytes(mine, [other])
         first = str(mine.micro_batches) if is_alike else names[0]
@@ -210,21 +210,13 @@ def ties(rows: Rows, pick: int, tolerance: float) -> tuple[str, ...]:
 
 
 def curve(rows: Rows, pick: int, indices: Sequence[int]) -> list[int]:
-    """Return those of ``indices`` under the pick's schedule and stages per rank, ascending in m.
-
-    Where m is too small for 1F1B, GPipe stands in for it.
-    """
-    own = rows[pick].schedule_text
-    same = [index for index in indices if rows[index].schedule_text == own]
-    if rows[pick].schedule == "1F1B":
-        least = min((rows[index].micro_batches for index in same), default=inf)
-        same += [
-            index
-            for index in indices
-            if (rows[index].schedule, rows[index].split, rows[index].recompute)
-            == ("GPipe", rows[pick].split, rows[pick].recompute)
-            and rows[index].micro_batches < least
-        ]
+    """Return those of ``indices`` that differ from the pick in m alone, ascending in m, and what stands in for its
+    schedule where m is too small for that."""
+    own = rows[pick].family
+    same = [index for index in indices if rows[index].family == own]
+    least = min((rows[index].micro_batches for index in same), default=inf)
+    if stand_in := own.stand_in:
+        same += [i for i in indices if rows[i].family == stand_in and rows[i].micro_batches < least]
     return sorted(same, key=lambda index: rows[index].micro_batches)
 
 

@@ -23,7 +23,6 @@ from autotune.search.decide import Kind, Situation, decide
 from autotune.search.failures import common_fault
 from autotune.search.goal import LEAST_STEPS, STEPS, Limits
 from autotune.search.preparation import Preparation
-from autotune.search.space import show
 from autotune.search.state import ACCIDENTS, SearchState, over_limit
 from autotune.search.study.sampler import make_sampler
 from autotune.search.study.study import Study
@@ -186,10 +185,10 @@ class Runner:
         if candidate in self.state.untried:
             self.run_trial(candidate)
             return
-        self.on_progress(f"checking for drift: timing {show(candidate)} again")
+        self.on_progress(f"checking for drift: timing {candidate.label} again")
         outcome, timing = self.time_steps(candidate, lambda number, seconds: True)
         if isinstance(outcome, Failure):
-            self.on_warning(f"{show(candidate)} ran before, but failed when it was timed again: {outcome.message}")
+            self.on_warning(f"{candidate.label} ran before, but failed when it was timed again: {outcome.message}")
         elif timing is not None:
             self.study.keep(timing)
             self.take_in(candidate, None, timing)
@@ -204,13 +203,13 @@ class Runner:
             return
         candidate, trial = claimed
         state.trials += 1
-        self.on_progress(f"{show(candidate)}: first step, untimed")
+        self.on_progress(f"{candidate.label}: first step, untimed")
         outcome, timing = self.time_steps(candidate, partial(self.note_step, candidate, trial))
         over = over_limit(state.predictions[candidate], outcome, state.memory_limit)
         is_ours = self.study.finish(trial, outcome, timing, over, state.memory_limit)
         if not is_ours:
             self.on_warning(
-                f"the trial of {show(candidate)} was handed on to others while it ran: this controller gave no sign of"
+                f"the trial of {candidate.label} was handed on to others while it ran: this controller gave no sign of"
                 " life for too long; give a longer --heartbeat"
             )
             if timing is not None:
@@ -219,7 +218,7 @@ class Runner:
 
     def note_step(self, candidate: Candidate, trial: "Trial", number: int, seconds: float) -> bool:
         """Keep a timed step of a trial; return whether the trial is still ours."""
-        self.on_progress(f"{show(candidate)}: step {number + 1}, {seconds:.3f} s")
+        self.on_progress(f"{candidate.label}: step {number + 1}, {seconds:.3f} s")
         return self.study.note_step(trial, candidate.sequences / seconds, number)
 
     def time_steps(self, candidate: Candidate, note: Callable[[int, float], bool]) -> tuple[Outcome, Timing | None]:
@@ -296,9 +295,9 @@ class Runner:
         if failure.kind == "out_of_memory":
             fits = self.state.largest_that_fits(candidate)
             rest = f"the largest micro-batch predicted to fit is {fits} sequences" if fits else "no smaller one fits"
-            self.on_warning(f"{show(candidate)} ran out of memory ({failure.message}); {rest}")
+            self.on_warning(f"{candidate.label} ran out of memory ({failure.message}); {rest}")
         elif failure.kind in ACCIDENTS and not was_accident:
-            self.on_warning(f"{show(candidate)} failed and may be retried once: {failure.message}")
+            self.on_warning(f"{candidate.label} failed and may be retried once: {failure.message}")
 
     def tell_drift(self) -> None:
         """Tell where the machine's speed is noticeably another one than it was last told to be."""
@@ -312,7 +311,7 @@ class Runner:
 
     def waits_for_others(self, stop: Stop) -> bool:
         """Wait a moment for what other controllers are running now; return False where that is not to be waited for."""
-        running = sorted(show(candidate) for candidate in self.state.elsewhere & set(self.state.allowed))
+        running = sorted(candidate.label for candidate in self.state.elsewhere & set(self.state.allowed))
         if not running or stop.reason in (StopReason.BUDGET, StopReason.TRIALS, StopReason.SAME_FAILURE):
             return False
         self.on_progress(f"waiting for another controller's trial of {', '.join(running)}")

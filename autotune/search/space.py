@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.records.prediction import Candidate, schedule_text
+from autotune.records.prediction import Candidate
 from autotune.records.recompute import Recompute, show_modes
 from autotune.records.split import show_split
 
@@ -100,9 +100,3 @@ class Space:
     def nearest(self, point: Mapping[str, Any], candidates: Sequence[Candidate]) -> Candidate:
         """Return the one of ``candidates`` nearest to ``point``; the earlier of two."""
         return min(candidates, key=lambda candidate: self.distance(point, candidate))
-
-
-def show(candidate: Candidate) -> str:
-    """Return ``m = 8 1F1B``, in a line of text."""
-    text = schedule_text(candidate.schedule, candidate.virtual_stages, candidate.split, candidate.recompute)
-    return f"m = {candidate.micro_batches} {text}"

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import Failure, Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction, Revision
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.goal import LEAST_STEPS, Goal
-from autotune.search.space import show
 from autotune.search.timing import Timing
 
 ACCIDENTS = ("crash", "hang")  # a rank died or hung, which need not be the candidate's fault
@@ -28,14 +28,14 @@ class SearchState:
     """
 
     predictions: dict[Candidate, Prediction]
-    excluded: dict[Candidate, str] = field(default_factory=dict)
+    excluded: dict[Candidate, Exclusion] = field(default_factory=dict)
     goal: Goal = field(default_factory=Goal)
     memory_limit: int | None = None
     here: str = ""
     session: int = 0
     timings: list[Timing] = field(default_factory=list)
     outcomes: dict[Candidate, Outcome] = field(default_factory=dict)
-    ruled_out: dict[Candidate, str] = field(default_factory=dict)
+    ruled_out: dict[Candidate, Exclusion] = field(default_factory=dict)
     last_predictions: dict[Candidate, Revision] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     accidents: set[Candidate] = field(default_factory=set)
@@ -79,7 +79,7 @@ class SearchState:
         for other, prediction in self.predictions.items():
             theirs = prediction.peak_memory_bytes
             if theirs and other not in self.outcomes and all(theirs[rank] >= needed[rank] for rank in ranks):
-                self.ruled_out[other] = f"needs as much memory as {show(candidate)}, which ran out"
+                self.ruled_out[other] = Exclusion(reason=ExclusionReason.LEANER_RAN_OUT, leaner=candidate)
 
     def _of_all_steps(self, candidate: Candidate, before: Measurement) -> Measurement:
         """Return the measurement with the raw steps of all visits on our machine; where there was none, on another."""
@@ -148,9 +148,7 @@ class SearchState:
         sizes = (
             other.micro_batch_size
             for other in self.predictions
-            if (other.schedule, other.placement) == (candidate.schedule, candidate.placement)
-            and other not in self.ruled_out
-            and (self.over_limit(other) or 0) <= 0
+            if other.family == candidate.family and other not in self.ruled_out and (self.over_limit(other) or 0) <= 0
         )
         return max(sizes, default=None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from autotune.config import SamplerName
+from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.verdict import Stop
@@ -62,7 +63,11 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
                 candidate: row.prediction
                 for candidate, row in zip(truth.candidates, truth.report.candidates, strict=True)
             },
-            excluded={one: "not tried" for index, one in enumerate(truth.candidates) if index not in truth.visits},
+            excluded={
+                one: Exclusion(reason=ExclusionReason.MEMORY)
+                for index, one in enumerate(truth.candidates)
+                if index not in truth.visits
+            },
         ),
         study=Study(folder / f"{sampler}-{seed}", "recorded", truth.candidates, True),
         measure=measure,

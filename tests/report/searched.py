@@ -5,8 +5,11 @@ from types import SimpleNamespace
 from autotune.config import Config
 from autotune.findings import Findings
 from autotune.records.environment import Environment
+from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.workload import WorkloadFacts
 from tests.search.machine import CANDIDATES, PREDICTIONS, PROFILE
+
+DOES_NOT_FIT = Exclusion(reason=ExclusionReason.MEMORY)
 
 
 def report_of(found, limit=None, excluded=None, stop=None):
@@ -25,6 +28,6 @@ def report_of(found, limit=None, excluded=None, stop=None):
         warnings=[],
         command="autotune run",
     )
-    outside = ["does not fit" if candidate in found.state.excluded else None for candidate in CANDIDATES]
+    outside = [DOES_NOT_FIT if candidate in found.state.excluded else None for candidate in CANDIDATES]
     findings = Findings(job, [PROFILE], False, PREDICTIONS, excluded or outside)
     return findings.report(found, "complete", stop)

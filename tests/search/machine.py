@@ -3,6 +3,7 @@
 import random
 
 from autotune.predict.predict import candidates_for, predict
+from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.profile import Profile
 from autotune.search.goal import Goal, Limits
@@ -61,7 +62,11 @@ def make_search(
     options.setdefault("clock", scripted_clock(machine))
     limits = Limits(**{key: options.pop(key) for key in ("budget_s", "trials", "exhaustive") if key in options})
     unsure = options.pop("unsure", None)
-    excluded = {c: "not now" for index, c in enumerate(CANDIDATES) if allowed is not None and index not in allowed}
+    excluded = {
+        c: Exclusion(reason=ExclusionReason.MEMORY)
+        for index, c in enumerate(CANDIDATES)
+        if allowed is not None and index not in allowed
+    }
     saved, warned = [], []
     found = Runner(
         state=SearchState(

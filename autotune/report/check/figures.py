@@ -48,7 +48,7 @@ def counterpart(report: Report, baseline: Report) -> CandidateReport | None:
     """Return the candidate that won in ``baseline``, as ``report`` has it."""
 
     def name(row: CandidateReport) -> tuple[object, ...]:
-        return (row.micro_batches, row.micro_batch_size, row.schedule_text)
+        return (row.micro_batches, row.micro_batch_size, row.family)
 
     return next((row for row in report.candidates if name(row) == name(winner(baseline))), None)
 

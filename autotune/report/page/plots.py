@@ -7,7 +7,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Range1d
 from bokeh.plotting import figure
 
-from autotune.records.prediction import Basis, MemorySplit, TimeSplit
+from autotune.records.prediction import Basis, Family, MemorySplit, TimeSplit
 from autotune.records.report import CandidateReport, Report
 from autotune.report.timeline.step import Step
 from autotune.report.timeline.timeline import MEANING
@@ -28,10 +28,10 @@ def plain(title: str, height: int = 340, **more: Any) -> Any:
 
 def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport]]:
     """Return the candidates of each schedule and number of stages per rank, by ascending m."""
-    found: dict[str, list[CandidateReport]] = {}
+    found: dict[Family, list[CandidateReport]] = {}
     for row in sorted(rows, key=lambda one: one.micro_batches):
-        found.setdefault(row.schedule_text, []).append(row)
-    return found
+        found.setdefault(row.family, []).append(row)
+    return {alike[0].schedule_text: alike for alike in found.values()}
 
 
 def throughput(report: Report) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 
 from autotune.errors import UsageError
-from autotune.search.space import Space, params_of, show
+from autotune.search.space import Space, params_of
 from autotune.search.study import sampler as module
 from autotune.search.study.sampler import check_sampler
 from tests.search.machine import BEST, CANDIDATES, Machine, make_search, search
@@ -28,7 +28,7 @@ def test_any_point_becomes_the_nearest_candidate_that_is_left():
 
 
 def test_a_candidate_has_a_name_that_a_reader_understands():
-    assert [show(candidate) for candidate in CANDIDATES[1:3]] == ["m = 2 GPipe", "m = 4 1F1B"]
+    assert [candidate.label for candidate in CANDIDATES[1:3]] == ["m = 2 GPipe", "m = 4 1F1B"]
 
 
 def test_the_cost_model_proposes_the_best_prediction_first(tmp_path):
