@@ -36,13 +36,21 @@ def gains_per_s(draws: Draws, value: Array, may_pick: Mask, may_visit: Mask, cos
     now = float(value[:, may_pick].mean(0).max()) if may_pick.any() else float(value.mean(0).min())
     hopes = (value > now).mean(0) >= PLAUSIBLE
     found = np.zeros(len(draws.rows))
-    noise = np.random.default_rng(2).standard_normal(OUTCOMES)
+    rng = np.random.default_rng(2)
+    noise, unrelated = rng.standard_normal(OUTCOMES), rng.permutation(len(value))
     chosen = np.linspace(0, len(value) - 1, OUTCOMES).astype(int)
+    ran = may_pick if may_pick.any() else ~may_pick
+    level = draws.log_rate[:, ran].mean(
+        1
+    )  # the machine's own speed decides nothing, and one more visit hardly tells it
     for column in np.flatnonzero(may_visit & (hopes | may_pick)):
         options = value[:, may_pick | (np.arange(len(may_pick)) == column)]
+        log_rate = draws.log_rate[:, column] - level
         for times in TIMES:
-            after = expected_best(draws.log_rate[:, column], options, variance / times, chosen, noise)
-            found[column] = max(found[column], (after - now) / (times * cost_s[column]))
+            after = expected_best(log_rate, options, variance / times, chosen, noise)
+            # so few draws find a gain even in what has nothing to do with the options
+            floor = expected_best(log_rate[unrelated], options, variance / times, chosen, noise) - options.mean(0).max()
+            found[column] = max(found[column], (after - floor - now) / (times * cost_s[column]))
     return found
 
 

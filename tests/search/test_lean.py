@@ -50,3 +50,16 @@ def test_who_cannot_be_fast_enough_or_leaner_gains_nothing():
     gains = gains_per_s(rate, value, ran, ~ran, np.ones(4), 1e-5)
     assert gains[1] == gains[2] == 0
     assert gains[3] > 0.1
+
+
+def test_a_visit_that_can_tell_nothing_gains_nothing():
+    """The level of all candidates is unknown; which of two is the better pick hangs on a third that is never timed."""
+    random = np.random.default_rng(3)
+    level, fastest = 0.03 * random.standard_normal(512), 0.03 * random.standard_normal(512)
+    still = 1e-4 * random.standard_normal((2, 512))
+    rate = draws(level - 0.05 + still[0], level - 0.02 + still[1], level + fastest)
+    peaks = dict(zip(CANDIDATES, (50, 87, 200), strict=False))
+    value = utility(rate, CANDIDATES, peaks, LEAN)
+    ran = np.array([True, True, False])
+    gains = gains_per_s(rate, value, ran, ran, np.ones(3), 0.01**2)
+    assert gains.max() < 1e-3
