@@ -38,7 +38,7 @@ def test_a_forecast_by_arithmetic_runs_and_writes_nothing(folder):
 
 
 def test_after_a_run_the_forecast_is_made_from_its_profile(folder):
-    said = run(folder)
+    said = run(folder, "-v")
     cost = read_report(folder / "report.json").search
     assert "The devices worked" in said
     assert cost.device_s == pytest.approx(2 * (cost.profiling_s + cost.steps_s))

@@ -41,7 +41,7 @@ def autotune(*arguments, cwd):
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    done = autotune("run", *SMALL, "--stages", 2, "--batch", 16, "--exhaustive", cwd=folder)
+    done = autotune("run", *SMALL, "--stages", 2, "--batch", 16, "--exhaustive", "-v", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 

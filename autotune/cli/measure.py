@@ -8,7 +8,7 @@ from typing import Any
 from autotune.cli.output import console, print_json, profile_template
 
 
-def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **settings: Any) -> None:
+def run(config: Path | None, dry_run: bool, json_output: bool, verbose: bool, quiet: bool, **settings: Any) -> None:
     """Profile, predict, confirm by real runs; print the table, write report.json, report.html and profile.json."""
     from autotune.config import load_config
     from autotune.pipeline.control.process import load_torch
@@ -34,7 +34,7 @@ def run(config: Path | None, dry_run: bool, json_output: bool, quiet: bool, **se
     if dry_run:
         print_json(cost) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(cost))
         return
-    print_json(report) if json_output else print_report(report, console())
+    print_json(report) if json_output else print_report(report, console(), is_detailed=verbose)
 
 
 def profile(config: Path | None, template: bool, json_output: bool, quiet: bool, **settings: Any) -> None:

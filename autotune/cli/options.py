@@ -22,6 +22,7 @@ from autotune.cli.rows import (
     SCHEDULES,
     SIZES,
     TEMPLATE,
+    VERBOSE,
     VERIFY_ENVIRONMENT,
     VIRTUAL_STAGES,
     WHAT_IF,
@@ -31,7 +32,7 @@ from autotune.cli.rows import (
 from autotune.settings import CANDIDATES, MODEL, OUTPUT, REQUIRED, SETTINGS, Option
 
 COMMANDS: dict[str, tuple[Option, ...]] = {
-    "run": (CONFIG, *SETTINGS.values(), DRY_RUN, JSON, QUIET),
+    "run": (CONFIG, *SETTINGS.values(), DRY_RUN, JSON, VERBOSE, QUIET),
     "profile": (
         CONFIG,
         *SIZES,

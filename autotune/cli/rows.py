@@ -18,6 +18,9 @@ CONFIG = Option(
 )
 DRY_RUN = Option("dry_run", bool, "Only say what the run would cost; nothing is run.", False, panel=SEARCH)
 JSON = Option("json_output", bool, "Print JSON on stdout instead of the table.", False, flags=("--json",))
+VERBOSE = Option(
+    "verbose", bool, "Print all that autotune show prints, not only the answer.", False, flags=("-v", "--verbose")
+)
 QUIET = Option("quiet", bool, "No progress on stderr.", False)
 HTML = Option("html", Path, "Write a page with plots to this file too.", metavar="FILE")
 VERIFY_ENVIRONMENT = Option(

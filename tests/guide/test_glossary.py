@@ -30,6 +30,7 @@ PLAIN = {  # English that needs no explanation, and parts of names that say noth
         "out",
         "path",
         "quiet",
+        "verbose",
         "read",
         "record",
         "topic",

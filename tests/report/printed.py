@@ -124,6 +124,7 @@ def contradictions(report):
     assert answer, found.line("Sweet spot: ")
     pick = found.named(f"m = {answer['m']} {answer['schedule']}")
     found.expect(answer["rate"] == pick.rate_text, f"headline {answer['rate']}, table {pick.rate_text}")
+    check_first_line(found, report, answer, pick)
     check_marks(found, report, answer, pick)
     check_speedup(found, answer["speedup"], pick)
     check_reason(found, answer["reason"], pick)
@@ -134,6 +135,31 @@ def contradictions(report):
     for m in sorted({row.m for row in found.rows}):
         check_explanation(found, explain(report, m), pick)
     return found.wrong
+
+
+def check_first_line(found, report, answer, pick):
+    """The answer in a line: what the sentence below the table and the pick's row say."""
+    first = found.text.splitlines()[0]
+    said = re.fullmatch(
+        r"m = (\d+), b = (\d+), (.+?): ([\d.]+) sequences/s(?:, ([\d.]+)x m = (\d+))?"
+        r"(?:; ([\d.]+ \w+)(?: of [^;]+)? per rank)?"
+        r"(?:; (undecided, )?(\S+) sure)?",
+        first,
+    )
+    found.expect(said is not None, f"first line {first!r}")
+    if said is None:
+        return
+    m, b, schedule, rate, times, against, peak, undecided, sure = said.groups()
+    expected = (answer["m"], answer["b"], answer["schedule"], answer["rate"])
+    found.expect((m, b, schedule, rate) == expected, f"first line {first!r}")
+    found.expect((peak and size_of(peak)) == pick.peak, f"first line {first!r}, peak {pick.peak}")
+    if times:
+        found.expect(re.match(rf", {times}x (the naive )?m = {against}\b", answer["speedup"]), first)
+    else:
+        found.expect("x" not in answer["speedup"].split("m =")[0], first)
+    if report.sweet_spot.certainty is not None:
+        found.expect(sure == certainty(report.sweet_spot.certainty), first)
+        found.expect(bool(undecided) == (answer["undecided"] is not None), first)
 
 
 def check_errors(found):

@@ -1,6 +1,7 @@
 """What people read: the table's cells, the sentence about the winner, numbers with their units."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,10 +11,12 @@ from autotune.predict.predict import candidates_for, predict
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import candidate_report, relative_error
+from autotune.report.load import read_report
 from autotune.report.predicted import predicted_report
-from autotune.report.table import Mark, cells, print_report
+from autotune.report.table import Mark, cells, print_report, room_for
 from autotune.report.units import show_bytes, show_rough, show_seconds
 
+DATA = Path(__file__).parent / "data"
 MEMORY = [{"micro_batch_size": 1, "activation_bytes": 2**20}]
 STAGE = {"time_s": [{"micro_batch_size": 1, "t_f": 0.1, "t_bw": 0.2}], "memory": MEMORY}
 PROFILE = Profile.model_validate({"stages": [STAGE] * 2})
@@ -95,3 +98,42 @@ def test_predicted_figures_have_three_significant_digits():
 def test_units():
     assert [show_bytes(n) for n in (512, 1536, 3 * 2**20, 5 * 2**30)] == ["512 B", "1.5 KiB", "3.0 MiB", "5.0 GiB"]
     assert [show_seconds(s) for s in (2.5, 0.0123, 4.5e-5)] == ["2.50 s", "12.3 ms", "45.0 µs"]
+
+
+def searched_text(width, is_detailed, case="four_stages"):
+    out = io.StringIO()
+    report = read_report(DATA / f"{case}.json")
+    print_report(report, Console(file=out, width=width, force_terminal=True, color_system=None), is_detailed)
+    return report, [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("case", ["four_stages", "two_stages", "contradiction"])
+def test_at_80_columns_the_answer_comes_first_and_all_fits(case):
+    report, lines = searched_text(80, False, case)
+    spot = report.sweet_spot
+    assert lines[0].startswith(f"m = {spot.micro_batches}, b = {spot.micro_batch_size}, ")
+    assert " sequences/s" in lines[0]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert len(lines) <= 18 + len(report.candidates)
+
+
+def test_a_run_leaves_to_show_what_is_not_the_answer():
+    _, short = searched_text(200, False)
+    _, full = searched_text(200, True)
+    for words in ("Knee: ", "raw step"):
+        assert any(words in line for line in full)
+        assert not any(words in line for line in short)
+    assert short[0] == full[0]
+    below = short[max(at for at, line in enumerate(short) if not line) + 1 :]
+    assert [line.split()[0] for line in below if line[0].isupper()] == ["Sweet", "Stopped"]
+
+
+def test_columns_give_way_by_importance_and_the_status_never():
+    names = ["m", "error", "bubble", "predicted", "status"]
+    rows = [["1", "+1.0%", "20%", "333.4", "sweet spot, confirmed"]]
+    kept = {width: [names[at] for at in room_for(names, rows, width)] for width in (80, 50, 44, 30)}
+    assert kept[80] == names
+    assert kept[50] == ["m", "bubble", "predicted", "status"]
+    assert kept[44] == ["m", "predicted", "status"]
+    assert kept[30] == ["m", "status"]

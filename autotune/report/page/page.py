@@ -17,12 +17,13 @@ from autotune.predict.schedules import build_schedule
 from autotune.records.prediction import Basis
 from autotune.records.profile import Profile, profile_of
 from autotune.records.report import CandidateReport, Report
+from autotune.report.answer import conclusion, headline
 from autotune.report.bars import under_one_schedule
 from autotune.report.hosts import host_lines
 from autotune.report.page import plots
 from autotune.report.planned_layouts import layout_lines, layout_rows
 from autotune.report.predicted_cells import origin
-from autotune.report.table import conclusion, headline, table_of
+from autotune.report.table import table_of
 from autotune.report.timeline.step import Step, timed, with_recorded
 from autotune.report.units import show_bytes, show_rate, show_seconds
 
