@@ -1,6 +1,9 @@
 """autotune check as its users run it: exit codes, files for CI systems."""
 
 import json
+import os
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -43,6 +46,18 @@ def test_a_regression_ends_with_exit_code_6(files):
     assert done.exception.exit_code == 6
     assert str(done.exception) == "throughput 128.0 -> 116.4 sequences/s: 9.1% less; 3.0% is allowed"
     assert "regression" in done.stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_regression_is_the_exit_code_where_nobody_reads_the_table(more, files):
+    command = [sys.executable, "-m", "autotune", "check", files("slower"), "--baseline", files("baseline"), *more]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 6
+    assert done.stderr.startswith("autotune: throughput 128.0 -> 116.4 sequences/s")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_change_is_stated_once_and_in_one_direction(files):

@@ -201,3 +201,43 @@ def test_wrong_usage_is_one_line(arguments, words, tmp_path):
     (line,) = lines(done.stderr)
     assert line.startswith("autotune: ")
     assert [word for word in words if word not in line] == []
+
+
+def end_of(arguments, cwd, **streams):
+    """What the command ends with where nobody takes its output, and what it says on stderr where that is open."""
+    command = [sys.executable, "-m", "autotune", *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.run(command, cwd=cwd, text=True, timeout=120, **streams)
+
+
+@pytest.fixture
+def gone():
+    """A pipe whose reader has gone, as after ``| head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["schema", "report"], ["guide", "start"], ["timeline", "-m", "8", "--stages", "2"]],
+)
+def test_a_closed_pipe_ends_the_command_quietly(arguments, gone, tmp_path):
+    done = end_of(arguments, tmp_path, stdout=gone)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_keeps_its_code_where_nobody_reads_it(gone, tmp_path):
+    assert end_of(["show", "absent.json"], tmp_path, stderr=gone).returncode == 3
+    with open("/dev/full", "w") as full:
+        assert end_of(["show", "absent.json"], tmp_path, stderr=full).returncode == 3
+        assert end_of(["nonsense"], tmp_path, stderr=full).returncode == 2
+
+
+def test_closed_streams_are_no_error(tmp_path):
+    """As a daemon starts a program: with neither of them."""
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        command = f"{sys.executable} -m autotune timeline -m 4 --stages 2 {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -122,8 +122,32 @@ WRONG_USAGE: Any = (
 
 
 def complain(message: str) -> None:
-    """Write what stopped the program to stderr, in one line."""
-    sys.stderr.write(f"autotune: {message}\n")
+    """Write what stopped the program to stderr, in one line; the exit code still tells it where stderr takes none."""
+    try:
+        sys.stderr.write(f"autotune: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def open_what_is_closed() -> None:
+    """Give the program a stdout and a stderr that take everything, where it was started without (``>&-``)."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def discard(stream: Any) -> None:
+    """Send what is left of a stream nowhere: it would fail once more when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def discard_what_nobody_takes() -> None:
+    """Discard what is left for a pipe whose reader has gone, or for a full disk: Python would end with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            discard(stream)
 
 
 def usage_message(error: Any) -> str:
@@ -138,6 +162,7 @@ def main() -> None:
     from autotune.disk import IS_FULL
     from autotune.errors import AutotuneError, InputError
 
+    open_what_is_closed()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     # As under python -m: multiprocessing would have every rank run the console script and import all this once more.
@@ -157,13 +182,14 @@ def main() -> None:
         complain("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
         sys.exit(0)
+    except SystemExit as end:  # Rich and Typer end the program with 1 where the reader of a pipe has gone
+        sys.exit(0 if isinstance(end.__context__, BrokenPipeError) else end.code)
     except OSError as error:
         if error.errno not in IS_FULL:
             raise
         complain(f"cannot write {error.filename or 'the output'}: {error.strerror}; make room there")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it would fail again at the end
         sys.exit(InputError.exit_code)
     finally:
+        discard_what_nobody_takes()
         gc.freeze()  # all is freed with the process: looking through it for garbage first would take a quarter second

@@ -84,8 +84,10 @@ def check(
     for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
         if path is not None:
             write_text(path, text)
-    print_json(found) if json_output else print_check(found, console())
-    raise_regression(found)
+    try:
+        print_json(found) if json_output else print_check(found, console())
+    finally:  # the verdict is the exit code, whether or not somebody reads the table to its end
+        raise_regression(found)
 
 
 def verify_here(*reports: "Report") -> None:
