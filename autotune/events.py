@@ -1,29 +1,84 @@
 """Who listens to a run: what it does now, what it warns of, what is known by now."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 
-def ignore(*_: Any) -> None:
-    """Do nothing: the listener where nobody listens."""
+class Events(Protocol):
+    """What a run tells while it goes on, each kind of event by a method of its own: from any depth, to whoever listens.
+
+    Texts are for people: what a listener has to know beside them (a fraction, a step's number) is an argument.
+    """
+
+    def header(self, lines: list[str]) -> None:
+        """Hear what will be done, on what: once, before it begins."""
+
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Hear what is being done now, and which part of it is done, 0 to 1, where that is known."""
+
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Hear that a candidate of this label has run a timed step, counted from 1."""
+
+    def known(self, text: str) -> None:
+        """Hear what is known by now."""
+
+    def warn(self, text: str) -> None:
+        """Hear a warning, which names its remedy."""
+
+
+class Silent:
+    """Events to which nobody listens."""
+
+    def header(self, lines: list[str]) -> None:
+        """Do nothing."""
+
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Do nothing."""
+
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def known(self, text: str) -> None:
+        """Do nothing."""
+
+    def warn(self, text: str) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
-class Events:
-    """Who listens: ``header(lines)``, ``warn(text)``, ``progress(text, fraction or None)``, ``known(text)``: what is
-    known so far."""
+class Forwarded:
+    """Events that are handed on to another listener: the base of those that do something beside."""
 
-    header: Callable[[list[str]], None] = ignore
-    warn: Callable[[str], None] = ignore
-    progress: Callable[[str, float | None], None] = ignore
-    known: Callable[[str], None] = ignore
+    to: Events
 
-    def remembering(self, warnings: list[str]) -> "Events":
-        """Return the same listeners, and every warning is also added to ``warnings``."""
+    def header(self, lines: list[str]) -> None:
+        """Hand it on."""
+        self.to.header(lines)
 
-        def warn(text: str) -> None:
-            warnings.append(text)
-            self.warn(text)
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Hand it on."""
+        self.to.progress(text, done)
 
-        return replace(self, warn=warn)
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Hand it on."""
+        self.to.step(candidate, number, seconds)
+
+    def known(self, text: str) -> None:
+        """Hand it on."""
+        self.to.known(text)
+
+    def warn(self, text: str) -> None:
+        """Hand it on."""
+        self.to.warn(text)
+
+
+@dataclass(frozen=True)
+class Remembered(Forwarded):
+    """Events that are handed on; every warning is also added to ``warnings``."""
+
+    warnings: list[str]
+
+    def warn(self, text: str) -> None:
+        """Keep it, and hand it on."""
+        self.warnings.append(text)
+        self.to.warn(text)

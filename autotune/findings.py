@@ -84,7 +84,7 @@ def balanced(job: Job, profiles: list[Profile]) -> list[Candidate]:
         ways.setdefault((one.virtual_stages, one.placement.v_shaped, one.recompute), []).append(one)
     found: list[Candidate] = []
     for several in ways.values():
-        job.events.progress(f"looking for the best cut under {schedule_text(several[-1].schedule, 1)}", None)
+        job.events.progress(f"looking for the best cut under {schedule_text(several[-1].schedule, 1)}")
         profile = profile_for(profiles, several[0])
         cuts = [(one, cut) for one in several if (cut := best_cut(profile, one, job.backend.memory_limit))]
         if not cuts:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from autotune.backend.dry_run import Simulated
 from autotune.config import Config
 from autotune.errors import UsageError
-from autotune.events import Events
+from autotune.events import Events, Silent
 from autotune.findings import Findings, foresee, goal_of
 from autotune.job import prepared
 from autotune.records.exclusion import Exclusion
@@ -85,9 +85,8 @@ def expected_cost(
             study=MemoryStudy(list(predictions)),
             measure=machine.measure,
             limits=Limits(None, config.trials, config.exhaustive),
-            on_progress=lambda text: None,
+            events=Silent(),
             on_outcome=lambda runner: None,
-            on_warning=lambda text: None,
             sampler=config.sampler,
             seed=seed,
             clock=lambda: machine.busy_s,

@@ -48,7 +48,7 @@ def rendezvous_of(config: Config, ranks: int, events: Events) -> Iterator[Rendez
     secret = read_secret(config.secret_file)
     address = address_of(config.rendezvous)
     limit_s = config.host_timeout
-    with Rendezvous(address, secret, identity, limit_s, lambda text: events.progress(text, None), events.warn) as found:
+    with Rendezvous(address, secret, identity, limit_s, events.progress, events.warn) as found:
         found.gather()
         yield found
 

@@ -10,7 +10,7 @@ from autotune.backend.protocol import Backend, ProfileNeeds, needs_of
 from autotune.config import Config
 from autotune.disk import refusal
 from autotune.errors import InputError
-from autotune.events import Events
+from autotune.events import Events, Remembered
 from autotune.records.base import not_written
 from autotune.records.prediction import Candidate
 from autotune.report.hosts import places
@@ -52,7 +52,7 @@ def prepare_job(config: Config, events: Events) -> Job:
     """Look at the machine, or at the hosts of a rendezvous, and settle sizes, candidates and limits; start no rank
     yet. Whoever asks for it closes the backend."""
     warnings: list[str] = []
-    events = events.remembering(warnings)
+    events = Remembered(events, warnings)
     backend = open_backend(config, events)
     try:
         candidates, notes = backend.candidates()

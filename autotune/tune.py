@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from math import log
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from autotune.backend.protocol import Backend
 from autotune.conclude import drift, so_far
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
-from autotune.events import Events
+from autotune.events import Events, Forwarded
 from autotune.findings import Findings, foresee, goal_of, profile_of
 from autotune.identity import StudyIdentity
 from autotune.job import Job, prepared, writable
@@ -39,13 +41,25 @@ UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviat
 RECORDED_STEPS = 3
 
 
+@dataclass(frozen=True)
+class Polling(Forwarded):
+    """Events of a search, at each of which the backend hears the workers of other hosts."""
+
+    backend: Backend
+
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Let the backend poll, and hand it on."""
+        self.backend.poll()
+        self.to.progress(text, done)
+
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Let the backend poll, and hand it on."""
+        self.backend.poll()
+        self.to.step(candidate, number, seconds)
+
+
 def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Runner:
     """Return the search over the candidates that are not excluded, on this job's backend."""
-
-    def progress(text: str) -> None:
-        job.backend.poll()
-        job.events.progress(text, None)
-
     study = open_study(job)
     say_what_is_new(job, study)
     excluded = {c: reason for c, reason in zip(job.candidates, found.excluded, strict=True) if reason is not None}
@@ -55,9 +69,8 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
         study=study,
         measure=job.backend.measure,
         limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),
-        on_progress=progress,
+        events=Polling(job.events, job.backend),
         on_outcome=save,
-        on_warning=job.warn,
         sampler=job.config.sampler,
         seed=job.config.seed,
         first=found.learner.first if found.learner else None,
@@ -255,7 +268,7 @@ def record_pick(found: Findings, search: Runner) -> RecordedStep | None:
     if not job.config.record_timeline or pick is None:
         return None
     expected_s = search.state.predictions[pick].step_time_s
-    job.events.progress(f"recording {pick.label}", None)
+    job.events.progress(f"recording {pick.label}")
     steps = job.backend.record(pick, expected_s, RECORDED_STEPS)
     if steps is None:
         return None

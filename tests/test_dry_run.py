@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.forecast import forecast
 from autotune.report.load import read_report
 
@@ -64,7 +64,7 @@ def test_of_a_replay_from_the_recorded_profile(tmp_path):
     profile = {"kind": "autotune.profile", "schema_version": 1, "stages": [{"time_s": rows}] * 2}
     (tmp_path / "profile.json").write_text(json.dumps(profile | {"workload": {"batch": 4}}))
     flags = {"device": "replay", "profile": tmp_path / "profile.json", "state_dir": tmp_path / "state"}
-    found = forecast(load_config(None, flags), Events())
+    found = forecast(load_config(None, flags), Silent())
     assert (found.basis, found.candidates) == ("recorded profile", 3)
     steps = [(m + 1) * 4 / m * (0.1 + 0.2) for m in (1, 2, 4)]  # (m + p - 1)(t_f + t_bw)
     assert found.exhaustive_device_s == pytest.approx(2 * 6 * sum(steps))

@@ -6,7 +6,7 @@ import pytest
 
 from autotune.config import load_config
 from autotune.errors import DeviceError, MemoryLimitError
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.job import prepare_job
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
@@ -29,7 +29,7 @@ ONCE = [*((fault, "a trial") for fault in ACCIDENTS), *((fault, "profiling") for
 def job_in(folder, ranks=None, **more):
     """A job whose warnings are kept in ``job.warnings``."""
     flags = FLAGS | {"out": folder / "report.json", "state_dir": folder / "state"} | more
-    job = prepare_job(load_config(None, flags), Events())
+    job = prepare_job(load_config(None, flags), Silent())
     if ranks is not None:
         job.backend.live = Ranks(P, "cpu", ranks, LIMIT)
     return job

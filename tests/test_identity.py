@@ -7,7 +7,7 @@ import pytest
 
 from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.identity import StudyIdentity, changed, digest_of_report
 from autotune.job import Job
 from autotune.pipeline.control.ranks import Ranks
@@ -27,7 +27,7 @@ def identity(**flags) -> StudyIdentity:
     """What a run with these flags depends on."""
     config = load_config(None, FLAGS | flags)
     ranks = TorchRanks(HERE, WORK, WORK, None, Ranks(2, "cpu"), config=config)
-    return identity_of(Job(config, ranks, candidates_for((1, 2, 4, 8), ("1F1B",), (1,), 2, 4, 8)[0], Events()))
+    return identity_of(Job(config, ranks, candidates_for((1, 2, 4, 8), ("1F1B",), (1,), 2, 4, 8)[0], Silent()))
 
 
 def test_what_earlier_versions_have_kept_is_found_again():

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Remembered, Silent
 from autotune.job import prepare_job
 from autotune.pipeline.control.ranks import Ranks
 from autotune.report.correctness import GROWTH_BYTES
@@ -107,7 +107,7 @@ def test_a_run_whose_micro_batches_are_summed_goes_on_and_says_so(tmp_path):
     flags |= {"batch": 16, "micro_batches": [1, 4, 8], "exhaustive": True}
     flags |= {"out": tmp_path / "report.json", "state_dir": tmp_path / "state"}
     said = []
-    job = prepare_job(load_config(None, flags), Events(warn=said.append))
+    job = prepare_job(load_config(None, flags), Remembered(Silent(), said))
     job.backend.live = Ranks(2, "cpu", WrongRank("summed"))
     report = profile_and_search(job)
     assert report.soundness == read_report(tmp_path / "report.json").soundness

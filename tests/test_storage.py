@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.errors import InputError, UsageError
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.job import Job
 from autotune.pipeline.control.ranks import Ranks
 from autotune.records.environment import Environment
@@ -197,7 +197,7 @@ def named(hostname="one", memory=8, **flags):
     here = Environment(device="cpu", devices=("Xeon",), hostname=hostname, memory_bytes=memory * 2**30)
     work = config.workload("cpu")
     ranks = TorchRanks(here, work, work, None, Ranks(2, "cpu"), config=config)
-    return identity_of(Job(config, ranks, CANDIDATES, Events())).name
+    return identity_of(Job(config, ranks, CANDIDATES, Silent())).name
 
 
 def test_hosts_of_one_kind_share_a_study_only_in_a_database():

@@ -24,7 +24,7 @@ from autotune.workload.partition import stage_ranks
 
 def look_around(rendezvous: Rendezvous | None, events: Events) -> Environment:
     """Return what this host has, or what all hosts at the ``rendezvous`` have in common."""
-    events.progress("looking at the devices", None)
+    events.progress("looking at the devices")
     return common_environment(rendezvous) if rendezvous else Environment.model_validate(collect_environment())
 
 
@@ -60,11 +60,11 @@ class LiveRanks:
 
         def work() -> list[StageFacts]:
             if not self.live.alive:
-                events.progress("starting the ranks", None)
+                events.progress("starting the ranks")
                 self.live.start()
             on_paper = [fact.static_bytes for fact in describe(self.live, self.workload, placement)]
             self.check_weights(on_paper, placement.virtual_stages)
-            events.progress("building the stages", None)
+            events.progress("building the stages")
             return build(self.live, self.workload, placement)
 
         try:

@@ -58,7 +58,7 @@ class Replay(LiveRanks):
     def profile(self, needs: ProfileNeeds, events: Events) -> Profiled:
         """Return the recorded profile with links and overhead measured on the ranks that will replay it."""
         self.build(Placement(virtual_stages=self.recorded.virtual_stages), events)
-        events.progress("measuring links and the runtime's own cost", None)
+        events.progress("measuring links and the runtime's own cost")
         return Profiled(
             calibrated(replayed_profile(self.recorded, self.live, self.environment, needs.sizes, events.warn))
         )

@@ -19,18 +19,16 @@ def run(config: Path | None, dry_run: bool, json_output: bool, verbose: bool, qu
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:
-        from autotune.events import Events
         from autotune.forecast import forecast
         from autotune.report.cost import forecast_lines
         from autotune.report.table import print_report
         from autotune.storage_url import without_credentials
         from autotune.tune import tune
 
-        events = Events(shown.header, shown.warn, shown.progress, known=shown.known)
         if dry_run:
-            cost = forecast(settled, events)
+            cost = forecast(settled, shown)
         else:
-            report = tune(settled, events, shlex.join(without_credentials(["autotune", *sys.argv[1:]])))
+            report = tune(settled, shown, shlex.join(without_credentials(["autotune", *sys.argv[1:]])))
     if dry_run:
         print_json(cost) if json_output else sys.stdout.writelines(f"{line}\n" for line in forecast_lines(cost))
         return
@@ -43,13 +41,12 @@ def profile(config: Path | None, template: bool, json_output: bool, quiet: bool,
         sys.stdout.write(profile_template())
         return
     from autotune.config import load_config
-    from autotune.events import Events
     from autotune.report.progress import Progress
     from autotune.tune import profile_only
 
     settled = load_config(config, settings)
     with Progress(console(stderr=True), quiet) as shown:
-        measured = profile_only(settled, Events(shown.header, shown.warn, shown.progress))
+        measured = profile_only(settled, shown)
     if json_output:
         print_json(measured)
     else:

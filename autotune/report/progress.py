@@ -17,7 +17,7 @@ EARLY = 0.1  # of the work; what is left is not foretold before so much is done
 
 
 class Progress:
-    """A context manager around a run; every method prints to ``console``, which is stderr."""
+    """The ``Events`` of a run, and a context manager around it; every method prints to ``console``, which is stderr."""
 
     def __init__(self, console: Console, quiet: bool) -> None:
         self.console, self.quiet = console, quiet
@@ -53,13 +53,22 @@ class Progress:
         wraps = not self.console.is_terminal
         self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=wraps)
 
-    def progress(self, text: str, done: float | None) -> None:
-        """Show what is being done now; on a plain stderr one line per new thing, and none per step."""
-        self.doing = text + (f" ({done:.0%}{self._left(done)})" if done is not None else "")
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Show what is being done now."""
+        doing = text + (f" ({done:.0%}{self._left(done)})" if done is not None else "")
+        self._do(doing, plain=doing)
+
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Show a timed step; on a plain stderr one line for all steps of a visit."""
+        self._do(f"{candidate}: step {number}, {seconds:.3f} s", plain=candidate)
+
+    def _do(self, doing: str, plain: str) -> None:
+        """Show what is being done now, on a terminal or, in its ``plain`` form, elsewhere."""
+        self.doing = doing
         if self.status is not None:
             self.status.update(self._both())
         else:
-            self._print(self.doing.split(": step")[0])
+            self._print(plain)
 
     def _left(self, done: float) -> str:
         """The time that it may still take, once enough is done to tell."""

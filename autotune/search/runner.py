@@ -13,6 +13,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from autotune.config import SamplerName
+from autotune.events import Events
 from autotune.records.outcome import Failure, KeepGoing, Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.verdict import Stop, StopReason
@@ -55,9 +56,8 @@ class Runner:
     study: Study
     measure: Measure
     limits: Limits
-    on_progress: Callable[[str], None]
+    events: Events
     on_outcome: Callable[["Runner"], None]
-    on_warning: Callable[[str], None]
     sampler: SamplerName = "cost-model"
     has_baseline: bool = True
     seed: int = 0
@@ -185,10 +185,10 @@ class Runner:
         if candidate in self.state.untried:
             self.run_trial(candidate)
             return
-        self.on_progress(f"checking for drift: timing {candidate.label} again")
+        self.events.progress(f"checking for drift: timing {candidate.label} again")
         outcome, timing = self.time_steps(candidate, lambda number, seconds: True)
         if isinstance(outcome, Failure):
-            self.on_warning(f"{candidate.label} ran before, but failed when it was timed again: {outcome.message}")
+            self.events.warn(f"{candidate.label} ran before, but failed when it was timed again: {outcome.message}")
         elif timing is not None:
             self.study.keep(timing)
             self.take_in(candidate, None, timing)
@@ -203,12 +203,12 @@ class Runner:
             return
         candidate, trial = claimed
         state.trials += 1
-        self.on_progress(f"{candidate.label}: first step, untimed")
+        self.events.progress(f"{candidate.label}: first step, untimed")
         outcome, timing = self.time_steps(candidate, partial(self.note_step, candidate, trial))
         over = over_limit(state.predictions[candidate], outcome, state.memory_limit)
         is_ours = self.study.finish(trial, outcome, timing, over, state.memory_limit)
         if not is_ours:
-            self.on_warning(
+            self.events.warn(
                 f"the trial of {candidate.label} was handed on to others while it ran: this controller gave no sign of"
                 " life for too long; give a longer --heartbeat"
             )
@@ -218,7 +218,7 @@ class Runner:
 
     def note_step(self, candidate: Candidate, trial: "Trial", number: int, seconds: float) -> bool:
         """Keep a timed step of a trial; return whether the trial is still ours."""
-        self.on_progress(f"{candidate.label}: step {number + 1}, {seconds:.3f} s")
+        self.events.step(candidate.label, number + 1, seconds)
         return self.study.note_step(trial, candidate.sequences / seconds, number)
 
     def time_steps(self, candidate: Candidate, note: Callable[[int, float], bool]) -> tuple[Outcome, Timing | None]:
@@ -295,16 +295,16 @@ class Runner:
         if failure.kind == "out_of_memory":
             fits = self.state.largest_that_fits(candidate)
             rest = f"the largest micro-batch predicted to fit is {fits} sequences" if fits else "no smaller one fits"
-            self.on_warning(f"{candidate.label} ran out of memory ({failure.message}); {rest}")
+            self.events.warn(f"{candidate.label} ran out of memory ({failure.message}); {rest}")
         elif failure.kind in ACCIDENTS and not was_accident:
-            self.on_warning(f"{candidate.label} failed and may be retried once: {failure.message}")
+            self.events.warn(f"{candidate.label} failed and may be retried once: {failure.message}")
 
     def tell_drift(self) -> None:
         """Tell where the machine's speed is noticeably another one than it was last told to be."""
         speed = log(self.belief.speed_factors()[-1])
         if abs(speed - self.told_speed) > NOTICEABLE:
             self.told_speed = speed
-            self.on_warning(
+            self.events.warn(
                 f"the machine drifted: steps take {self.belief.speed_factors()[-1]:.2f} times as long as usual;"
                 " candidates are compared with that taken into account"
             )
@@ -314,6 +314,6 @@ class Runner:
         running = sorted(candidate.label for candidate in self.state.elsewhere & set(self.state.allowed))
         if not running or stop.reason in (StopReason.BUDGET, StopReason.TRIALS, StopReason.SAME_FAILURE):
             return False
-        self.on_progress(f"waiting for another controller's trial of {', '.join(running)}")
+        self.events.progress(f"waiting for another controller's trial of {', '.join(running)}")
         time.sleep(POLL_S)
         return True

@@ -15,7 +15,7 @@ from statistics import linear_regression, median, quantiles
 
 from autotune.backend.protocol import ProfileNeeds
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.findings import profile_of
 from autotune.job import Job, prepare_job
 from autotune.predict.predict import predict
@@ -53,7 +53,7 @@ def one_round(stages: int, folder: Path, shuffle: random.Random) -> Iterator[Pai
     """A visit to every candidate of the default workload on ``stages`` ranks, in random order within each number of
     stages per rank; each group of a few has a profile measured just before."""
     flags = {"stages": stages, "schedule": SCHEDULES, "fresh": True, "device": "cpu", "state_dir": folder}
-    job = prepare_job(load_config(None, flags), Events())
+    job = prepare_job(load_config(None, flags), Silent())
     try:
         for needs in job.needs:
             of_cut = [one for one in job.candidates if one.virtual_stages == needs.virtual_stages]

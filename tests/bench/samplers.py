@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from autotune.config import SamplerName
+from autotune.events import Silent
 from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
@@ -72,9 +73,8 @@ def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) ->
         study=Study(folder / f"{sampler}-{seed}", "recorded", truth.candidates, True),
         measure=measure,
         limits=Limits(),
-        on_progress=lambda text: None,
+        events=Silent(),
         on_outcome=on_outcome,
-        on_warning=lambda text: None,
         sampler=sampler,
         seed=seed,
     )

@@ -12,6 +12,7 @@ import numpy as np
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
+from autotune.events import Silent
 from autotune.records.prediction import Candidate
 from autotune.search.choose import certainty
 from autotune.search.goal import Goal, Limits
@@ -89,9 +90,8 @@ def search_on(
         study=study,
         measure=machine,
         limits=Limits(trials=trials),
-        on_progress=lambda text: None,
+        events=Silent(),
         on_outcome=lambda runner: None,
-        on_warning=lambda text: None,
         has_baseline=has_baseline,
         seed=seed,
         clock=lambda: machine.now_s,

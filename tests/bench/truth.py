@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.job import Job, prepare_job
 from autotune.pipeline.control.commands import Prepare
 from autotune.records.outcome import Measurement
@@ -79,8 +79,8 @@ class Truth:
 def find_truth(name: str, folder: Path) -> Truth:
     """A search as a user would make it, then every candidate that it was allowed to try, in turns."""
     config = load_config(None, flags_of(name, folder))
-    report = tune(config, Events())
-    job = prepare_job(config, Events())
+    report = tune(config, Silent())
+    job = prepare_job(config, Silent())
     allowed = [index for index, row in enumerate(report.candidates) if row.excluded is None]
     visits: dict[int, list[tuple[float, ...]]] = {index: [] for index in allowed}
     shuffle, rounds = random.Random(0), REPLAY_ROUNDS if is_replayed(name) else COMPUTING_ROUNDS

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from autotune.config import load_config
-from autotune.events import Events
+from autotune.events import Silent
 from autotune.records.base import write_record
 from autotune.records.environment import Environment
 from autotune.records.profile import MessageSize, Profile, StageMemory, StageProfile
@@ -91,5 +91,5 @@ def flags_of(name: str, folder: Path) -> dict[str, object]:
         write_record(path, a100_profile(**A100[name]))
         return replayed
     flags = {key: value for key, value in (MEASURED | ALL_SCHEDULES)[name].items() if key != "replayed"}
-    profile_only(load_config(None, flags | places | {"out": path}), Events())
+    profile_only(load_config(None, flags | places | {"out": path}), Silent())
     return replayed | {key: flags[key] for key in ("schedule", "memory_limit") if key in flags}

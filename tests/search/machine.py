@@ -2,6 +2,7 @@
 
 import random
 
+from autotune.events import Remembered, Silent
 from autotune.predict.predict import candidates_for, predict
 from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import Failure, Measurement
@@ -78,9 +79,8 @@ def make_search(
         study=study or Study(tmp_path / "state", name, CANDIDATES, fresh, identity),
         measure=machine,
         limits=limits,
-        on_progress=options.pop("on_progress", lambda text: None),
+        events=Remembered(options.pop("events", Silent()), warned),
         on_outcome=lambda search: saved.append(dict(search.state.outcomes)),
-        on_warning=warned.append,
         **options,
     )
     found.saved, found.warned = saved, warned

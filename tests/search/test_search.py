@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from autotune.conclude import drift
+from autotune.events import Silent
 from autotune.records.outcome import Failure
 from autotune.records.verdict import StopReason
 from autotune.search.choose import certainty
@@ -50,6 +51,21 @@ def test_a_machine_at_another_pace_than_the_profiles_changes_nothing(tmp_path):
 def test_a_clearly_worse_candidate_is_pruned_after_a_step(tmp_path):
     naive = search(tmp_path, Machine()).state.measured[CANDIDATES[0]]
     assert (naive.pruned, len(naive.step_times_s)) == (True, 1)
+
+
+def test_every_timed_step_of_a_trial_is_told_counted_from_one(tmp_path):
+    told = []
+
+    class Listener(Silent):
+        def step(self, candidate, number, seconds):
+            told.append((candidate, number, seconds))
+
+    state = search(tmp_path, Machine(), events=Listener()).state
+    assert len(state.measured) > 1
+    for candidate in state.measured:
+        trial, *_ = state.visits(candidate)
+        steps = [(number, seconds) for label, number, seconds in told if label == candidate.label]
+        assert steps == list(enumerate(trial.step_times_s, 1))
 
 
 def search_where_unsure(tmp_path, machine, **options):

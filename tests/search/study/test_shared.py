@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from autotune.conclude import drift
 from autotune.errors import UsageError
+from autotune.events import Silent
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.verdict import StopReason
 from autotune.search.space import params_of
@@ -275,8 +276,13 @@ def test_a_search_waits_for_what_another_runs_and_takes_it_over_when_that_dies(j
     assert dead.begin(CANDIDATES[BEST_AT])
     die(dead)
     told, machine = [], Machine()
-    found = make_search(tmp_path, machine, study=join(heartbeat_s=PATIENT_S), exhaustive=True)
-    found.on_progress = told.append
+
+    class Listener(Silent):
+        def progress(self, text, done=None):
+            told.append(text)
+
+    study = join(heartbeat_s=PATIENT_S)
+    found = make_search(tmp_path, machine, study=study, exhaustive=True, events=Listener())
     found.run()
     assert f"waiting for another controller's trial of m = {BEST} 1F1B" in told
     assert machine.asked.count(BEST) >= 1
