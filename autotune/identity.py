@@ -6,18 +6,23 @@ Figures are compared in two ways, and so there are two sets of facts:
   hosts, UUIDs of GPUs and the seed are none of it.
 * *on one machine* (``digest_of_times``): a profile or a study holds absolute times, and is continued only where
   nothing has changed.
+
+A digest, once given, stays: it names what earlier versions have kept (tests/test_identity.py).
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from autotune import __version__
 from autotune.errors import InputError
 from autotune.records.environment import Environment
+from autotune.records.prediction import Candidate
+from autotune.records.recompute import show_modes
 from autotune.records.report import Report
+from autotune.records.split import show_split
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
 
 Facts = Mapping[str, Any]
@@ -26,7 +31,12 @@ Facts = Mapping[str, Any]
 
 def digest(facts: Any) -> str:
     """Return sixteen hexadecimal digits that are alike where all of these JSON values are."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of_text(json.dumps(facts, sort_keys=True))
+
+
+def digest_of_text(text: str) -> str:
+    """Return sixteen hexadecimal digits that are alike where the text is."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def changed(before: Facts, now: Facts) -> list[str]:
@@ -35,6 +45,9 @@ def changed(before: Facts, now: Facts) -> list[str]:
 
 
 # -- on machines of one kind ------------------------------------------------------------------------------------------
+
+KIND = ("device", "devices", "cores", "cuda_version", "nccl_version", "driver_version")
+"""The facts of its environment in which a host must equal the one whose place it takes."""
 
 
 def machine_facts(environment: Environment) -> Facts:
@@ -137,6 +150,33 @@ class StudyIdentity:
     facts: WorkloadFacts
     environment: Environment
     search: Facts
+
+    @classmethod
+    def of(
+        cls,
+        workload: WorkloadConfig,
+        facts: WorkloadFacts,
+        environment: Environment,
+        candidates: Sequence[Candidate],
+        micro_batch_size: int | None,
+        depends_on: Facts,
+    ) -> Self:
+        """Return the identity of a study of these candidates. ``micro_batch_size``: where the user fixes it;
+        ``depends_on``: what else its figures depend on.
+
+        Optuna fixes the words of a dimension when a study begins, so other cuts and modes of recomputation are another
+        study.
+        """
+        cuts = sorted({show_split(candidate.split) for candidate in candidates if candidate.split})
+        modes = sorted({show_modes(candidate.recompute) for candidate in candidates if candidate.recompute})
+        search = {
+            "micro_batch_size": micro_batch_size,
+            "schedules": sorted({candidate.schedule for candidate in candidates}),
+            **({"cuts": cuts} if cuts else {}),
+            **({"recompute": modes} if modes else {}),
+            "recorded_profile": None,
+        }
+        return cls(workload, facts, environment, search | {**depends_on})
 
     @property
     def parts(self) -> dict[str, Facts]:

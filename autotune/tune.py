@@ -26,7 +26,6 @@ from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.recompute import show_modes
 from autotune.records.report import RecordedStep, Report
-from autotune.records.split import show_split
 from autotune.records.verdict import Stop, StopReason
 from autotune.report.units import show_bytes
 from autotune.search.goal import Limits
@@ -92,26 +91,15 @@ def open_study(job: Job) -> Study:
 
 def identity_of(job: Job) -> StudyIdentity:
     """Return what this run's figures depend on: as far as hosts of one kind may share them, where the study is in a
-    database.
-
-    Optuna fixes the words of a dimension when a study begins, so other cuts and modes of
-    recomputation are another study.
-    """
+    database."""
     here = job.backend.environment
-    cuts = sorted({show_split(candidate.split) for candidate in job.candidates if candidate.split})
-    modes = sorted({show_modes(candidate.recompute) for candidate in job.candidates if candidate.recompute})
-    return StudyIdentity(
+    return StudyIdentity.of(
         job.backend.workload,
         job.backend.facts,
         here.nameless if job.config.storage else here,
-        {
-            "micro_batch_size": job.config.micro_batch_size,
-            "schedules": sorted({candidate.schedule for candidate in job.candidates}),
-            **({"cuts": cuts} if cuts else {}),
-            **({"recompute": modes} if modes else {}),
-            "recorded_profile": None,
-            **job.backend.depends_on,
-        },
+        job.candidates,
+        job.config.micro_batch_size,
+        job.backend.depends_on,
     )
 
 

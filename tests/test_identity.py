@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autotune.backend.command import open_command
 from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.events import Silent
@@ -27,7 +28,9 @@ def identity(**flags) -> StudyIdentity:
     """What a run with these flags depends on."""
     config = load_config(None, FLAGS | flags)
     ranks = TorchRanks(HERE, WORK, WORK, None, Ranks(2, "cpu"), config=config)
-    return identity_of(Job(config, ranks, candidates_for((1, 2, 4, 8), ("1F1B",), (1,), 2, 4, 8)[0], Silent()))
+    size, modes = config.micro_batch_size, config.recompute.modes
+    candidates, _ = candidates_for((1, 2, 4, 8), ("1F1B",), (1,), 2, 4, 8, size, config.split, modes)
+    return identity_of(Job(config, ranks, candidates, Silent()))
 
 
 def test_what_earlier_versions_have_kept_is_found_again():
@@ -35,6 +38,10 @@ def test_what_earlier_versions_have_kept_is_found_again():
     assert identity().name == "4 layers, 2 stages, batch 8, cpu [1cfe255506633cbc]"
     assert profile_path(Path("state"), WORK, HERE, 1) == Path("state/profiles/ca0703929fa7a837.json")
     assert digest_of_report(HERE, WORK, "0.1.0") == "382e4577dab09284"
+    assert identity(split="1,3", recompute="full").digest == "210735fbd6646b60"
+    assert identity(micro_batch_size=2, recompute="auto").digest == "e696e871122195a6"
+    added = {"command": "echo {m}", "set": ["a.yaml:x=1"], "trial_args": "--t"}
+    assert open_command(load_config(None, FLAGS | added), Silent()).depends_on == {"command": "cd3694aacabceb66"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 Nothing of a stage is seen, so there is no profile: the search learns from whole steps alone (``plan.fit``).
 """
 
-import hashlib
 import os
 import platform
 import shlex
@@ -23,6 +22,7 @@ from autotune.config import Config
 from autotune.disk import refusal
 from autotune.errors import UsageError
 from autotune.events import Events
+from autotune.identity import digest_of_text
 from autotune.logs.formats.table import formats_for
 from autotune.logs.log import StepShape
 from autotune.predict.predict import candidates_for
@@ -85,7 +85,7 @@ class TrainingCommand:
     def depends_on(self) -> Mapping[str, str]:
         """The command and all that is added to it."""
         parts = [*self.spec.words, "|", *self.spec.trial_words, *map(str, self.spec.settings), str(self.spec.prepare)]
-        return {"command": hashlib.sha256(shlex.join(parts).encode()).hexdigest()[:16]}
+        return {"command": digest_of_text(shlex.join(parts))}
 
     @property
     def suffix(self) -> str:

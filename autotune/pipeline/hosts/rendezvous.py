@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 from autotune.errors import DeviceError, InputError
+from autotune.identity import KIND
 from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, receive_hello, refuse, shut_down
 from autotune.pipeline.hosts.remote import LOST_S, RemoteRank, by_host, stop_ranks, wait_until_joined
 from autotune.pipeline.hosts.wire import MOST_BYTES, Assignment, Hello, Leave, Welcome, send
@@ -32,8 +33,6 @@ AT_ONCE = 16  # connections whose handshake goes on; beyond that the oldest is c
 AGAIN_S = 0.2  # between two looks at who has come
 FAREWELL_S = 2.0
 PRESENT_S = 4.0  # since a worker's last heartbeat, within which nobody else may take its place
-KIND = ("device", "devices", "cores", "cuda_version", "nccl_version", "driver_version")
-"""The facts of its environment in which a host must equal the one whose place it takes."""
 
 
 class Identity(NamedTuple):
