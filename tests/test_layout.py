@@ -211,3 +211,9 @@ def test_help_loads_neither_torch_nor_optuna(light):
 def test_file_names_tell_the_story():
     vague = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert [source for source in SOURCES if {part.removesuffix(".py") for part in source.parts} & vague] == []
+
+
+def test_files_of_the_search_fit_a_reader():
+    """At most 300 lines, so that the search stays in parts that are each read at once."""
+    long = {path.name: n for path in (PACKAGE / "search").rglob("*.py") if (n := path.read_text().count("\n")) > 300}
+    assert long == {}

@@ -21,10 +21,10 @@ from autotune.search.belief.belief import Belief
 from autotune.search.belief.prior import Prior
 from autotune.search.choose import pick
 from autotune.search.decide import Kind, Situation, decide
-from autotune.search.failures import common_fault
+from autotune.search.failures import common_fault, what_follows, why_nothing
 from autotune.search.goal import LEAST_STEPS, STEPS, Limits
 from autotune.search.preparation import Preparation
-from autotune.search.state import ACCIDENTS, SearchState, over_limit
+from autotune.search.state import SearchState, over_limit
 from autotune.search.study.sampler import make_sampler
 from autotune.search.study.study import Study
 from autotune.search.study.take_over import catch_up, predict_again, take_over
@@ -119,22 +119,18 @@ class Runner:
             return self.first
         wanted = self.decided([*untried, *ran])
         if limits.exhaustive and untried:
-            wanted = self.decided(untried) or self.most_promising(untried)
+            expected = self.belief.estimates()
+            wanted = self.decided(untried) or max(untried, key=lambda one: expected[one].throughput_seq_s)
         if self.has_baseline and state.measured:
             wanted = state.baseline() or wanted
         if untried and self.is_out_of_trials:
             wanted = self.decided(ran)
             return self.linked(wanted) if wanted else self.finished(Stop(reason=StopReason.TRIALS, limit=limits.trials))
-        return self.linked(wanted) if wanted else self.finished(self.why_nothing())
+        return self.linked(wanted) if wanted else self.finished(Stop(reason=why_nothing(self.state)))
 
     def decided(self, may_visit: list[Candidate]) -> Candidate | None:
         """Return which of ``may_visit`` is worth its time."""
         return decide(self.belief, self.state.goal, self.situation(may_visit)).candidate
-
-    def most_promising(self, candidates: list[Candidate]) -> Candidate:
-        """Return the candidate that is expected to be the fastest."""
-        estimates = self.belief.estimates()
-        return max(candidates, key=lambda one: estimates[one].throughput_seq_s)
 
     def situation(self, may_visit: list[Candidate], is_there: bool = False) -> Situation:
         """Return what a decision is made from, beside the belief."""
@@ -142,13 +138,6 @@ class Runner:
         if state.goal.objective == "memory":
             peaks = {candidate: state.peak(candidate) for candidate in state.predictions}
         return Situation(set(state.may_win), set(may_visit), self.preparation.expected_s, self.clock(), is_there, peaks)
-
-    def why_nothing(self) -> Stop:
-        """Return why no candidate is worth its time."""
-        if self.state.untried:
-            return Stop(reason=StopReason.DECIDED)
-        is_done = all(candidate in self.state.measured for candidate in self.state.allowed)
-        return Stop(reason=StopReason.ALL_MEASURED if is_done else StopReason.NOTHING_LEFT)
 
     def finished(self, stop: Stop) -> Candidate | Stop:
         """Return ``stop``, or the pick where it must be timed again: after one step alone, or where all visits to it
@@ -272,7 +261,8 @@ class Runner:
         was_accident = candidate in self.state.accidents
         self.state.add(candidate, outcome, timing)
         if isinstance(outcome, Failure):
-            self.warn_of(candidate, outcome, was_accident)
+            if told := what_follows(self.state, candidate, outcome, was_accident):
+                self.events.warn(told)
         elif timing is not None:
             self.tell_drift()
         self.learn_scale()
@@ -289,15 +279,6 @@ class Runner:
         for timing in self.state.timings:
             self.belief.add(timing)
         self.learns_scale = not self.state.measured
-
-    def warn_of(self, candidate: Candidate, failure: Failure, was_accident: bool) -> None:
-        """Tell a failure whose consequences go beyond its candidate."""
-        if failure.kind == "out_of_memory":
-            fits = self.state.largest_that_fits(candidate)
-            rest = f"the largest micro-batch predicted to fit is {fits} sequences" if fits else "no smaller one fits"
-            self.events.warn(f"{candidate.label} ran out of memory ({failure.message}); {rest}")
-        elif failure.kind in ACCIDENTS and not was_accident:
-            self.events.warn(f"{candidate.label} failed and may be retried once: {failure.message}")
 
     def tell_drift(self) -> None:
         """Tell where the machine's speed is noticeably another one than it was last told to be."""

@@ -36,7 +36,10 @@ class UntilFound(Runner):
     def next(self) -> Candidate | Stop:
         found = super().next()
         untried = self.state.untried
-        return self.most_promising(untried) if isinstance(found, Stop) and untried else found
+        if not isinstance(found, Stop) or not untried:
+            return found
+        expected = self.belief.estimates()
+        return max(untried, key=lambda one: expected[one].throughput_seq_s)
 
 
 def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) -> int:
