@@ -11,7 +11,8 @@ activation functions) goes by the memory's rate, so does softmax over written sc
 
 The constants are fitted to published runs on A100 (``python -m tests.bench backtest`` fits them again without each
 paper in turn, and says how far that one is off): Narayanan et al. 2021 (arXiv 2104.04473, Table 1 and Figure 7),
-Korthikanti et al. 2022 (arXiv 2205.05198, Table 5), Qi et al. 2024 (arXiv 2401.10241, Table 4).
+Korthikanti et al. 2022 (arXiv 2205.05198, Table 5), Qi et al. 2024 (arXiv 2401.10241, Table 4). The fit took the first
+for plain 1F1B; four of its ten runs are interleaved.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Published steps against those of ``plan``, which is given no times: only the model, the layout and the device.
 
-What the papers do not say is taken as usual: Megatron-LM before 2024 writes the scores of attention; Narayanan et al.
-chose the micro-batch size that was best. In Hagemann et al. and BLOOM the software is another (Aleph Alpha's own, which
-kernel of attention is not told; Megatron-DeepSpeed on a fabric of 4 x 100 Gb/s to a host): their sweeps say whether the
-best micro-batch size is found, and BLOOM's also how far a plan may be off for other software.
+What the papers do not say is taken as usual: Megatron-LM before 2024 writes the scores of attention. In Hagemann et al.
+and BLOOM the software is another (Aleph Alpha's own, which kernel of attention is not told; Megatron-DeepSpeed on a
+fabric of 4 x 100 Gb/s to a host): their sweeps say whether the best micro-batch size is found, and BLOOM's also how far
+a plan may be off for other software.
 """
 
 import csv
@@ -63,7 +63,7 @@ class Result(NamedTuple):
 
 def read(name: str) -> list[dict[str, str]]:
     with (FOLDER / name).open(newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def machine(constants: Constants = FITTED) -> Machine:
@@ -77,7 +77,7 @@ def gpt(layers: int, hidden: int, heads: int, seq_len: int, vocab: int) -> Shape
 
 
 def megatron_sc21() -> list[Case]:
-    """Table 1: teraflop/s by the paper's own formula, equation 3, which counts full recomputation."""
+    """Table 1, laid out as the authors' script does: teraflop/s by equation 3, which counts full recomputation."""
     found = []
     for row in read("megatron_sc21.csv"):
         layers, hidden, batch, gpus = (int(row[name]) for name in ("layers", "hidden", "batch", "gpus"))
@@ -89,10 +89,11 @@ def megatron_sc21() -> list[Case]:
             pipeline_parallel=p,
             tensor_parallel=t,
             data_parallel=d,
+            virtual_stages=int(row["virtual_stages"]),
             recompute=Recompute.FULL,
             attention=Attention.SCORES,
         )
-        sizes = tuple(b for b in (1, 2, 4, 8, 16) if batch // d % b == 0)
+        sizes = (int(row["micro_batch_size"]),)
         step = work / (float(row["teraflops_per_gpu"]) * 1e12 * gpus)
         found.append(Case("Narayanan", f"{row['billions']}B", Job(machine(), shape, layout, batch // d), sizes, step))
     return found
