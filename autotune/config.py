@@ -16,12 +16,13 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
-from autotune.records.base import Record, explain, read_bytes
+from autotune.records.base import Record, read_bytes
+from autotune.records.complaint import complaints, explain
 from autotune.records.recompute import RecomputeChoice
 from autotune.records.split import parse_split, show_split
 from autotune.records.verdict import Objective
 from autotune.records.workload import Norm, Optimizer, Precision, WorkloadConfig
-from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName
+from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName, schedule_named
 from autotune.settings import SETTINGS
 
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
@@ -29,6 +30,8 @@ SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+LEAST_BARE = 2**20
+"""Bytes of a memory limit from which on it needs no unit."""
 SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -46,6 +49,20 @@ def parse_bytes(value: Any) -> Any:
     """Return bytes from ``"8GiB"``, ``"512MiB"`` or a plain number of bytes."""
     number = parse_quantity(value, UNITS, "8GiB")
     return int(number) if isinstance(number, float) else number
+
+
+def parse_limit(value: Any) -> Any:
+    """Return the bytes of a memory limit; refuses ``8``, where a unit has been forgotten."""
+    number = parse_bytes(value)
+    refuse_bare(value, number)
+    return number
+
+
+def refuse_bare(given: Any, number: Any) -> None:
+    """Raise ValueError for a memory limit without a unit that no device could have."""
+    text = str(given).strip()
+    if isinstance(number, int | float) and 0 < number < LEAST_BARE and not text[-1].isalpha():
+        raise ValueError(f"{text} bytes? No device has so little; give {text}GB or {text}GiB")
 
 
 def parse_seconds(value: Any) -> Any:
@@ -77,9 +94,13 @@ def one_or_more(value: Any) -> Any:
 
 
 def expand_schedules(value: Any) -> Any:
-    """Return every schedule for ``"all"``."""
+    """Return every schedule for ``"all"``, and each by its own name, in whatever case it is written."""
     names = split_commas(value)
-    return list(SCHEDULE_NAMES) if names == ["all"] else names
+    if not isinstance(names, list | tuple):
+        return names
+    if list(names) == ["all"]:
+        return list(SCHEDULE_NAMES)
+    return [schedule_named(name) or name if isinstance(name, str) else name for name in names]
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -129,7 +150,7 @@ class Config(Record):
     recompute: RecomputeChoice = setting("recompute", validate_default=True)
     profile: Path | None = setting("profile")
     device: DeviceKind = setting("device")
-    memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_bytes)] = setting("memory_limit")
+    memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_limit)] = setting("memory_limit")
     budget: Annotated[float | None, BeforeValidator(parse_seconds)] = setting("budget", gt=0)
     trials: PositiveInt | None = setting("trials")
     exhaustive: bool = setting("exhaustive")
@@ -247,8 +268,8 @@ def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
 
 def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -> InputError | UsageError:
     """Return a usage error where a flag has part in the broken rule, else an error of the file."""
-    first = error.errors()[0]
-    message = explain(error)
+    first = complaints(error)[0]
+    message = explain(error, Config)
     if not first["loc"]:  # a rule between fields: its message begins with the field that breaks it
         message = message.removeprefix("the record: ")
     field = str(first["loc"][0]) if first["loc"] else message.split(":")[0]
@@ -261,7 +282,4 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
     }
     if any(name in given for name in partners.get(field, (field,))) or file is None:
         return UsageError("--" + message.replace("_", "-", message.split(":")[0].count("_")))
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(Config.model_fields))
-        return InputError(f"config {file}: unknown key {first['loc'][0]!r}; the keys are {known}")
     return InputError(f"config {file}: {message}")

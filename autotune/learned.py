@@ -13,13 +13,13 @@ from autotune.logs.formats.table import formats_for
 from autotune.logs.runs import Stated, read_runs
 from autotune.plan.fit.fit import fit
 from autotune.predict.predict import candidates_for
-from autotune.records.base import explain
+from autotune.records.complaint import explain
 from autotune.records.prediction import Candidate
 from autotune.records.report import Report
 from autotune.records.timed_run import TimedRun
 from autotune.records.workload import WorkloadFacts
 from autotune.report.fitted import fitted_report
-from autotune.schedule_spec import ScheduleName, why_illegal
+from autotune.schedule_spec import ScheduleName, schedule_named, why_illegal
 
 
 class Asked(NamedTuple):
@@ -77,7 +77,7 @@ def told_report(path: Path, report: Report, told: Told, command: str | None = No
             "peak_memory_bytes": (checked_quantity("--peak-memory", told.peak_memory, parse_bytes),)
             if told.peak_memory
             else None,
-            "schedule": told.schedule or first.schedule,
+            "schedule": schedule_named(told.schedule) or told.schedule or first.schedule,
             "virtual_stages": told.virtual_stages or first.virtual_stages,
             "data_parallel": first.data_parallel,
             "source": "autotune tell",
@@ -121,7 +121,7 @@ def checked_run(fields: dict[str, Any]) -> TimedRun:
     try:
         return TimedRun(**fields)
     except ValidationError as error:
-        raise UsageError(f"tell: {explain(error)}") from None
+        raise UsageError(f"tell: {explain(error, TimedRun)}") from None
 
 
 def stated_in(config: Config, asked: Asked) -> Stated:

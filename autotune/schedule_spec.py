@@ -85,6 +85,13 @@ SCHEDULES: dict[str, ScheduleSpec] = {row.name: row for row in ROWS}
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 
+def schedule_named(text: str | None) -> ScheduleName | None:
+    """Return the schedule of a name as people and launchers write it, such as ``gpipe``; None where it is none of
+    ours."""
+    plain = (text or "").replace("_", "").lower()
+    return next((row.name for row in ROWS if row.name.lower() == plain), None)
+
+
 def default_schedule(virtual_stages: int) -> ScheduleName:
     """Return the schedule that is meant where none is named: 1F1B, interleaved where ranks have several stages."""
     return "1F1B" if virtual_stages == 1 else "Interleaved1F1B"

@@ -35,6 +35,7 @@ from autotune.search.study.lock import locked
 from autotune.search.study.sampler import check_sampler
 from autotune.search.study.shared import SharedStudy, check_storage
 from autotune.search.study.study import Study, load_storage
+from autotune.search.study.trouble import check_study
 
 UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviation of passes, ratio of pipelined steps
 RECORDED_STEPS = 3
@@ -128,6 +129,8 @@ def tune(config: Config, events: Events, command: str | None = None) -> Report:
     load_storage()
     if config.storage:
         check_storage(config.storage.get_secret_value())
+    else:
+        check_study(config.state_dir)
     import_module("autotune.report.page.page")
     with prepared(config, events) as job:
         job.command = command

@@ -136,6 +136,23 @@ def test_predict_prints_the_candidates_of_a_hand_written_profile(tmp_path):
     assert "Best prediction: m = " in table.stdout
 
 
+def test_a_schedule_is_known_in_any_case(tmp_path):
+    (tmp_path / "profile.json").write_text(json.dumps(PROFILE))
+    done = autotune("predict", "profile.json", "--batch", "8", "--schedule", "gpipe", "--json", cwd=tmp_path)
+    assert {row["schedule"] for row in json.loads(done.stdout)["candidates"]} == {"GPipe"}
+    done = autotune("timeline", "--stages", "2", "-m", "2", "--schedule", "interleaved1f1b", cwd=tmp_path)
+    assert (done.returncode, "Interleaved1F1B" in done.stdout) == (0, True)
+
+
+def test_a_memory_limit_without_a_unit_is_refused(tmp_path):
+    (tmp_path / "profile.json").write_text(json.dumps(PROFILE))
+    for limit in ("8", "8,16"):
+        done = autotune("predict", "profile.json", "--batch", "8", "--memory-limit", limit, cwd=tmp_path)
+        assert done.returncode == 2
+        (line,) = lines(done.stderr)
+        assert line.startswith("autotune: --memory-limit: 8 bytes? No device has so little; give 8GB or 8GiB")
+
+
 def test_schemas_are_json_schemas(tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     for what in ("config", "profile", "report", "scale"):
@@ -187,7 +204,9 @@ def test_help_costs_no_more_than_twice_an_empty_typer_app(tmp_path):
     ("arguments", "words"),
     [
         (["run", "--nonsense"], ["no such option: --nonsense", "autotune run --help"]),
-        (["run", "--layers", "many"], ["'--layers'", "autotune run --help"]),
+        (["run", "--layers", "many"], ["'--layers': it must be a whole number (given: 'many')", "autotune run --help"]),
+        (["tell", "r", "-m", "0", "--step-time", "1s"], ["it must be 1 or more (given: '0')", "autotune tell --help"]),
+        (["timeline", "--stages", "2", "-m", "4", "--schedule", "gpip"], ["there is no schedule 'gpip'"]),
         (["run", "--layers"], ["--layers", "requires an argument", "autotune --help"]),
         (["show"], ["missing argument", "REPORT", "autotune show --help"]),
         (["nonsense"], ["no such command 'nonsense'", "autotune --help"]),

@@ -49,8 +49,9 @@ def test_keys_may_be_written_like_flags(toml):
         ("80GB", 80 * 10**9),
         ("1.5 MiB", 3 * 2**19),
         ("2g", 2 * 2**30),
-        ("512", 512),
-        (4096, 4096),
+        ("512b", 512),
+        ("2097152", 2**21),
+        (2**21, 2**21),
     ],
 )
 def test_bytes(given, number):
@@ -77,10 +78,24 @@ ALL = ("GPipe", "1F1B", "LoopedBFS", "Interleaved1F1B", "InterleavedZeroBubble",
 
 @pytest.mark.parametrize(
     ("given", "names"),
-    [("all", ALL), ("GPipe,1F1B", ("GPipe", "1F1B")), (["DualPipeV"], ("DualPipeV",)), ("GPipe", ("GPipe",))],
+    [
+        ("all", ALL),
+        ("GPipe,1F1B", ("GPipe", "1F1B")),
+        (["DualPipeV"], ("DualPipeV",)),
+        ("GPipe", ("GPipe",)),
+        ("gpipe,1f1b", ("GPipe", "1F1B")),
+    ],
 )
 def test_schedules(given, names):
     assert load_config(None, {"schedule": given}).schedule == names
+
+
+def test_one_wrong_schedule_is_one_fault():
+    with pytest.raises(UsageError) as caught:
+        load_config(None, {"schedule": "2F2B"})
+    assert "more" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"; and 1 more$"):
+        load_config(None, {"schedule": "2F2B,3F3B"})
 
 
 def test_all_schedules_are_those_with_a_rule():
@@ -118,6 +133,10 @@ def test_divisors():
         ({"micro_batches": ""}, ["--micro-batches"]),
         ({"micro_batches": "four"}, ["--micro-batches", "four"]),
         ({"schedule": "2F2B"}, ["--schedule", "2F2B", "1F1B", "GPipe"]),
+        ({"memory_limit": "8"}, ["--memory-limit", "8 bytes?", "give 8GB or 8GiB"]),
+        ({"memory_limit": "80000"}, ["--memory-limit", "80000 bytes?"]),
+        ({"precision": "fp8"}, ["--precision: it must be 'fp32', 'bf16' or 'fp16' (given: 'fp8')"]),
+        ({"layers": "x"}, ["--layers: it must be a whole number (given: 'x')"]),
         ({"precision": "fp8"}, ["--precision", "fp8", "bf16"]),
         ({"device": "tpu"}, ["--device", "tpu", "cuda"]),
         ({"memory_limit": "8 potatoes"}, ["--memory-limit", "8 potatoes", "8GiB"]),
@@ -153,11 +172,15 @@ def test_a_wrong_flag_is_a_usage_error(flags, words):
         ("batch = 0\n", ["batch", "greater than 0"]),
         ("batch = 8\nmicro_batches = [16]\n", ["m = 16", "8"]),
         ("hidden = 10\nheads = 4\n", ["10", "4"]),
-        ("layerz = 2\n", ["unknown key", "layerz", "layers"]),
+        ("layerz = 2\n", ["unknown key 'layerz'; did you mean 'layers'?"]),
+        ("micro-batchs = 2\n", ["did you mean 'micro_batches'?"]),
+        ("memory_limit = 8\n", ["memory_limit: 8 bytes?", "8GiB"]),
+        ("fresh = 7\n", ["fresh: it must be true or false (given: 7)"]),
         ("[model]\nlayers = 2\n", ["unknown key", "model"]),
         ("layers = \n", ["not TOML", "line 1"]),
         ("layers = 1\nlayers = 2\n", ["not TOML"]),
         ('memory_limit = "8 potatoes"\n', ["memory_limit", "8GiB"]),
+        ("tolerance = 3.0\n", ["tolerance: it must be less than 1 (given: 3.0)"]),
         ("layers = true\n", ["layers"]),
         ("fresh = 7\n", ["fresh"]),
         ("virtual_stages = [2, 0]\n", ["virtual_stages"]),

@@ -152,7 +152,12 @@ def discard_what_nobody_takes() -> None:
 
 def usage_message(error: Any) -> str:
     """Return in one line what the parser says is wrong, and where to find the right usage; empty after help."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = error.format_message()
+    if hasattr(error.__cause__, "errors"):  # Typer gives pydantic's words, which leave out the value
+        from autotune.records.complaint import broken_rule
+
+        message = message.replace(error.message, broken_rule(error.__cause__))
+    message = " ".join(message.split()).rstrip(".")
     path = error.ctx.command_path if error.ctx is not None else "autotune"
     return f"{message[:1].lower()}{message[1:]}; {path} --help tells the usage" if message else ""
 

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from autotune.command.template import fill
 from autotune.errors import InputError, UsageError
+from autotune.records.complaint import yaml_fault
 
 SUFFIXES = (".json", ".toml", ".yaml", ".yml")
 
@@ -78,7 +79,7 @@ def with_value(file: Path, text: str, key: Sequence[str], value: Any) -> str:
         yaml.dump(document, out)
         return out.getvalue()
     except (ValueError, YAMLError) as error:
-        raise InputError(f"--set: {file} cannot be read: {' '.join(str(error).split())}; mend the file") from None
+        raise InputError(f"--set: {file} cannot be read: {yaml_fault(error)}; mend the file") from None
 
 
 def put(file: Path, document: Any, key: Sequence[str], value: Any) -> None:

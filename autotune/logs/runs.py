@@ -11,10 +11,10 @@ from autotune.errors import InputError
 from autotune.logs.formats.spec import LogFormat, Role
 from autotune.logs.log import Log, StepShape, read_lines, step_seconds
 from autotune.logs.steady import steady
-from autotune.records.base import explain
+from autotune.records.complaint import explain
 from autotune.records.timed_run import TimedRun
 from autotune.records.workload import WorkloadFacts
-from autotune.schedule_spec import SCHEDULES, ScheduleName, default_schedule
+from autotune.schedule_spec import ScheduleName, default_schedule, schedule_named
 
 REQUIRED = ("micro_batches", "micro_batch_size", "step_time_s")
 TAIL = 3
@@ -76,10 +76,12 @@ def run_of_row(path: Path, number: int, row: Mapping[str, str | None]) -> TimedR
         given["peak_memory_bytes"] = tuple(given["peak_memory_bytes"].split(";"))
     if "schedule" not in given and given.get("virtual_stages", "1") != "1":
         given["schedule"] = default_schedule(2)
+    given["schedule"] = schedule_named(given.get("schedule")) or given.get("schedule")
+    given = {name: value for name, value in given.items() if value is not None}
     try:
         return TimedRun(**given, source=f"{path}:{number}")
     except ValidationError as error:
-        raise InputError(f"{path}, line {number}: {explain(error)}") from None
+        raise InputError(f"{path}, line {number}: {explain(error, TimedRun)}") from None
 
 
 def run_of_log(path: Path, log: Log, stated: Stated) -> ReadRuns:
@@ -183,9 +185,3 @@ def replicas_of(told: Mapping[Role, int]) -> int | None:
     parts = [told.get(role) for role in (Role.GLOBAL_BATCH, Role.MICRO_BATCH_SIZE, Role.MICRO_BATCHES)]
     everything, size, count = parts
     return everything // (size * count) if everything and size and count and everything >= size * count else None
-
-
-def schedule_named(text: str | None) -> ScheduleName | None:
-    """Return the schedule of a name as launchers write it; None where it is none of ours."""
-    plain = (text or "").replace("_", "").lower()
-    return next((row.name for name, row in SCHEDULES.items() if name.lower() == plain), None)

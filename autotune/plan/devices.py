@@ -6,7 +6,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationErr
 
 from autotune.config import read_toml
 from autotune.errors import InputError
-from autotune.records.base import Record, explain
+from autotune.records.base import Record
+from autotune.records.complaint import explain
 from autotune.records.workload import Precision
 
 FOLDER = "devices"
@@ -44,4 +45,4 @@ def read_device(path: Path) -> DeviceSpec:
     try:
         return DeviceSpec.model_validate(read_toml(path, FOLDER))
     except ValidationError as error:
-        raise InputError(f"device {path}: {explain(error).removeprefix('the record: ')}") from None
+        raise InputError(f"device {path}: {explain(error, DeviceSpec).removeprefix('the record: ')}") from None

@@ -30,7 +30,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Valida
 
 from autotune.config import read_toml
 from autotune.errors import InputError
-from autotune.records.base import Record, explain
+from autotune.records.base import Record
+from autotune.records.complaint import explain
 from autotune.records.profile import Link, Profile
 
 Crossing = Literal["inside", "between", "above"]
@@ -145,14 +146,4 @@ def read_network(path: Path) -> Network:
     try:
         return Network.model_validate(table)
     except ValidationError as error:
-        raise blame(error, path) from None
-
-
-def blame(error: ValidationError, path: Path) -> InputError:
-    """Return one line: the key, the rule, and of an unknown key those that there are."""
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden":
-        return InputError(f"network {path}: {explain(error).removeprefix('the record: ')}")
-    record = Network if len(first["loc"]) == 1 else Wire
-    key = ".".join(map(str, first["loc"]))
-    return InputError(f"network {path}: unknown key {key!r}; the keys are {', '.join(sorted(record.model_fields))}")
+        raise InputError(f"network {path}: {explain(error, Network).removeprefix('the record: ')}") from None

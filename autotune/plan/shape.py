@@ -8,7 +8,8 @@ from pydantic import PositiveInt, ValidationError, model_validator
 
 from autotune.config import read_toml
 from autotune.errors import InputError
-from autotune.records.base import Record, explain, read_json
+from autotune.records.base import Record, read_json
+from autotune.records.complaint import explain
 from autotune.records.workload import WorkloadFacts
 
 FOLDER = "models"
@@ -95,7 +96,7 @@ def read_shape(source: Path, changes: Mapping[str, int | None]) -> Shape:
     try:
         return Shape.model_validate(table | {name: value for name, value in changes.items() if value is not None})
     except ValidationError as error:
-        raise InputError(f"model {source}: {explain(error).removeprefix('the record: ')}") from None
+        raise InputError(f"model {source}: {explain(error, Shape).removeprefix('the record: ')}") from None
 
 
 def of_hugging_face(path: Path) -> dict[str, Any]:

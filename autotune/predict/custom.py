@@ -33,6 +33,7 @@ MOST_LINES = 20
 COMPUTATION = re.compile(r"([0-9]{0,6})([FBIW])_?([0-9]{1,7})")
 OVERLAPPED = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 NO_COMPUTATION = re.compile(r"[0-9]+(SEND_F|RECV_F|SEND_B|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD)[0-9]*")
+WHOLE = re.compile(r"[0-9]+BW[0-9]+")
 IDLE = ("", "-", ".")
 
 
@@ -83,6 +84,8 @@ class OwnSchedule:
 def read_schedule(path: Path) -> OwnSchedule:
     """Read and check a CSV file; raise InputError that names the cell, or every violation in the file's words."""
     table = read_table(path)
+    if table.staged and halves_are_named_b(table):
+        raise InputError(f"{path} has W beside B: {OF_TORCH_2_5}")
     places, faults = place(table)
     faults += missing_actions(table, places)
     early: list[str] = []
@@ -158,7 +161,8 @@ def read_table(path: Path) -> Table:
                 continue
             parts = computations(text)
             if parts is None:
-                raise InputError(f"{path}: {cell_name(gpu, column)}: {text[:40]!r} is no action: {WRITE}")
+                remedy = OF_TORCH_2_5 if WHOLE.fullmatch(text) else WRITE
+                raise InputError(f"{path}: {cell_name(gpu, column)}: {text[:40]!r} is no action: {remedy}")
             if any(bool(stage) != bool(found[0][2]) for stage, _, _ in parts if found):
                 raise InputError(f"{path}: {cell_name(gpu, column)}: {text[:40]!r} {MIXED}")
             found += [(gpu, column, stage, letter, int(number)) for stage, letter, number in parts]
@@ -173,6 +177,7 @@ def read_table(path: Path) -> Table:
 
 
 WRITE = "write F1 or B1 (I1, W1 for a split backward), torch's 0F1, or nothing"
+OF_TORCH_2_5 = "torch 2.5 wrote B for the input gradient and BW for the whole backward; write I for B, and B for BW"
 MIXED = "is of the other form than the actions before it: name the stage in all of them (2F0) or in none (F1)"
 
 
@@ -218,6 +223,14 @@ def place(table: Table) -> tuple[Places, list[str]]:
         if home != cell.gpu:
             faults.append(f"GPU{cell.gpu}: {table.at(index)} is of stage {cell.action.stage}, which is on GPU{home}")
     return places, faults
+
+
+def halves_are_named_b(table: Table) -> bool:
+    """Return whether every B is followed by a weight gradient of its own, as in torch 2.5, which knew no I."""
+    of_kind = {
+        kind: {cell.action._replace(kind="B") for cell in table.cells if cell.action.kind == kind} for kind in "BIW"
+    }
+    return bool(of_kind["W"]) and not of_kind["I"] and of_kind["W"] == of_kind["B"]
 
 
 def missing_actions(table: Table, places: Places) -> Iterator[str]:

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autotune.disk import remedy
 from autotune.errors import InputError
+from autotune.records.complaint import explain
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 32 * 2**20  # of a file that is read; a report of 200 candidates on 16 ranks has about one MiB
 OUT, STATE_DIR = "path with --out", "--state-dir"  # by what a user chooses where a file goes
 COMMENT = re.compile(rb"^[ \t]*//.*$", re.MULTILINE)  # a line of its own, which is part of no JSON value
-GIVEN = 200  # characters of a value, or of its path, that a message repeats
 
 
 class Record(BaseModel):
@@ -28,21 +28,6 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
-
-
-def explain(error: ValidationError) -> str:
-    """Return the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are."""
-    first, *rest = error.errors()
-    path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
-    is_whole = isinstance(first["input"], dict | list) or first["type"] == "json_invalid"
-    given = "" if is_whole else f" (given: {shortened(repr(first['input']))})"
-    more = f"; and {len(rest)} more" if rest else ""
-    return f"{path}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
-
-
-def shortened(text: str) -> str:
-    """Return the beginning of a text that is long."""
-    return text if len(text) <= GIVEN else f"{text[:GIVEN]}…"
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -79,7 +64,7 @@ def read_record(path: Path, record: type[R], *kinds: str) -> R:
     try:
         return record.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise InputError(f"{path}: {explain(error)}") from None
+        raise InputError(f"{path}: {explain(error, record)}") from None
 
 
 def write_json(path: Path, document: Any, option: str = OUT) -> None:

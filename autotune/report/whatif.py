@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.config import UNITS, parse_quantity
+from autotune.config import UNITS, parse_quantity, refuse_bare
 from autotune.errors import UsageError
 from autotune.plan.whatif import Answer, Case, Question, WhatIf
 from autotune.report.predicted_cells import show_step
@@ -74,6 +74,11 @@ def quantity(flag: str, text: str, units: Mapping[str, int], example: str) -> fl
         raise UsageError(f"{flag}: write {example} or such (given: {text!r})") from None
     if found <= 0:
         raise UsageError(f"{flag}: give more than 0 (given: {text!r})")
+    if units is UNITS:
+        try:
+            refuse_bare(number, found)
+        except ValueError as error:
+            raise UsageError(f"{flag}: {error}") from None
     return found
 
 

@@ -67,6 +67,7 @@ def test_a_setting_that_is_none(text):
     [
         ("a.json", "{", "a=1", "cannot be read: "),
         ("a.yaml", "a: [", "a=1", "cannot be read: "),
+        ("a.yaml", "a: 1\nb: 2\na: 3\n", "a=1", "line 3: the key 'a' is there already; remove one of the two; mend"),
         ("a.toml", "a = ", "a=1", "cannot be read: "),
         ("a.json", '{"a": 1}', "b.c=1", "has no b; give a key"),
         ("a.json", '{"a": 1}', "a.c=1", "is no table"),

@@ -121,11 +121,11 @@ FILE = "ranks_per_host = 8\nrails = 8\n[between]\nlatency_s = 1e-5\nbandwidth_by
         ),
         (
             "oversubscription = 0.5\nhosts_per_leaf = 2\n" + FILE,
-            "oversubscription: Input should be greater than or equal",
+            "oversubscription: it must be 1 or more (given: 0.5)",
         ),
-        (FILE.replace("rails = 8", "rails = 0"), "rails: Input should be greater than 0 (given: 0)"),
+        (FILE.replace("rails = 8", "rails = 0"), "rails: it must be greater than 0 (given: 0)"),
         (FILE.replace("5e10", "0"), "between.bandwidth_bytes_s"),
-        (FILE.replace("bandwidth_bytes_s = 5e10\n", ""), "between.bandwidth_bytes_s: Field required"),
+        (FILE.replace("bandwidth_bytes_s = 5e10\n", ""), "between.bandwidth_bytes_s: it is missing; give it"),
         ("rails = ", "is not TOML"),
     ],
 )

@@ -152,6 +152,24 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
             read_schedule(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0F0,0F1,,0B0,0W0,0B1,0W1\n,1F0,1B0,1F1,1B1,1W0,1W1\n",
+        "0F0,0SEND_F0,0RECV_B0,0BW0\n1RECV_F0,1F0,1BW0,1SEND_B0\n",
+    ],
+)
+def test_a_file_of_torch_2_5_is_told_its_letters(faults, text):
+    (line,) = faults(text)
+    assert line.endswith(
+        "torch 2.5 wrote B for the input gradient and BW for the whole backward; write I for B, and B for BW"
+    )
+
+
+def test_a_file_of_torch_2_6_is_read(read):
+    assert read("0F0,0F1,,0I0,0W0,0I1,0W1\n,1F0,1I0,1F1,1I1,1W0,1W1\n").first_micro_batch == 0
+
+
 def test_an_overlapped_pair_is_its_two_parts(read):
     assert rows(read("0F0,(0F1;0B0)OVERLAP_F_B,0B1")) == ["F0 F1 B0 B1"]
 

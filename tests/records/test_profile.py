@@ -45,13 +45,32 @@ def test_a_profile_survives_a_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stages": None, "stges": [{"time_s": [ROW]}]}, "unknown key 'stges'; did you mean 'stages'?"),
+        ({"link": []}, "unknown key 'link'; did you mean 'links'?"),
+        ({"links": [{"form": 0, "to": 1}]}, "unknown key 'links.0.form'; did you mean 'from'?"),
+        ({"stages": [{"time_s": [ROW | {"t_fw": 1}]}]}, "unknown key 'stages.0.time_s.0.t_fw'; did you mean 't_"),
+        ({"stages": [{"times": [ROW]}]}, "unknown key 'stages.0.times'; did you mean 'time_s'?"),
+        ({"workload": {"bach": 4}}, "unknown key 'workload.bach'; did you mean 'batch'?"),
+    ],
+)
+def test_a_misspelt_key_is_told_with_the_one_that_was_meant(tmp_path, change, words):
+    """Before the key that is missing for it."""
+    given = {name: value for name, value in (LEAST | change).items() if value is not None}
+    with pytest.raises(InputError) as caught:
+        read_profile(written(tmp_path, given))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"stages": []}, "stages"),
         ({"stages": [{"time_s": [{"micro_batch_size": 4, "t_f": 1}]}]}, "t_bw"),
         ({"stages": [{"time_s": [ROW | {"t_b": 1.0}]}]}, "t_b with t_w"),
         ({"stages": [{"time_s": [{"micro_batch_size": 4, "t_f": 1, "t_w": 1}]}]}, "t_b with t_w"),
-        ({"stages": [{"time_s": [ROW | {"t_f": -1}]}]}, "greater than or equal to 0"),
+        ({"stages": [{"time_s": [ROW | {"t_f": -1}]}]}, "t_f: it must be 0 or more"),
         ({"stages": [{"time_s": [ROW, ROW]}]}, "ascend"),
         ({"links": [{"from": 0, "to": 2}]}, "does not join neighbours among 2 ranks"),
         ({"links": [{"from": 1, "to": 1}]}, "does not join neighbours"),
@@ -60,7 +79,7 @@ def test_a_profile_survives_a_round_trip(tmp_path):
         ({"virtual_stages": 0}, "virtual_stages"),
         ({"kind": "autotune.report"}, 'must be "autotune.profile"'),
         ({"schema_version": 7}, "upgrade autotune"),
-        ({"stage": 1}, "Extra inputs"),
+        ({"stage": 1}, "unknown key"),
     ],
 )
 def test_a_wrong_profile_is_refused_with_path_and_rule(tmp_path, change, complaint):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import InputError
+from autotune.records.complaint import yaml_fault
 from autotune.report.export.targets import Form, Settings
 
 
@@ -75,8 +76,7 @@ def merged(path: Path, settings: Settings) -> str:
     except InputError:
         raise
     except Exception as error:  # each parser has its own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--merge: {path} is not {path.suffix[1:].upper()}: {first}") from None
+        raise InputError(f"--merge: {path} is not {path.suffix[1:].upper()}: {yaml_fault(error)}") from None
 
 
 def merged_json(text: str, settings: Settings) -> str:

@@ -17,7 +17,7 @@ from autotune.records.base import read_json
 from autotune.records.profile import Profile, profile_of, read_profile
 from autotune.records.report import PREDICTION, REPORT, CandidateReport, Report
 from autotune.report.load import read_report
-from autotune.schedule_spec import SCHEDULES, default_schedule, nearest_legal_m, runnable, why_illegal
+from autotune.schedule_spec import SCHEDULES, default_schedule, nearest_legal_m, runnable, schedule_named, why_illegal
 
 DEFAULT_BATCH = 64
 
@@ -95,6 +95,7 @@ class Step:
 
 def simulate_step(request: Request) -> Step:
     """Simulate what the flags ask for; raise UsageError or InputError in one line, or one per violation."""
+    request = replace(request, schedule=schedule_named(request.schedule) or request.schedule)
     if request.schedule_csv is not None:
         return simulate_own(request, request.schedule_csv)
     source = request.path

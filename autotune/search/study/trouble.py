@@ -4,12 +4,31 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from autotune.disk import refusal, remedy
+from autotune.errors import InputError
 from autotune.records.base import STATE_DIR
 
 DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+def check_study(state_dir: Path) -> None:
+    """Raise InputError where the study in the state directory is damaged: before anything is profiled for it."""
+    path = state_dir / "study.db"
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            ((found, *_), *_) = database.execute("pragma quick_check(1)").fetchall()
+    except sqlite3.Error as error:
+        raise InputError(trouble_with(path, error, "open")) from None
+    if found != "ok":
+        what = " ".join(str(found).split())
+        raise InputError(
+            f"cannot open the study {path}: it is damaged ({what}); move the file away or give another {STATE_DIR}"
+        )
 
 
 def trouble_with(path: Path, error: Exception, doing: str) -> str:

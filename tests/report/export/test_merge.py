@@ -52,6 +52,9 @@ def test_an_empty_yaml_file_gets_our_keys(tmp_path):
     assert merge(tmp_path, "nanotron", "run.yml", "") == export(REPORT, "nanotron").text
 
 
+TWICE = "model:\n  moe_config: null\n  hidden: 1024\n  moe_config:\n    num_experts: 8\n"
+
+
 @pytest.mark.parametrize(
     ("to", "name", "text", "reason"),
     [
@@ -59,7 +62,8 @@ def test_an_empty_yaml_file_gets_our_keys(tmp_path):
         ("deepspeed", "ds.json", "[1]", "is no object"),
         ("torchtitan", "job.toml", "[", "is not TOML"),
         ("torchtitan", "job.toml", "training = 3\n", "training is no table"),
-        ("nanotron", "run.yaml", "a: [", "is not YAML"),
+        ("nanotron", "run.yaml", "a: [", "is not YAML: line 1: expected the node content"),
+        ("nanotron", "run.yaml", TWICE, r"line 4: the key 'moe_config' is there already; remove one of the two"),
         ("nanotron", "run.yaml", "- 1\n", "is no mapping"),
     ],
 )

@@ -4,14 +4,28 @@ import optuna
 import pytest
 
 from autotune.conclude import drift
+from autotune.config import load_config
 from autotune.errors import InputError
+from autotune.events import Silent
 from autotune.records.outcome import Failure, Measurement
 from autotune.search.study.study import CONSTRAINT, METRIC, Study
+from autotune.search.study.trouble import check_study
 from autotune.search.timing import Timing
+from autotune.tune import tune
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 
 BEST_ONE = next(candidate for candidate in CANDIDATES if candidate.micro_batches == BEST)
 HERE = {"workload": {"layers": 48}, "environment": {"torch_version": "2.13.0"}}
+
+
+class Told(Silent):
+    """Keeps what is said to be done."""
+
+    def __init__(self):
+        self.texts = []
+
+    def progress(self, text, done=None):
+        self.texts.append(text)
 
 
 def opened(tmp_path, name="scripted", identity=None, fresh=False):
@@ -182,3 +196,22 @@ def test_a_change_of_pace_that_was_not_yet_found_is_found_after_the_stop(tmp_pat
     known = found.belief.estimates()
     ratio = known[CANDIDATES[4]].step_time_s / known[CANDIDATES[3]].step_time_s
     assert ratio == pytest.approx(PREDICTIONS[4].step_time_s / PREDICTIONS[3].step_time_s, rel=0.03)
+
+
+def test_a_damaged_study_is_noticed_before_anything_is_profiled(tmp_path):
+    """A file that is none, and one with a page that is spoilt; a whole one and none at all are fine."""
+    check_study(tmp_path)
+    Study(tmp_path, "x", CANDIDATES, fresh=False).close()
+    check_study(tmp_path)
+    path = tmp_path / "study.db"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + bytes([255]) * (len(whole) - 4096))
+    with pytest.raises(InputError, match=r"^cannot open the study .*study.db: .*; move the file away or give another"):
+        check_study(tmp_path)
+    path.write_text("no database at all, but a text that somebody has put here")
+    with pytest.raises(InputError, match="file is not a database; move the file away"):
+        check_study(tmp_path)
+    told = Told()
+    with pytest.raises(InputError, match="file is not a database"):
+        tune(load_config(None, {"state_dir": tmp_path, "out": tmp_path / "report.json"}), told)
+    assert told.texts == []

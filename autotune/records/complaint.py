@@ -1,0 +1,128 @@
+"""What a reader of files has against one, in words: rules of pydantic's, keys that are not known, YAML."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+GIVEN = 200  # characters of a value, or of its path, that a message repeats
+RULES = {
+    "missing": "it is missing; give it",
+    "extra_forbidden": "it is no key that is known; remove it",
+    "literal_error": "it must be {expected}",
+    "enum": "it must be {expected}",
+    "greater_than": "it must be greater than {gt:g}",
+    "greater_than_equal": "it must be {ge:g} or more",
+    "less_than": "it must be less than {lt:g}",
+    "less_than_equal": "it must be {le:g} or less",
+    "too_short": "it needs {min_length} or more",
+    "too_long": "it takes {max_length} at most",
+    "finite_number": "it must be a finite number",
+}
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table of keys",
+    "model": "a table of keys",
+}
+"""What a field takes, by how the name of pydantic's complaint begins, such as ``int_parsing``."""
+
+
+def explain(error: ValidationError, record: type[BaseModel] | None = None) -> str:
+    """Return the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are.
+
+    ``record``: what was read; with it a key that is not known is told with the one that was meant.
+    """
+    first, *rest = complaints(error)
+    more = f"; and {len(rest)} more" if rest else ""
+    if first["type"] == "extra_forbidden" and (model := model_at(record, first["loc"][:-1])):
+        return unknown_key(first["loc"], keys_of(model)) + more
+    path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
+    return f"{path}: {broken_rule(error)}{more}"
+
+
+def broken_rule(error: ValidationError) -> str:
+    """Return the rule of the first complaint, and the value that breaks it where that is a single one."""
+    first = complaints(error)[0]
+    is_whole = isinstance(first["input"], dict | list) or first["type"] in ("json_invalid", "missing")
+    return rule(first) + ("" if is_whole else f" (given: {shortened(repr(first['input']))})")
+
+
+def complaints(error: ValidationError) -> list[Any]:
+    """Return what is wrong, first the keys that are not known: a key that is missing may be one of these, misspelt. A
+    list that is too short because its items are wrong is no fault of its own."""
+    every = error.errors()
+    own = [
+        one
+        for one in every
+        if one["type"] != "too_short"
+        or not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in every)
+    ]
+    return sorted(own, key=lambda one: one["type"] != "extra_forbidden")
+
+
+def rule(complaint: Mapping[str, Any]) -> str:
+    """Return the rule that a value breaks."""
+    kind = complaint["type"]
+    if kind in RULES:
+        return RULES[kind].format(**complaint.get("ctx") or {})
+    name = kind.partition("_")[0]
+    if name in KINDS:
+        return f"it must be {KINDS[name]}"
+    message = str(complaint["msg"])
+    return message.removeprefix("Value error, ").replace("Input should", "it must")
+
+
+def unknown_key(place: tuple[int | str, ...], known: list[str]) -> str:
+    """Return which key is not known, and the one that was meant, or all that there are."""
+    key = str(place[-1])
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    path = shortened(".".join(map(str, place)))
+    return f"unknown key {path!r}; " + (f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}")
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return the keys of a record as a file writes them, sorted."""
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def model_at(record: type[BaseModel] | None, place: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Return the record that lies at a place inside of another, such as ``("stages", 0)``; None where it is not one
+    record alone."""
+    for part in place:
+        if record is None or isinstance(part, int):
+            continue
+        fields = {field.alias or name: field for name, field in record.model_fields.items()}
+        models = list(models_in(fields[part].annotation)) if part in fields else []
+        record = models[0] if len(models) == 1 else None
+    return record
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the records that an annotation speaks of, such as one of ``tuple[Stage, ...] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text that is long."""
+    return text if len(text) <= GIVEN else f"{text[:GIVEN]}…"
+
+
+def yaml_fault(error: Any) -> str:
+    """Return in one line what ruamel.yaml has against a text, and the line; of a key that is there twice its name."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if not problem or mark is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    twice = re.match(r'found duplicate key "(.*?)" with value', problem, re.DOTALL)
+    what = f"the key {shortened(twice[1])!r} is there already; remove one of the two" if twice else problem
+    return f"line {mark.line + 1}: {' '.join(what.split())}"
