@@ -21,7 +21,7 @@ from autotune.search.gain import Outlook
 from autotune.search.goal import LEAST_STEPS, STEPS, Goal
 from autotune.search.lean import DRAWS, gains_per_s, utility
 
-PRICE = 1 / 44  # of the tolerance: what half a visit to the best candidate must be expected to gain
+PRICE = 1 / 45  # of the tolerance: what half a visit to the best candidate must be expected to gain
 
 
 class Kind(Enum):
