@@ -40,17 +40,12 @@ def short_answer(report: Report) -> str:
     return text
 
 
-def short_conclusion(report: Report) -> list[str]:
+def short_conclusion(report: Report) -> str:
     """Return the answer with its reason, what must be settled before it is used, and why the search stopped."""
     if report.sweet_spot is None or report.is_predicted:
-        return conclusion(report).splitlines()
-    doubtful = report.soundness.findings if report.soundness else ()
-    return [
-        answer(report),
-        *doubt_lines(report),
-        *(f"Doubtful: {finding}." for finding in doubtful),
-        f"{stopped_text(report)} -v, or autotune show, says more.",
-    ]
+        return conclusion(report)
+    stopped = f"{stopped_text(report)} -v, or autotune show, says more."
+    return "\n".join([answer(report), *doubt_lines(report), *finding_lines(report), stopped])
 
 
 def stopped_text(report: Report) -> str:
@@ -162,13 +157,18 @@ def doubt_lines(report: Report) -> list[str]:
     return [f"Do not use it before its doubts are settled: {', '.join(doubts)}."] if doubts else []
 
 
+def finding_lines(report: Report) -> list[str]:
+    """Return what is wrong with what the candidates compute."""
+    return [f"Doubtful: {finding}." for finding in report.soundness.findings] if report.soundness else []
+
+
 def correctness_lines(report: Report) -> list[str]:
     """Return ``Checked: loss and gradient norm of the first step agree within 2e-07 …``, or what is wrong."""
     found = report.soundness
     if found is None:
         return []
     if found.findings:
-        return [f"Doubtful: {finding}." for finding in found.findings]
+        return finding_lines(report)
     texts = []
     if found.loss_difference is not None and found.gradient_difference is not None:
         most = max(found.loss_difference, found.gradient_difference)

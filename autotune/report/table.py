@@ -60,16 +60,16 @@ def print_report(report: Report, console: Console, is_detailed: bool = True) -> 
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
-    # In a pipe a sentence stays one line; on a terminal it is wrapped between words.
-    is_wrapped = console.is_terminal
     if report.sweet_spot is not None:
-        style = "bold green" if not is_undecided(report.sweet_spot) else "bold"
-        console.print(short_answer(report), soft_wrap=not is_wrapped, highlight=False, markup=False, style=style)
+        print_text(short_answer(report), console, style="bold" if is_undecided(report.sweet_spot) else "bold green")
     print_layouts(report, console)
-    title = predicted_title(report, limit) if report.is_predicted else title
-    print_table(report, title, console, is_detailed)
-    text = conclusion(report) if is_detailed else "\n".join(short_conclusion(report))
-    console.print(text, soft_wrap=not is_wrapped, highlight=False, markup=False)
+    print_table(report, predicted_title(report, limit) if report.is_predicted else title, console, is_detailed)
+    print_text(conclusion(report) if is_detailed else short_conclusion(report), console)
+
+
+def print_text(text: str, console: Console, style: str | None = None) -> None:
+    """Print sentences: in a pipe each stays one line, on a terminal it is wrapped between words."""
+    console.print(text, soft_wrap=not console.is_terminal, highlight=False, markup=False, style=style)
 
 
 def print_layouts(report: Report, console: Console) -> None:
@@ -83,7 +83,7 @@ def print_layouts(report: Report, console: Console) -> None:
             table.add_row(*row, style=None if at else "bold green")
         console.print(table)
     for line in layout_lines(report):
-        console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
+        print_text(line, console)
 
 
 def predicted_title(report: Report, limit: str) -> str:
@@ -184,8 +184,8 @@ def status(row: CandidateReport, mark: Mark, is_detailed: bool = True) -> str:
     text += f", {raw_text(row.measurement)}" if is_detailed else ""
     text += " (earlier run)" if row.measurement.from_earlier_run else ""
     text += " (another controller)" if row.measurement.from_other_controller else ""
-    is_other_pace = is_detailed and row.pace and abs(row.pace - 1) > NOTICEABLE
-    text += f", machine {show_speed(row.pace)} then" if row.pace and is_other_pace else ""
+    if is_detailed and row.pace and abs(row.pace - 1) > NOTICEABLE:
+        text += f", machine {show_speed(row.pace)} then"
     if row.over_limit_bytes is not None:
         text += f"; over the memory limit by {show_bytes(row.over_limit_bytes)}"
     elif row.excluded:

@@ -25,6 +25,12 @@ def pick(rates: Mapping[Candidate, float], peaks: Mapping[Candidate, int | None]
     return min(close, key=lambda one: (inf if (peak := peaks[one]) is None else peak, -rates[one]))
 
 
+def most_promising(belief: Belief, candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate that is expected to be the fastest."""
+    expected = belief.estimates()
+    return max(candidates, key=lambda one: expected[one].throughput_seq_s)
+
+
 @dataclass(frozen=True)
 class Certainty:
     """``probability`` that the pick is right: that its throughput is within the tolerance of the best, or, with memory

@@ -19,7 +19,7 @@ from autotune.records.prediction import Candidate, Prediction
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.belief.belief import Belief
 from autotune.search.belief.prior import Prior
-from autotune.search.choose import pick
+from autotune.search.choose import most_promising, pick
 from autotune.search.decide import Kind, Situation, decide
 from autotune.search.failures import common_fault, what_follows, why_nothing
 from autotune.search.goal import LEAST_STEPS, STEPS, Limits
@@ -119,8 +119,7 @@ class Runner:
             return self.first
         wanted = self.decided([*untried, *ran])
         if limits.exhaustive and untried:
-            expected = self.belief.estimates()
-            wanted = self.decided(untried) or max(untried, key=lambda one: expected[one].throughput_seq_s)
+            wanted = self.decided(untried) or most_promising(self.belief, untried)
         if self.has_baseline and state.measured:
             wanted = state.baseline() or wanted
         if untried and self.is_out_of_trials:

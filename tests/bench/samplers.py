@@ -16,6 +16,7 @@ from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.verdict import Stop
+from autotune.search.choose import most_promising
 from autotune.search.goal import Limits
 from autotune.search.runner import Runner
 from autotune.search.state import SearchState
@@ -36,10 +37,7 @@ class UntilFound(Runner):
     def next(self) -> Candidate | Stop:
         found = super().next()
         untried = self.state.untried
-        if not isinstance(found, Stop) or not untried:
-            return found
-        expected = self.belief.estimates()
-        return max(untried, key=lambda one: expected[one].throughput_seq_s)
+        return most_promising(self.belief, untried) if isinstance(found, Stop) and untried else found
 
 
 def steps_needed(truth: Truth, sampler: SamplerName, seed: int, folder: Path) -> int:
