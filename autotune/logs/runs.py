@@ -76,8 +76,8 @@ def run_of_row(path: Path, number: int, row: Mapping[str, str | None]) -> TimedR
         given["peak_memory_bytes"] = tuple(given["peak_memory_bytes"].split(";"))
     if "schedule" not in given and given.get("virtual_stages", "1") != "1":
         given["schedule"] = default_schedule(2)
-    given["schedule"] = schedule_named(given.get("schedule")) or given.get("schedule")
-    given = {name: value for name, value in given.items() if value is not None}
+    if "schedule" in given:
+        given["schedule"] = schedule_named(given["schedule"]) or given["schedule"]
     try:
         return TimedRun(**given, source=f"{path}:{number}")
     except ValidationError as error:
