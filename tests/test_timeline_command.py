@@ -97,7 +97,7 @@ def test_a_profile_is_drawn_with_its_durations(saved):
     done = timeline(saved, "-m", 2, "--schedule", "1F1B", "--batch", 8, "--width", 53)
     assert done.stdout.split("\n")[:4] == [
         "1F1B, 2 ranks, m = 2 micro-batches of 4",
-        "        |0                  |50 ms            bubble",
+        "        |0                  |50 ms              idle",
         "rank 0  F0--F1--........B0======....B1======     33%",
         "rank 1  ....F0--B0======F1--B1======........     33%",
     ]

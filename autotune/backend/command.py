@@ -27,7 +27,7 @@ from autotune.logs.formats.table import formats_for
 from autotune.logs.log import StepShape
 from autotune.predict.predict import candidates_for
 from autotune.records.base import not_written
-from autotune.records.environment import Environment
+from autotune.records.environment import COMMAND, Environment
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.workload import WorkloadConfig, WorkloadFacts
@@ -229,7 +229,7 @@ def open_command(config: Config, events: Events) -> TrainingCommand:
     if config.state_dir.exists() and (refused := refusal(config.state_dir)):
         raise not_written(folder, refused, "--state-dir")
     environment = Environment(
-        device="a command",
+        device=COMMAND,
         cores=os.cpu_count(),
         hostname=socket.gethostname(),
         platform=f"{platform.system()} {platform.machine()}",

@@ -20,6 +20,10 @@ OF_EACH_GPU = (
 """Fields of an Environment that list a value for each GPU."""
 
 
+COMMAND = "a command"
+"""The device of runs of somebody's own command: what it runs on is not known."""
+
+
 class Environment(Record):
     """The machine and software behind the figures. Fields on GPUs are of those in use, in the order of ``devices``, as
     far as torch and the driver tell."""

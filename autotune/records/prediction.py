@@ -224,3 +224,9 @@ class Prediction(Record):
     """The parts of the mean rank's step."""
     rank_time_split_s: tuple[TimeSplit, ...] = ()
     """The parts of the step, by rank."""
+
+    @property
+    def bubble_share(self) -> float:
+        """Share of the step that the mean rank idles because of the schedule alone; ``bubble_fraction`` is all that it
+        idles."""
+        return self.time_split_s.bubble / self.step_time_s if self.step_time_s else 0.0

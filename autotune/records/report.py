@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.correctness import Agreement, Soundness
-from autotune.records.environment import Environment
+from autotune.records.environment import COMMAND, Environment
 from autotune.records.layout import Layout, PlannedLayout
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Basis, Candidate, Family, Prediction, Revision
@@ -337,6 +337,11 @@ class Report(Record):
     def replicas(self) -> int:
         """Pipelines that share a global batch."""
         return self.layout.data_parallel if self.layout else 1
+
+    @property
+    def is_fitted(self) -> bool:
+        """True where what is called prediction was fitted to the very steps that ran: of a command of one's own."""
+        return self.environment.device == COMMAND and not self.is_predicted
 
     @property
     def is_predicted(self) -> bool:

@@ -189,12 +189,13 @@ def knee_lines(report: Report) -> list[str]:
     if spot is None or spot.knee is None:
         return []
     sides = [
-        f"m = {side.micro_batches} {loss_text(side.loss)}{predicted(side.source)}"
+        f"m = {side.micro_batches} {loss_text(side.loss)}{not_run(report, side.source)}"
         for side in (spot.knee.fewer, spot.knee.more)
         if side is not None
     ]
     at, under = spot.knee.at, report.candidates[spot.candidate].schedule_text
-    text = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {under}{predicted(at.source)}"
+    note = not_run(report, at.source)
+    text = f"Knee: m = {at.micro_batches} is the smallest m within 1% of the best under {under}{note}"
     return ["; ".join([text, ", ".join(sides)] if sides else [text]) + "."]
 
 
@@ -203,9 +204,9 @@ def loss_text(loss: float) -> str:
     return f"loses {show_share(loss)}" if loss else "is the best"
 
 
-def predicted(source: Source) -> str:
+def not_run(report: Report, source: Source) -> str:
     """Return the note on a figure of a candidate that did not run."""
-    return "" if source == "measured" else " (predicted)"
+    return "" if source == "measured" else " (predicted)" if report.is_predicted else " (not run)"
 
 
 def pareto_lines(report: Report) -> list[str]:
@@ -215,7 +216,7 @@ def pareto_lines(report: Report) -> list[str]:
         return []
     shown = [
         f"{report.candidates[point.candidate].name} {show_rate(point.throughput_seq_s)}/s"
-        f" {show_bytes(point.peak_memory_bytes)}{predicted(point.source)}"
+        f" {show_bytes(point.peak_memory_bytes)}{not_run(report, point.source)}"
         for point in points
     ]
     return [f"Less memory for less throughput: {', '.join(shown)}."]

@@ -29,8 +29,8 @@ def print_bars(report: Report, console: Console) -> None:
 
 
 def source_text(row: CandidateReport) -> str:
-    """Return ``predicted`` of a candidate that did not run, or that its times are of other micro-batch sizes."""
-    return "extrapol." if row.prediction.basis is Basis.EXTRAPOLATED else "predicted"
+    """Return that a candidate did not run, or that its times are of other micro-batch sizes."""
+    return "extrapol." if row.prediction.basis is Basis.EXTRAPOLATED else "not run"
 
 
 def under_one_schedule(report: Report) -> list[CandidateReport]:

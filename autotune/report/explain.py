@@ -3,7 +3,7 @@
 from autotune.errors import UsageError
 from autotune.records.prediction import TimeSplit
 from autotune.records.report import CandidateReport, Report
-from autotune.report.predicted_cells import basis_text
+from autotune.report.predicted_cells import basis_text, forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.table import raw_text
 from autotune.report.units import show_bytes, show_rate, show_rough, show_seconds, show_share
@@ -43,11 +43,11 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
     if any(row is report.candidates[index] for index in spot.undecided_with):
         lines.append(f"  It might be the better choice: {undecided_text(report)}.")
     gap = row.rate / winner.rate - 1
-    source = "" if row.measurement or report.is_predicted else " (predicted)"
+    source = "" if row.measurement or report.is_predicted else " (estimated, not run)"
     lines.append(
         f"  It makes {show_share(abs(gap))} {'more' if gap > 0 else 'less'} throughput than {name(winner)}{source}."
     )
-    lines.append(f"  {time_text(row, winner)}")
+    lines.append(f"  {time_text(report, row, winner)}")
     mine, theirs = row.peak, winner.peak
     if mine is not None and theirs is not None:
         less = "less" if mine <= theirs else "more"
@@ -55,7 +55,7 @@ def compare_with_pick(row: CandidateReport, report: Report) -> list[str]:
     return lines
 
 
-def time_text(row: CandidateReport, winner: CandidateReport) -> str:
+def time_text(report: Report, row: CandidateReport, winner: CandidateReport) -> str:
     """Return which parts of its step take longer and shorter than the winner's, per sequence, as predicted."""
     mine, best = per_sequence(row), per_sequence(winner)
     whole = sum(best.values())
@@ -66,7 +66,8 @@ def time_text(row: CandidateReport, winner: CandidateReport) -> str:
         if abs(by) > SMALL * whole
     ]
     parts = ", ".join(texts) or "no part differs by much"
-    return f"Per sequence, as predicted: {show_seconds(sum(mine.values()))} instead of {show_seconds(whole)}: {parts}."
+    spans = f"{show_seconds(sum(mine.values()))} instead of {show_seconds(whole)}"
+    return f"Per sequence, as {forecast_text(report)}: {spans}: {parts}."
 
 
 def per_sequence(row: CandidateReport) -> dict[str, float]:
@@ -88,8 +89,8 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
         misfit = "; does not fit" if row.prediction.fits is False or row.over_limit_bytes else ""
         return f"{show_rough(row.rate)} sequences/s, {basis_text(row)}{misfit}"
     if row.excluded or row.over_limit_bytes:
-        return f"not tried: {row.excluded or 'does not fit'}; {rate} predicted"
-    return f"not tried: the search ended before ({report.search.stopped_because}); {rate} predicted"
+        return f"not tried: {row.excluded or 'does not fit'}; {rate} estimated"
+    return f"not tried: the search ended before ({report.search.stopped_because}); {rate} estimated"
 
 
 def name(row: CandidateReport) -> str:

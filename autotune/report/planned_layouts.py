@@ -6,7 +6,7 @@ from autotune.report.units import show_bytes, show_rough, show_share
 
 def layout_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of the layouts, the quickest first; none where there are none."""
-    names = ["p", "t", "d", "v", "m", "b", "recompute", "step", "90 % interval", "tokens/s per device", "MFU", "memory"]
+    names = ["p", "t", "d", "v", "m", "b", "recompute", "step", "90% interval", "tokens/s per device", "MFU", "memory"]
     rows = []
     for one in report.layouts:
         layout = one.layout

@@ -12,6 +12,13 @@ def origin(report: Report) -> str:
     return "nothing was run"
 
 
+def forecast_text(report: Report) -> str:
+    """Return what the figures of the cost model are: predicted, and before what; or fitted."""
+    if report.is_fitted:
+        return "fitted to the steps"
+    return "predicted" if report.is_predicted else "predicted before any ran"
+
+
 def basis_text(row: CandidateReport) -> str:
     """Return ``extrapolated from other sizes``, or where else the figures come from."""
     if row.measurement is not None:
@@ -42,12 +49,12 @@ def predicted_cells(row: CandidateReport, report: Report, mark: str) -> dict[str
         "b": f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else ""),
         "schedule": row.schedule_text,
         "step": show_step(prediction.step_time_s),
-        "90 % interval": spread,
+        "90% interval": spread,
         "sequences/s": show_rough(sequences),
         "tokens/s": show_rough(tokens) if tokens else "",
         f"{'tokens' if tokens else 'sequences'}/s per device": show_rough(each),
         "MFU": f"{prediction.model_flops_utilisation:.1%}" if prediction.model_flops_utilisation else "",
-        "bubble": f"{prediction.bubble_fraction:.1%}",
+        "bubble": f"{prediction.bubble_share:.1%}",
         "peak memory": peak_text(row),
         "status": mark + (row.excluded or misfit or basis_text(row)),
     }

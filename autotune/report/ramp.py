@@ -93,7 +93,7 @@ def print_ramp(plan: RampPlan, console: Console) -> None:
     table.add_section()
     table.add_row("training time", "", "", *hours)
     spans = [f"{one.seconds_low / best.seconds:.2f} to {one.seconds_high / best.seconds:.2f}" for one in plan.sizes]
-    table.add_row("90 % interval", "", "", *spans)
+    table.add_row("90% interval", "", "", *spans)
     console.print(table)
     for text in plan.left_out:
         console.print(f"left out: {text}", soft_wrap=True, highlight=False, markup=False)

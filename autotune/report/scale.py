@@ -41,7 +41,7 @@ COLUMNS = (
 )
 ON_PAPER = "All of this is predicted on paper; nothing at these sizes was measured."
 SOURCES = (
-    "Computed: the step and its 90 % interval, from the spread of the profile and the model's errors on a few ranks,"
+    "Computed: the step and its 90% interval, from the spread of the profile and the model's errors on a few ranks,"
     " which nobody has checked at these sizes; the slowest rank, from how ranks differ in the profile. Described, not"
     " measured: the links."
 )
@@ -231,7 +231,7 @@ def cells(point: ScalePoint) -> list[str]:
         show_seconds(point.step_time_s),
         f"{point.throughput_seq_s:.1f}",
         f"{point.efficiency:.1%}",
-        f"{point.bubble_fraction:.1%}",
+        f"{point.time_split_s.bubble / point.step_time_s:.1%}",
         f"{point.time_split_s.communication / point.step_time_s:.1%}",
         f"±{point.high_s / point.step_time_s - 1:.1%}",
         share(point, point.stragglers_s),

@@ -12,7 +12,7 @@ from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report
 from autotune.report.answer import conclusion, does_not_fit, headline, short_answer, short_conclusion
 from autotune.report.planned_layouts import layout_lines, layout_rows
-from autotune.report.predicted_cells import origin, predicted_cells
+from autotune.report.predicted_cells import forecast_text, origin, predicted_cells
 from autotune.report.recommend import is_undecided
 from autotune.report.units import (
     counted,
@@ -24,9 +24,20 @@ from autotune.report.units import (
 
 NARROW, WIDE = 100, 150  # columns of a terminal
 UNKNOWN = "-"
+PREDICTED, FITTED = "predicted", "fitted"
+"""What the cost model says: before anything ran; of a command, from the steps that ran."""
 NOTICEABLE = 0.03  # relative; a machine whose speed differed by less is not worth a word
-COLUMNS = ("m", "b", "schedule", "predicted", "estimate", "error", "bubble", "peak memory", "status")
-GIVE_WAY = ("error", "MFU", "bubble", "sequences/s per device", "tokens/s per device", "predicted", "90 % interval")
+COLUMNS = ("m", "b", "schedule", PREDICTED, "step vs raw", "estimate", "bubble", "peak memory", "status")
+GIVE_WAY = (
+    "step vs raw",
+    "MFU",
+    "bubble",
+    "sequences/s per device",
+    "tokens/s per device",
+    PREDICTED,
+    FITTED,
+    "90% interval",
+)
 """Columns that are left out where a terminal has no room for all, the first first."""
 STATUS_WIDTH = 20  # that of the status, which alone may be wrapped, before columns give way to it
 
@@ -59,7 +70,10 @@ def print_report(report: Report, console: Console, is_detailed: bool = True) -> 
     """
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
-    title = f"{headline(report)}; throughput in sequences/s{interval}, peak of the fullest rank{limit}"
+    title = (
+        f"{headline(report)}; throughput in sequences/s, {forecast_text(report)}{interval}, peak of the fullest"
+        f" rank{limit}"
+    )
     if report.sweet_spot is not None:
         print_text(short_answer(report), console, style="bold" if is_undecided(report.sweet_spot) else "bold green")
     print_layouts(report, console)
@@ -102,7 +116,8 @@ def table_of(report: Report, is_detailed: bool = True) -> tuple[list[str], list[
         rows = [[row.get(name, "") for name in names] for row in shown]
     else:
         marked_rows = zip(report.candidates, marked, strict=True)
-        names, rows = list(COLUMNS), [cells(row, mark, is_detailed) for row, mark in marked_rows]
+        names = [FITTED if name == PREDICTED and report.is_fitted else name for name in COLUMNS]
+        rows = [cells(row, mark, is_detailed) for row, mark in marked_rows]
     kept = [at for at in range(len(names)) if any(row[at] not in ("", UNKNOWN) for row in rows)]
     return [names[at] for at in kept], [[row[at] or UNKNOWN for at in kept] for row in rows]
 
@@ -146,9 +161,9 @@ def cells(row: CandidateReport, mark: Mark = Mark.NONE, is_detailed: bool = True
         size,
         row.schedule_text,
         show_rate(prediction.throughput_seq_s),
-        estimate_text(row),
         f"{row.relative_error.step_time:+.1%}" if row.relative_error else "-",
-        f"{prediction.bubble_fraction:.0%}",
+        estimate_text(row),
+        f"{prediction.bubble_share:.0%}",
         show_bytes(row.peak) if row.peak is not None else "-",
         status(row, mark, is_detailed),
     ]
@@ -179,7 +194,7 @@ def status(row: CandidateReport, mark: Mark, is_detailed: bool = True) -> str:
         where = f" on rank {row.failure.rank}" if row.failure.rank is not None else ""
         return f"{row.failure.kind.replace('_', ' ')}{where}"
     if row.measurement is None:
-        return mark + (row.excluded or ("does not fit" if does_not_fit(row) else "predicted"))
+        return mark + (row.excluded or ("does not fit" if does_not_fit(row) else "not run"))
     text = f"{mark}{'stopped early' if row.measurement.pruned else 'confirmed'}"
     text += f", {raw_text(row.measurement)}" if is_detailed else ""
     text += " (earlier run)" if row.measurement.from_earlier_run else ""

@@ -111,8 +111,8 @@ def varied(found: WhatIf) -> list[str]:
 def what_if_rows(found: WhatIf) -> tuple[list[str], list[list[str]]]:
     """Return headings and a row for each case."""
     names = varied(found)
-    headings = [*(TITLES[name] for name in names), "best m", "b", "schedule", "step", "90 % interval", "sequences/s"]
-    headings += ["bubble", "peak memory"]
+    headings = [*(TITLES[name] for name in names), "best m", "b", "schedule", "step", "90% interval", "sequences/s"]
+    headings += ["idle", "peak memory"]
     return headings, [[*(shown(name, getattr(one.case, name)) for name in names), *cells(one)] for one in found.answers]
 
 

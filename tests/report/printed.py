@@ -33,8 +33,8 @@ class Row:
     b: str
     schedule: str
     predicted: str
-    estimate: str
     error: str
+    estimate: str
     peak: tuple[float, float] | None
     status: str
 
@@ -58,7 +58,7 @@ class Row:
     @property
     def may_win(self):
         out = ("over the memory limit", "may not win")
-        return (self.ran and not any(words in self.status for words in out)) or self.status.endswith("predicted")
+        return (self.ran and not any(words in self.status for words in out)) or self.status.endswith("not run")
 
 
 @dataclass
@@ -108,9 +108,9 @@ def taken_apart(text):
     for line in lines[begin + 1 :]:
         if not line.strip():
             break
-        m, b, schedule, predicted, estimate, error, _, peak, status = re.split(r"\s{2,}", line.strip())
+        m, b, schedule, predicted, error, estimate, _, peak, status = re.split(r"\s{2,}", line.strip())
         size = size_of(peak) if peak != "-" else None
-        rows.append(Row(int(m), b, schedule, predicted, estimate, error, size, status))
+        rows.append(Row(int(m), b, schedule, predicted, error, estimate, size, status))
     return Printed(text, rows)
 
 
@@ -302,7 +302,7 @@ def check_knee(found, pick):
     place = next(number for number, row in enumerate(curve) if row.m == at)
     found.expect(1 - curve[place].rate / best <= 0.01 + SHARE_SLACK, head)
     found.expect(all(1 - row.rate / best >= 0.01 - SHARE_SLACK for row in curve[:place]), head)
-    stated = re.findall(r"m = (\d+) (?:loses ([\d.]+)%|is the best)( \(predicted\))?", sides)
+    stated = re.findall(r"m = (\d+) (?:loses ([\d.]+)%|is the best)( \(not run\))?", sides)
     around = curve[max(0, place - 1) : place] + curve[place + 1 : place + 2]
     found.expect([int(m) for m, _, _ in stated] == [row.m for row in around], line)
     for (_, loss, predicted), row in zip(stated, around, strict=False):
@@ -316,7 +316,7 @@ def check_front(found):
     known = [row for row in found.rows if row.may_win and row.peak]
     if line is None:
         return
-    points = re.findall(r"(m = \d+ [^,]+?) ([\d.]+)/s ([\d.]+ \w+)( \(predicted\))?", line)
+    points = re.findall(r"(m = \d+ [^,]+?) ([\d.]+)/s ([\d.]+ \w+)( \(not run\))?", line)
     shown = []
     for name, rate, peak, predicted in points:
         row = found.named(name)
@@ -333,7 +333,7 @@ def check_front(found):
 
 def check_bars(found, pick):
     """A number and a length for each m of the curve."""
-    bars = re.findall(r"^m = (\d+) +([█#]+) +([\d.]+) (estimated|predicted|over limit)", found.text, re.MULTILINE)
+    bars = re.findall(r"^m = (\d+) +([█#]+) +([\d.]+) (estimated|not run|over limit)", found.text, re.MULTILINE)
     most = max(float(rate) for _, _, rate, _ in bars)
     longest = max(len(bar) for _, bar, _, _ in bars)
     for m, bar, rate, source in bars:

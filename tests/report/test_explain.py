@@ -12,7 +12,7 @@ REPORT = make_report(failed=[(16, "GPipe")])
 def test_the_parts_of_the_answer_are_the_difference():
     text = "\n".join(explain(REPORT, 2))
     assert text.startswith("m = 2 under GPipe: not tried: the search ended before (done); ")
-    assert "less throughput than m = 8 under 1F1B (predicted)" in text
+    assert "less throughput than m = 8 under 1F1B (estimated, not run)" in text
     assert "more bubble" in text and "less granularity" in text
     two, eight = (next(row for row in REPORT.candidates if row.micro_batches == count) for count in (2, 8))
     bubble = per_sequence(two)["bubble"] - per_sequence(eight)["bubble"]

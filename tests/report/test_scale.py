@@ -38,7 +38,7 @@ def test_the_cells_are_the_points_own_figures():
     step = point.step_time_s
     assert shown == {
         "efficiency": f"{point.efficiency:.1%}",
-        "bubble": f"{point.bubble_fraction:.1%}",
+        "bubble": f"{point.time_split_s.bubble / point.step_time_s:.1%}",
         "messages": f"{point.time_split_s.communication / step:.1%}",
         "interval": f"±{(point.high_s - step) / step:.1%}",
         "stragglers": f"+{point.stragglers_s / step:.1%}",

@@ -29,14 +29,14 @@ def row(outcome=None, excluded=None):
 
 
 def test_an_untried_candidate_shows_dashes():
-    assert cells(row())[3:] == ["2.333", "-", "-", "20%", "4.0 MiB", "predicted"]
+    assert cells(row())[3:] == ["2.333", "-", "-", "20%", "4.0 MiB", "not run"]
     assert cells(row(excluded="does not fit"))[-1] == "does not fit"
 
 
 def test_a_measured_candidate_shows_spread_and_error():
     outcome = Measurement.of((2.0, 2.0, 2.0), sequences=7, seq_len=1, peak_memory_bytes=(2**21, 2**20))
     shown = cells(row(outcome), Mark.SWEET_SPOT)
-    assert shown[4:6] == ["3.500", "+50.0%"]
+    assert shown[4:6] == ["+50.0%", "3.500"]
     assert shown[7:] == ["2.0 MiB", "sweet spot, confirmed, 3 raw steps 3.500 ±0.000"]
 
 
@@ -130,7 +130,7 @@ def test_a_run_leaves_to_show_what_is_not_the_answer():
 
 
 def test_columns_give_way_by_importance_and_the_status_never():
-    names = ["m", "error", "bubble", "predicted", "status"]
+    names = ["m", "step vs raw", "bubble", "predicted", "status"]
     rows = [["1", "+1.0%", "20%", "333.4", "sweet spot, confirmed"]]
     kept = {width: [names[at] for at in room_for(names, rows, width)] for width in (80, 50, 44, 30)}
     assert kept[80] == names

@@ -2,7 +2,7 @@
 
 p = 2, m = 2, t_f = 1, t_b = 2, four columns per unit of time ::
 
-            |0                  |5 t              bubble
+            |0                  |5 t                idle
     rank 0  F0--F1--........B0======....B1======     33%
     rank 1  ....F0--B0======F1--B1======........     33%
 
@@ -30,7 +30,7 @@ NARROWEST = 40
 """Columns that a drawing needs at least."""
 
 IDLE_COLUMN = 8
-"""Width of what stands right of a row: the rank's bubble."""
+"""Width of what stands right of a row: the share of the time that the rank is idle."""
 
 Indices = NDArray[np.int64]
 
@@ -46,7 +46,7 @@ def draw(step: Step, width: int, end_s: float | None = None) -> list[Text]:
     rows = [rank_row(step, rank, indices) for rank, indices in enumerate(shown)]
     return [
         Text(title(step)),
-        Text(f"{axis}{'bubble':>{gutter(step) + columns + IDLE_COLUMN - len(axis)}}"),
+        Text(f"{axis}{'idle':>{gutter(step) + columns + IDLE_COLUMN - len(axis)}}"),
         *rows,
         legend(step),
         *map(Text, lost_actions(step, shown, column_s)),
@@ -151,7 +151,7 @@ def round_up(seconds: float) -> float:
 
 
 def rank_row(step: Step, rank: int, shown: Indices) -> Text:
-    """Return the rank's name, its cells, its bubble."""
+    """Return the rank's name, its cells, its share of idle time."""
     row = Text(f"rank {rank:>{len(str(step.schedule.ranks - 1))}}  ")
     order = step.schedule.order(rank)
     edges = [0, *(np.flatnonzero(np.diff(shown)) + 1).tolist(), len(shown)]
@@ -192,9 +192,9 @@ def legend(step: Step) -> Text:
 
 
 def summary_lines(step: Step) -> list[str]:
-    """Return the step time, the bubble, the critical path, and where it is known how the real step differs: a line
+    """Return the step time, the idle time, the critical path, and where it is known how the real step differs: a line
     each."""
-    lines = [step_text(step), bubble_text(step), path_text(step)]
+    lines = [step_text(step), idle_text(step), path_text(step)]
     return [*lines, recorded_text(step)] if step.recorded else lines
 
 
@@ -203,7 +203,7 @@ def recorded_text(step: Step) -> str:
     assert step.recorded is not None
     middle, most = (share * step.step_time_s for share in step.lateness)
     return (
-        f"As it really ran: the step {show_time(step, step.recorded.step_time_s)}, the bubble"
+        f"As it really ran: the step {show_time(step, step.recorded.step_time_s)}, idle"
         f" {step.recorded.timeline.bubble_fraction:.1%}; actions began {show_time(step, middle)} from their predicted"
         f" start in the median, {show_time(step, most)} at most."
     )
@@ -217,14 +217,14 @@ def step_text(step: Step) -> str:
     return f"Step: {show_time(step, step.step_time_s)}{drawn}."
 
 
-def bubble_text(step: Step) -> str:
+def idle_text(step: Step) -> str:
     """Return how much of the drawn device time is idle, and where least and most."""
     idle = step.timeline.idle / step.timeline.makespan
     least, most = int(idle.argmin()), int(idle.argmax())
     span = f", from {idle[least]:.1%} (rank {least}) to {idle[most]:.1%} (rank {most})"
     same = ", the same on every rank" if len(idle) > 1 else ""
     uneven = idle[most] - idle[least] > 5e-4
-    return f"Bubble: {step.timeline.bubble_fraction:.1%} of the device time{span if uneven else same}."
+    return f"Idle: {step.timeline.bubble_fraction:.1%} of the device time{span if uneven else same}."
 
 
 def path_text(step: Step) -> str:

@@ -33,7 +33,7 @@ def printed(shown, **more):
 def test_1f1b_drawing():
     assert drawn(step(build_schedule("1F1B", 2, 2)), 52) == [
         "1F1B, 2 ranks, m = 2 micro-batches; unit times: t_f = t_b = 1 t, messages take none",
-        "        |0                  |5 t              bubble",
+        "        |0                  |5 t                idle",
         "rank 0  F0--F1--........B0======....B1======     33%",
         "rank 1  ....F0--B0======F1--B1======........     33%",
         "        F-- forward   B== backward   ... idle",
@@ -45,7 +45,7 @@ def test_messages_under_way_are_gaps():
     shown = step(build_schedule("GPipe", 2, 2), 0.1, 0.2, link=0.1, unit_times=False, micro_batch_size=4)
     assert drawn(shown, 62)[:4] == [
         "GPipe, 2 ranks, m = 2 micro-batches of 4",
-        "        |0             |500 ms        |1000 ms   bubble",
+        "        |0             |500 ms        |1000 ms     idle",
         "rank 0  F0-F1-..................B0====...B1====     54%",
         "rank 1  ......F0-...F1-B0====B1====............     54%",
     ]
@@ -133,17 +133,17 @@ def test_words():
     shown = step(build_schedule("1F1B", 2, 2), link=0.5, optimizer_s=0.5, overhead_s=1)
     assert summary_lines(shown) == [
         "Step: 12 t = 10.5 t as drawn + optimizer 0.5 t + overhead of the step 1 t.",
-        "Bubble: 42.9% of the device time, the same on every rank.",
+        "Idle: 42.9% of the device time, the same on every rank.",
         "Critical path: 6 of 8 actions, 2 changes of rank; longest on rank 1: 6 t, 57% of the time; "
         "messages under way: 1.5 t.",
     ]
 
 
-def test_an_uneven_bubble_names_its_ends():
+def test_uneven_idle_time_names_its_ends():
     schedule = build_schedule("GPipe", 2, 1)
     timeline = simulate(schedule, Costs([1, 2], [1, 2], [1, 1], [1, 1], [0], [0]))
     words = summary_lines(Step("GPipe", timeline, unit_times=True))
-    assert words[1] == "Bubble: 50.0% of the device time, from 33.3% (rank 1) to 66.7% (rank 0)."
+    assert words[1] == "Idle: 50.0% of the device time, from 33.3% (rank 1) to 66.7% (rank 0)."
 
 
 def test_colour_only_where_the_console_has_it(monkeypatch):
