@@ -296,7 +296,7 @@ def publish(job: Job, report: Report) -> None:
     out = job.config.out
     write_record(out, report)
     try:
-        write_text(page_file(out), page(report))
+        write_text(page_file(out), page(report, out))
     except InputError as error:
         job.events.warn(f"{error} (autotune show {out} --html FILE makes the page again)")
 

@@ -74,7 +74,7 @@ def show_prediction(report: "Report", out: Path | None, html: Path | None, json_
     if html is not None:
         from autotune.report.page.page import page
 
-        write_text(html, page(report))
+        write_text(html, page(report, out))
     print_json(report) if json_output else print_report(report, console())
 
 

@@ -21,7 +21,7 @@ def show(path: Path, explain: int | None, html: Path | None, json_output: bool) 
         from autotune.records.base import write_text
         from autotune.report.page.page import page
 
-        write_text(html, page(report))
+        write_text(html, page(report, path))
     if explain is not None:
         from autotune.report.explain import explain as why_not
 

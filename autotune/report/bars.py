@@ -36,11 +36,16 @@ def source_text(row: CandidateReport) -> str:
 def under_one_schedule(report: Report) -> list[CandidateReport]:
     """Return the candidates under the winner's schedule, ascending in m; under the first one where there is no winner.
 
-    Where m is too small for it, GPipe stands in.
+    Where m is too small for it, GPipe stands in. A winner that only stands in, m = 1 as a rule, has no more candidates
+    under its own schedule: there they are those of the schedule that it stands in for.
     """
     pick = report.sweet_spot.candidate if report.sweet_spot else 0
     rows = report.candidates
-    return [rows[index] for index in curve(rows, pick, range(len(rows)))]
+    everyone = range(len(rows))
+    found = curve(rows, pick, everyone)
+    wider = [curve(rows, at, everyone) for at in everyone if rows[at].family.stand_in == rows[pick].family]
+    found = max((one for one in wider if set(one) > set(found)), key=len, default=found)
+    return [rows[index] for index in found]
 
 
 def bar(value: float, most: float, width: int, cell: str) -> str:

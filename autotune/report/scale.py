@@ -119,12 +119,16 @@ def headline(plan: ScalePlan) -> str:
     return f"{plan.profile_ranks} ranks on {plan.environment.device or 'a device'}, on paper as up to {most}"
 
 
+def largest(plan: ScalePlan) -> ScalePoint:
+    """Return the best of the pipelines with the most ranks."""
+    most = max(point.ranks for point in plan.points)
+    found = [point for point in plan.points if point.ranks == most]
+    return max(found, key=lambda point: (point.fits is not False, point.efficiency))
+
+
 def conclusion(plan: ScalePlan) -> list[str]:
     """Return the largest pipeline in one sentence, what efficiency means, and what layers and batch are."""
-    most = max(point.ranks for point in plan.points)
-    best = max(
-        (point for point in plan.points if point.ranks == most), key=lambda one: (one.fits is not False, one.efficiency)
-    )
+    best = largest(plan)
     misfit = " It does not fit in the memory limit." if best.fits is False else ""
     return [
         f"On {best.ranks} ranks a rank is predicted to do {best.efficiency:.0%} of what it does on"

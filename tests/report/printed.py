@@ -337,8 +337,8 @@ def check_bars(found, pick):
     most = max(float(rate) for _, _, rate, _ in bars)
     longest = max(len(bar) for _, bar, _, _ in bars)
     for m, bar, rate, source in bars:
-        rows = [row for row in found.rows if row.m == int(m) and row.schedule in (pick.schedule, "GPipe")]
-        (row,) = [row for row in rows if row.schedule == pick.schedule] or rows
+        rows = [row for row in found.rows if row.m == int(m) and row.schedule in (pick.schedule, "GPipe", "1F1B")]
+        (row,) = rows if len(rows) == 1 else [row for row in rows if row.schedule == pick.schedule]
         found.expect(rate == row.rate_text, f"bar of m = {m}: {rate}, table {row.rate_text}")
         found.expect(abs(len(bar) - longest * float(rate) / most) <= 1, f"length of the bar of m = {m}")
         if source != "over limit":

@@ -16,6 +16,7 @@ from autotune.report.export.export import export
 from autotune.report.load import read_report
 from autotune.report.page.page import page
 from autotune.report.recommend import is_undecided, pareto_front, recommend
+from autotune.report.table import table_of
 from autotune.search.goal import Goal
 from autotune.search.study.shared import SharedStudy
 from tests.report.page.test_page import Reader
@@ -218,7 +219,9 @@ def test_the_page_states_what_the_table_states(case):
     found = taken_apart(printed(report))
     assert found.line("Sweet spot: ") in texts
     for row in found.rows:
-        assert {row.rate_text, row.status} <= set(texts)
+        assert row.rate_text in texts
+    for cells in table_of(report, is_detailed=False)[1]:
+        assert set(cells) <= set(texts)
 
 
 def test_random_rows_are_recommended_without_contradiction():

@@ -72,8 +72,12 @@ def test_the_json_and_the_trace_hold_both(step):
 def test_the_page_draws_both(path):
     report = make_report().model_copy(update={"recorded_step": json.loads(path.read_text())["recorded_step"]})
     found = Reader(page(type(report).model_validate_json(path.read_text())))
-    assert "m = 8 1F1B, measured" in found.texts
-    assert "m = 8 1F1B, measured" not in Reader(page(make_report())).texts
+    assert "★ m = 8 1F1B, measured" in found.texts
+    assert "Measured beside predicted" in found.texts
+    (row,) = [row for row in found.rows if row and row[0] == "optimizer and overhead"]
+    assert row[-1] == "250.0 ms"
+    alone = Reader(page(make_report())).texts
+    assert "★ m = 8 1F1B, measured" not in alone and "Measured beside predicted" not in alone
 
 
 def test_a_recording_of_another_length_is_left_out_and_said():

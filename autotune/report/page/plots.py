@@ -1,29 +1,36 @@
-"""The plots of the page, drawn by Bokeh: each a figure, from the report's own numbers."""
+"""Charts of candidates as points: throughput against m, throughput against memory, the real runs in their order."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-from bokeh.models import ColumnDataSource, FactorRange, HoverTool, Range1d
-from bokeh.plotting import figure
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
 
-from autotune.records.prediction import Basis, Family, MemorySplit, TimeSplit
+from autotune.records.prediction import Family
 from autotune.records.report import CandidateReport, Report
-from autotune.report.timeline.step import Step
-from autotune.report.timeline.timeline import MEANING
+from autotune.report.answer import does_not_fit
+from autotune.report.bars import under_one_schedule
+from autotune.report.page.chart import MARKERS, Chart, Key, Sign, inked, mark, memory_unit, plain
+from autotune.report.page.colours import INK, INK_HEX, OTHERS, OUT, PICK
+from autotune.report.recommend import is_undecided
 
-# Okabe and Ito's colours, which people who see red and green alike can tell apart.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
-PARTS = dict(zip(TimeSplit.model_fields, (*COLOURS, "#555555"), strict=True))
-MEMORY_PARTS = dict(zip([name for name in MemorySplit.model_fields if name != "moment"], COLOURS, strict=False))
-ACTIONS = {"F": COLOURS[0], "B": COLOURS[1], "I": COLOURS[5], "W": COLOURS[2]}
-WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "toolbar_location": "above", "active_scroll": None}
+ROOM = 1.15  # times the highest rate that is drawn: intervals may leave the frame, points may not
 
 
-def plain(title: str, height: int = 340, **more: Any) -> Any:
-    """Return an empty figure as wide as the page."""
-    tools = more.pop("tools", "pan,box_zoom,reset,save")
-    return figure(title=title, height=height, tools=tools, **WIDE, **more)
+def pick_of(report: Report) -> CandidateReport | None:
+    """Return the recommended candidate; None where there is none."""
+    return report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
+
+
+def pick_key(report: Report) -> Key:
+    """Return what the star means."""
+    spot = report.sweet_spot
+    name = "best prediction" if report.is_predicted else "sweet spot"
+    return Key("recommended, but undecided" if spot and is_undecided(spot) else name, PICK, Sign.STAR)
+
+
+def rate_of(report: Report, row: CandidateReport) -> float:
+    """Return the sequences per second of all replicas that the table prints of a candidate."""
+    return report.replicas * row.rate
 
 
 def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport]]:
@@ -34,224 +41,208 @@ def schedules(rows: Iterable[CandidateReport]) -> dict[str, list[CandidateReport
     return {alike[0].schedule_text: alike for alike in found.values()}
 
 
-def throughput(report: Report) -> Any:
-    """Return sequences per second against m: the predicted band, and the estimates of what ran with their interval."""
-    plot = plain("", x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
-    plot.xaxis.ticker = sorted({row.micro_batches for row in report.candidates})
-    for (name, rows), colour in zip(schedules(report.candidates).items(), COLOURS, strict=False):
-        sequences = [row.sequences for row in rows]
-        shown = [row.last_prediction or row.prediction for row in rows]
-        band = {
-            "m": [row.micro_batches for row in rows],
-            "predicted": [one.throughput_seq_s for one in shown],
-            "low": [n / one.step_time_high_s for n, one in zip(sequences, shown, strict=True)],
-            "high": [n / one.step_time_low_s for n, one in zip(sequences, shown, strict=True)],
-        }
-        source = ColumnDataSource(band)
-        plot.varea("m", "low", "high", source=source, color=colour, alpha=0.15)
-        line = plot.line("m", "predicted", source=source, color=colour, line_width=2, legend_label=f"{name}, predicted")
-        tips = [("m", "@m"), ("predicted", "@predicted{0.0} (@low{0.0} to @high{0.0})")]
-        plot.add_tools(HoverTool(renderers=[line], tooltips=[("schedule", name), *tips], mode="vline"))
-        add_measured(plot, name, rows, colour)
-        add_extrapolated(plot, name, rows, colour)
-    plot.add_layout(plot.legend[0], "right")
-    return plot
+def is_out(row: CandidateReport) -> bool:
+    """Return True of a candidate that failed or does not fit: it has no place on the curve."""
+    return row.failure is not None or (row.measurement is None and does_not_fit(row))
 
 
-def add_measured(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
-    """Add points where candidates ran, with whiskers over the interval of the estimate, or else the range of
-    the steps."""
-    ran = [(row, row.measurement) for row in rows if row.measurement]
-    if not ran:
-        return
+# --- throughput against m -----------------------------------------------------------------------------------------
+
+
+def throughput(report: Report) -> Chart:
+    """Return sequences per second against m: a curve with its interval for each schedule, points where candidates
+    ran."""
+    counts = sorted({row.micro_batches for row in report.candidates})
+    plot = plain(x_axis_type="log", x_axis_label="m, micro-batches", y_axis_label="sequences per second")
+    plot.xaxis.ticker = counts
+    shown = under_one_schedule(report)
+    families = curves(report, shown)
+    keys = [
+        key
+        for at, ((name, rows), marker) in enumerate(zip(families.items(), cycle(len(families)), strict=True))
+        for key in add_curve(plot, report, name, rows, marker, at == 0)
+    ]
+    rates = [rate_of(report, row) for rows in families.values() for row in rows]
+    if not report.is_predicted:
+        keys.append(add_predicted(plot, report, shown))
+        rates += [row.prediction.throughput_seq_s for row in shown]
+    keys += add_out(plot, report)
+    plot.y_range = Range1d(start=0, end=ROOM * max(rates, default=1.0))
+    if pick := pick_of(report):
+        plot.vspan(x=[pick.micro_batches], line_color=PICK, line_alpha=0.5)
+        mark(plot, pick.micro_batches, rate_of(report, pick))
+        keys.insert(0, pick_key(report))
+    return Chart(plot, keys)
+
+
+def curves(report: Report, shown: Sequence[CandidateReport]) -> dict[str, list[CandidateReport]]:
+    """Return the candidates of each curve by its name: first those ``shown`` under the schedule of the pick, with what
+    stands in where m is too small for it."""
+    own = [row for row in shown if not is_out(row)]
+    first, last = shown[0].schedule_text, shown[-1].schedule_text
+    name = last if first == last else f"{last} ({first} at small m)"
+    rest = schedules(row for row in report.candidates if not is_out(row))
+    return {name: own} | {key: rows for key, rows in rest.items() if not all(row in own for row in rows)}
+
+
+def cycle(count: int) -> list[str]:
+    """Return so many shapes of points, each as often as needed."""
+    names = list(MARKERS)
+    return [names[at % len(names)] for at in range(count)]
+
+
+def add_curve(
+    plot: Any, report: Report, name: str, rows: Sequence[CandidateReport], marker: str, is_pick: bool
+) -> list[Key]:
+    """Add a schedule's curve: a line of the estimates, a band of their interval, a full point where a candidate ran and
+    a hollow one where none did; return its keys. ``is_pick``: it is the schedule of the pick."""
+    colour, width = (INK_HEX, 2) if is_pick else (OTHERS, 1)
+    source = ColumnDataSource(curve_columns(report, rows))
+    band = plot.varea("m", "low", "high", source=source, color=colour, alpha=0.12 if is_pick else 0.08)
+    line = plot.line("m", "rate", source=source, color=colour, line_width=width)
+    drawn, keys = [band, line], []
+    for has_run in (True, False):
+        found = [row for row in rows if (row.measurement is not None) == has_run]
+        if not found:
+            continue
+        points = plot.scatter(
+            "m",
+            "rate",
+            source=ColumnDataSource(curve_columns(report, found)),
+            marker=marker,
+            size=9,
+            line_color=colour,
+            fill_color=colour if has_run else None,
+        )
+        drawn.append(points)
+        plot.add_tools(HoverTool(renderers=[points], tooltips=tips(name, has_run)))
+        sign = MARKERS[marker] if has_run else Sign.HOLLOW
+        keys.append(Key(f"{name}, {'ran' if has_run else 'not run'}", INK if is_pick else OTHERS, sign))
+    if is_pick:
+        for one in drawn:
+            inked(one)
+    return keys
+
+
+def tips(name: str, has_run: bool) -> list[tuple[str, str]]:
+    """Return what is shown of the point under the pointer."""
+    told = [("schedule", name), ("m", "@m"), ("sequences/s", "@rate{0.0} (@low{0.0} to @high{0.0})")]
+    return [*told, ("raw", "median @raw{0.0} of @steps steps")] if has_run else told
+
+
+def curve_columns(report: Report, rows: Sequence[CandidateReport]) -> dict[str, list[float]]:
+    """Return m, the rate and its interval for each candidate, and of what ran the raw steps."""
+    spans = [span(row) for row in rows]
+    columns: dict[str, list[float]] = {
+        "m": [row.micro_batches for row in rows],
+        "rate": [rate_of(report, row) for row in rows],
+        "low": [report.replicas * row.sequences / high for row, (_, high) in zip(rows, spans, strict=True)],
+        "high": [report.replicas * row.sequences / low for row, (low, _) in zip(rows, spans, strict=True)],
+    }
+    ran = [row.measurement for row in rows if row.measurement is not None]
+    if len(ran) == len(rows):
+        columns["raw"] = [report.replicas * one.throughput_seq_s for one in ran]
+        columns["steps"] = [len(one.step_times_s) for one in ran]
+    return columns
+
+
+def span(row: CandidateReport) -> tuple[float, float]:
+    """Return the interval of a candidate's step, in seconds; in reports without estimates the range of its steps."""
+    if row.estimate is None and row.measurement is not None:
+        return min(row.measurement.step_times_s), max(row.measurement.step_times_s)
+    known = row.estimate or row.last_prediction or row.prediction
+    return known.step_time_low_s, known.step_time_high_s
+
+
+def add_predicted(plot: Any, report: Report, rows: Sequence[CandidateReport]) -> Key:
+    """Add what the cost model said along the pick's curve, before any of them ran; of a command, what was fitted to its
+    steps."""
     data = {
-        "m": [row.micro_batches for row, _ in ran],
-        "rate": [row.rate for row, _ in ran],
-        "low": [row.sequences / longest_step(row) for row, _ in ran],
-        "high": [row.sequences / shortest_step(row) for row, _ in ran],
-        "raw": [one.throughput_seq_s for _, one in ran],
-        "steps": [len(one.step_times_s) for _, one in ran],
+        "m": [row.micro_batches for row in rows],
+        "predicted": [row.prediction.throughput_seq_s for row in rows],
     }
     source = ColumnDataSource(data)
-    plot.segment("m", "low", "m", "high", source=source, color=colour, line_width=2)
-    points = plot.scatter(
-        "m", "rate", source=source, color=colour, size=9, line_color="black", legend_label=f"{name}, ran"
-    )
-    tips = [("schedule", name), ("m", "@m"), ("estimate", "@rate{0.0} (@low{0.0} to @high{0.0})")]
-    tips.append(("raw", "median @raw{0.0} of @steps steps"))
-    plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+    inked(plot.line("m", "predicted", source=source, color=INK_HEX, line_dash="dotted", line_width=2))
+    return Key("fitted to the steps" if report.is_fitted else "predicted before any ran", INK, Sign.DOTTED)
 
 
-def add_extrapolated(plot: Any, name: str, rows: Sequence[CandidateReport], colour: str) -> None:
-    """Add hollow points where a prediction rests on times of other micro-batch sizes alone."""
-    found = [row for row in rows if row.prediction.basis is Basis.EXTRAPOLATED and row.measurement is None]
+def add_out(plot: Any, report: Report) -> list[Key]:
+    """Add a cross at the foot of the chart for what failed or does not fit."""
+    found = [row for row in report.candidates if is_out(row)]
     if not found:
-        return
-    source = ColumnDataSource(
-        {"m": [row.micro_batches for row in found], "rate": [row.prediction.throughput_seq_s for row in found]}
-    )
-    label = f"{name}, extrapolated"
-    plot.scatter("m", "rate", source=source, size=9, line_color=colour, fill_color=None, legend_label=label)
+        return []
+    data = {
+        "m": [row.micro_batches for row in found],
+        "foot": [0.0] * len(found),
+        "name": [row.name for row in found],
+        "why": [row.failure.message if row.failure else row.excluded or "does not fit" for row in found],
+    }
+    crosses = plot.scatter("m", "foot", source=ColumnDataSource(data), marker="x", size=12, color=OUT, line_width=3)
+    plot.add_tools(HoverTool(renderers=[crosses], tooltips=[("", "@name"), ("", "@why")]))
+    return [Key("failed, or does not fit", OUT, Sign.CROSS)]
 
 
-def longest_step(row: CandidateReport) -> float:
-    """Return the upper end of the whisker of a candidate that ran, in seconds."""
-    if row.estimate is not None:
-        return row.estimate.step_time_high_s
-    return max(row.measurement.step_times_s) if row.measurement else row.prediction.step_time_high_s
+# --- throughput against memory, and the runs in their order -------------------------------------------------------
 
 
-def shortest_step(row: CandidateReport) -> float:
-    """Return the lower end of the whisker of a candidate that ran, in seconds."""
-    if row.estimate is not None:
-        return row.estimate.step_time_low_s
-    return min(row.measurement.step_times_s) if row.measurement else row.prediction.step_time_low_s
-
-
-Labels = list[str] | list[tuple[str, str]]
-"""The labels of bars; in pairs: of the group that a bar stands in, and its own."""
-
-
-def stacked(labels: Labels, parts: dict[str, list[float]], colours: dict[str, str], unit: str) -> Any:
-    """Return bars of parts, one for each label."""
-    plot = plain("", x_range=FactorRange(*labels), y_axis_label=unit)
-    source = ColumnDataSource({"label": labels, **parts})
-    known = [name for name in parts if any(parts[name])]
-    bars = plot.vbar_stack(
-        known, x="label", width=0.8, source=source, color=[colours[name] for name in known], legend_label=known
-    )
-    for name, bar in zip(known, bars, strict=True):
-        tips = [("", "@label"), (name, f"@{name}{{0.000}} {unit}")]
-        plot.add_tools(HoverTool(renderers=[bar], tooltips=tips))
-    plot.y_range.start = 0
-    # On a telephone the labels of fourteen bars just fit; where there are too many, the bar under the pointer is named.
-    plot.xaxis.major_label_text_font_size = "9px" if len(labels) <= MOST_LABELS else "0px"
-    if labels and isinstance(labels[0], tuple):
-        plot.xaxis.group_text_font_size = "9px"
-    plot.add_layout(plot.legend[0], "right")
-    return plot
-
-
-MOST_LABELS = 40
-LIMIT_IN_SIGHT = 3  # times the highest peak
-
-
-def is_limit_in_sight(report: Report, rows: Sequence[CandidateReport]) -> bool:
-    """Return whether the memory limit can be drawn without making the bars tiny."""
-    peaks = [one.total for row in rows for one in row.prediction.memory_split_bytes or ()]
-    return (
-        bool(peaks)
-        and report.memory_limit_bytes is not None
-        and report.memory_limit_bytes < LIMIT_IN_SIGHT * max(peaks)
-    )
-
-
-def memory(report: Report, rows: Sequence[CandidateReport]) -> Any | None:
-    """Return peak memory of each rank for every m, by its parts, with the limit; None where it is not known."""
-    known = [(row, row.prediction.memory_split_bytes) for row in rows if row.prediction.memory_split_bytes]
+def pareto(report: Report) -> Chart | None:
+    """Return throughput against peak memory, and those that no other beats in both; None where memory is not known."""
+    known = [row for row in report.candidates if row.peak is not None and row.failure is None]
     if not known:
         return None
-    labels = [(f"m={row.micro_batches}", f"r{rank}") for row, split in known for rank in range(len(split or ()))]
-    flat = [one for _, split in known for one in split or ()]
-    parts = {name: [getattr(one, name) / 2**30 for one in flat] for name in MEMORY_PARTS}
-    plot = stacked(labels, parts, MEMORY_PARTS, "GiB")
-    if report.memory_limit_bytes and is_limit_in_sight(report, rows):
-        limit, most = report.memory_limit_bytes / 2**30, max(one.total for one in flat) / 2**30
-        plot.hspan(y=[limit], line_color="#d55e00", line_dash="dashed", line_width=2)
-        plot.y_range.end = 1.1 * max(limit, most)
-    return plot
-
-
-def where_time_goes(rows: Sequence[CandidateReport]) -> Any:
-    """Return the mean rank's step for every m, by what it goes to."""
-    labels = [f"m={row.micro_batches}" for row in rows]
-    parts = {name: [getattr(row.prediction.time_split_s, name) for row in rows] for name in PARTS}
-    return stacked(labels, parts, PARTS, "s")
-
-
-def history(rows: Sequence[CandidateReport]) -> Any:
-    """Return the estimated throughput of what ran, in the order in which it first ran, and the best up to then."""
-    rates = [row.rate for row in rows]
-    plot = plain("", height=260, x_axis_label="candidates, as they ran", y_axis_label="sequences per second")
-    data = {
-        "number": list(range(1, len(rates) + 1)),
-        "rate": rates,
-        "best": [max(rates[: number + 1]) for number in range(len(rates))],
-        "name": [row.name for row in rows],
-    }
-    source = ColumnDataSource(data)
-    plot.step(
-        "number", "best", source=source, mode="after", color=COLOURS[5], line_width=2, legend_label="best by then"
-    )
-    dots = plot.scatter("number", "rate", source=source, size=9, color=COLOURS[0], legend_label="estimate")
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
-    plot.xaxis.ticker = data["number"]
-    plot.add_layout(plot.legend[0], "right")
-    return plot
-
-
-def pareto(report: Report) -> Any | None:
-    """Return throughput against peak memory, and those that no other beats in both; None where memory is not known."""
-    rows = [(row.peak / 2**30, row.rate, row.name, bool(row.measurement)) for row in report.candidates if row.peak]
-    if not rows:
-        return None
-    plot = plain("", x_axis_label="peak memory of the fullest rank, GiB", y_axis_label="sequences per second")
-    for is_measured, label, fill in ((True, "ran", COLOURS[0]), (False, "predicted", None)):
-        found = [row for row in rows if row[3] == is_measured]
-        if found:
-            memory_gib, rates, names, _ = zip(*found, strict=True)
-            source = ColumnDataSource({"memory": memory_gib, "rate": rates, "name": names})
-            dots = plot.scatter(
-                "memory", "rate", source=source, size=9, color=COLOURS[0], fill_color=fill, legend_label=label
-            )
-            tips = [("", "@name"), ("sequences/s", "@rate{0.0}"), ("GiB", "@memory{0.000}")]
-            plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
-    front = [(point.peak_memory_bytes / 2**30, point.throughput_seq_s) for point in report.search.pareto_front]
+    unit, size = memory_unit(max(row.peak or 0 for row in known))
+    plot = plain(x_axis_label=f"peak memory of the fullest rank, {unit}", y_axis_label="sequences per second")
+    keys = [key for has_run in (True, False) for key in add_dots(plot, report, known, has_run, unit, size)]
+    front = [(point.peak_memory_bytes / size, point.throughput_seq_s) for point in report.search.pareto_front]
     if len(front) > 1:
         xs, ys = zip(*sorted(front), strict=True)
-        plot.step(xs, ys, mode="after", color=COLOURS[5], line_width=2, legend_label="Pareto front")
-    plot.add_layout(plot.legend[0], "right")
-    return plot
+        plot.step(xs, [report.replicas * y for y in ys], mode="after", color=OTHERS, line_width=2)
+        keys.append(Key("nothing beats these in both", OTHERS, Sign.LINE))
+    limit = report.memory_limit_bytes
+    if limit and limit < 2 * max(row.peak or 0 for row in known):
+        plot.vspan(x=[limit / size], line_color=OUT, line_dash="dashed")
+        keys.append(Key("memory limit", OUT, Sign.DASHED))
+    pick = pick_of(report)
+    if pick is not None and pick.peak is not None:
+        mark(plot, pick.peak / size, rate_of(report, pick))
+        keys.insert(0, pick_key(report))
+    return Chart(plot, keys)
 
 
-def timeline(step: Step, end_s: float) -> Any:
-    """Return ranks as rows, actions as bars of their length; zooms along time; the action under the pointer is
-    named."""
-    ranks = step.schedule.ranks
-    plot = plain(
-        f"m = {step.schedule.micro_batches}, {step.name}, {step.source}",
-        height=90 + 26 * ranks,
-        tools="xpan,xwheel_zoom,xbox_zoom,reset,save",
-        x_axis_label="seconds",
-        x_range=Range1d(start=0, end=end_s, bounds=(0, end_s)),
-        y_range=Range1d(start=ranks - 0.5, end=-0.5),
-    )
-    plot.yaxis.ticker = list(range(ranks))
-    plot.yaxis.axis_label = "rank"
-    plot.ygrid.visible = False
-    columns: dict[str, list[tuple[int, float, float, int, int]]] = {}
-    for rank in range(ranks):
-        times = zip(step.timeline.start(rank).tolist(), step.timeline.end(rank).tolist(), strict=True)
-        for action, (start, end) in zip(step.schedule.actions(rank), times, strict=True):
-            micro_batch = action.micro_batch + step.first_micro_batch
-            columns.setdefault(action.kind, []).append((rank, start, end, action.stage, micro_batch))
-    for kind, rows in columns.items():
-        table = np.array(rows)
-        data = dict(zip(("rank", "start", "end", "stage", "micro_batch"), table.T, strict=True))
-        source = ColumnDataSource({**data, "ms": 1e3 * (table[:, 2] - table[:, 1])})
-        bars = plot.hbar(
-            "rank",
-            left="start",
-            right="end",
-            height=0.8,
-            source=source,
-            color=ACTIONS[kind],
-            line_color=None,
-            legend_label=MEANING[kind],
-        )
-        tips = [("", f"{MEANING[kind]} of micro-batch @micro_batch on stage @stage, rank @rank")]
-        plot.add_tools(
-            HoverTool(renderers=[bars], tooltips=[*tips, ("begins", "@start{0.0000} s"), ("ms", "@ms{0.00}")])
-        )
-    plot.add_layout(plot.legend[0], "right")
-    return plot
+def add_dots(
+    plot: Any, report: Report, rows: Sequence[CandidateReport], has_run: bool, unit: str, size: int
+) -> list[Key]:
+    """Add the candidates that ran, full, or those that did not, hollow; return their key."""
+    found = [row for row in rows if (row.measurement is not None) == has_run]
+    if not found:
+        return []
+    data = {
+        "memory": [(row.peak or 0) / size for row in found],
+        "rate": [rate_of(report, row) for row in found],
+        "name": [row.name for row in found],
+    }
+    source, fill = ColumnDataSource(data), INK_HEX if has_run else None
+    dots = inked(plot.scatter("memory", "rate", source=source, size=8, line_color=INK_HEX, fill_color=fill))
+    shown = [("", "@name"), ("sequences/s", "@rate{0.0}"), (unit, "@memory{0.000}")]
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=shown))
+    return [Key("ran", INK, Sign.CIRCLE) if has_run else Key("not run", INK, Sign.HOLLOW)]
+
+
+def history(report: Report, rows: Sequence[CandidateReport]) -> Chart:
+    """Return the estimated throughput of what ran, in the order in which it first ran, and the best up to then."""
+    rates = [rate_of(report, row) for row in rows]
+    numbers = list(range(1, len(rates) + 1))
+    best = [max(rates[:number]) for number in numbers]
+    plot = plain(height=240, x_axis_label="candidates, as they ran", y_axis_label="sequences per second")
+    plot.xaxis.ticker = numbers
+    plot.y_range = Range1d(start=0, end=ROOM * max(rates))
+    plot.step(numbers, best, mode="after", color=OTHERS, line_width=2)
+    source = ColumnDataSource({"number": numbers, "rate": rates, "name": [row.name for row in rows]})
+    dots = inked(plot.scatter("number", "rate", source=source, size=8, color=INK_HEX))
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
+    keys = [Key("estimate", INK, Sign.CIRCLE), Key("best by then", OTHERS, Sign.LINE)]
+    pick = pick_of(report)
+    if pick is not None and pick in rows:
+        mark(plot, rows.index(pick) + 1, rate_of(report, pick))
+        keys.insert(0, pick_key(report))
+    return Chart(plot, keys)

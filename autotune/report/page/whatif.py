@@ -7,8 +7,10 @@ from bokeh.palettes import Viridis256
 
 from autotune import __version__
 from autotune.plan.whatif import WhatIf
-from autotune.report.page.page import Section, rendered
-from autotune.report.page.plots import COLOURS, plain
+from autotune.report.page.chart import Chart, inked, plain
+from autotune.report.page.colours import INK_HEX
+from autotune.report.page.page import Page, rendered
+from autotune.report.page.sections import Section
 from autotune.report.whatif import TITLES, shown, varied, what_if_rows
 
 
@@ -20,12 +22,17 @@ def what_if_page(found: WhatIf) -> str:
     section = Section(
         "The m that wins",
         "Of the micro-batch sizes that were timed, the best that fits in memory, in each case.",
-        [drawn] if drawn else [],
-        headings,
-        rows,
+        [Chart(drawn)] if drawn else [],
     )
-    title = f"What if: the best m over {names}"
-    return rendered(title, ["Everything is predicted, nothing was run."], [], [section], [("autotune", __version__)])
+    return rendered(
+        Page(
+            title=f"What if: the best m over {names}",
+            answer="Everything is predicted, nothing was run.",
+            table=Section("Cases", "", headers=headings, rows=rows),
+            sections=[section],
+            facts=[("autotune", __version__)],
+        )
+    )
 
 
 def picture(found: WhatIf) -> Any | None:
@@ -40,17 +47,22 @@ def picture(found: WhatIf) -> Any | None:
     tips = [*((TITLES[name], f"@{name}") for name in names), ("m", "@m"), ("sequences/s", "@rate{0.00}")]
     axes = [list(dict.fromkeys(shown(name, getattr(one.case, name)) for one in found.answers)) for name in names]
     if len(names) == 1:
-        plot = plain("", x_range=axes[0], x_axis_label=TITLES[names[0]], y_axis_label="best m", y_axis_type="log")
-        plot.line(names[0], "m", source=source, color=COLOURS[0], line_width=2)
-        marks = plot.scatter(names[0], "m", source=source, color=COLOURS[0], size=9)
+        plot = plain(x_range=axes[0], x_axis_label=TITLES[names[0]], y_axis_label="best m", y_axis_type="log")
+        inked(plot.line(names[0], "m", source=source, color=INK_HEX, line_width=2))
+        marks = inked(plot.scatter(names[0], "m", source=source, color=INK_HEX, size=9))
     else:
         labels: dict[str, Any] = {"x_axis_label": TITLES[names[1]], "y_axis_label": TITLES[names[0]]}
-        plot = plain("", x_range=axes[1], y_range=axes[0], **labels)
+        plot = plain(x_range=axes[1], y_range=axes[0], **labels)
         low, high = min(data["m"]), max(data["m"])
         colours = LogColorMapper(palette=Viridis256, low=low, high=max(high, low + 1))
         fill = {"field": "m", "transform": colours}
         marks = plot.rect(names[1], names[0], 1, 1, source=source, fill_color=fill, line_color="white")
-        style = {"text_align": "center", "text_baseline": "middle", "text_color": "#cc79a7"}
+        style = {
+            "text_align": "center",
+            "text_baseline": "middle",
+            "text_color": "#ffffff",
+            "text_outline_color": "#1b1b1b",
+        }
         plot.text(names[1], names[0], "words", source=source, **style)
         plot.add_layout(marks.construct_color_bar(), "right")
     plot.add_tools(HoverTool(renderers=[marks], tooltips=tips))

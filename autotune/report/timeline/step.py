@@ -43,7 +43,8 @@ class Step:
     ``unit_times``: there was no profile, t_f = t_b = 1 (I and W half of it each) and messages take no time.
     ``name``: of the schedule, or of the user's own file. ``first_micro_batch``: the number under which the first one is
     shown; 1 where a user's own file counts from 1.
-    ``optimizer_s`` and ``overhead_s`` follow the timeline and are not drawn. ``recorded``: the same step as it really
+    ``optimizer_s`` and ``overhead_s`` follow the timeline; ``rank_optimizer_s`` is the optimizer of each rank, which
+    begins when its own actions have ended. ``recorded``: the same step as it really
     ran, where that is known; of that one ``is_recorded``, and all that follows its timeline is ``optimizer_s``.
     """
 
@@ -53,6 +54,7 @@ class Step:
     micro_batch_size: int | None = None
     first_micro_batch: int = 0
     optimizer_s: float = 0.0
+    rank_optimizer_s: tuple[float, ...] = ()
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
     recorded: "Step | None" = None
@@ -220,13 +222,14 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
     is_split = WEIGHT_GRADIENT in timeline.graph.kind
     if is_split and any(row.t_b is None for stage in profile.stages for row in stage.time_s):
         notes += (f"{source} gives t_bw only: t_b and t_w are taken as half of it each",)
-    optimizer_s = optimizer_tail(timeline.rank_ends, optimizer_seconds(profile, schedule))
+    optimizers = optimizer_seconds(profile, schedule)
     return Step(
         schedule.name,
         timeline,
         unit_times=False,
         micro_batch_size=size,
-        optimizer_s=optimizer_s,
+        optimizer_s=optimizer_tail(timeline.rank_ends, optimizers),
+        rank_optimizer_s=tuple(optimizers),
         overhead_s=profile.step_overhead_s,
         notes=notes,
     )

@@ -12,14 +12,16 @@ READY = "window.Bokeh && Bokeh.index.roots.length > 0 && Bokeh.index.roots.every
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, list[str], float]]:
-    """The page from its file, what the browser complained about, and the seconds until every plot was drawn."""
+def opened(path: Path, **context: Any) -> Iterator[tuple[Any, list[str], float]]:
+    """The page from its file, what the browser complained about, and the seconds until every plot was drawn.
+    ``context``: options of the browser's context, such as a touch screen."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
-            page = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
+            options = {"offline": True, "viewport": {"width": 1200, "height": 900}} | context
+            page = browser.new_context(**options).new_page()
             complaints: list[str] = []
             page.on("console", lambda one: complaints.append(one.text) if one.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))

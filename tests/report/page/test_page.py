@@ -14,15 +14,17 @@ MOST_BYTES = 6 * 10**6
 
 
 class Reader(HTMLParser):
-    """Tags, and the text outside of scripts and styles."""
+    """Tags, the text outside of scripts and styles, and the rows of tables."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.attributes, self.texts, self.inside = [], [], [], None
+        self.tags, self.attributes, self.texts, self.rows, self.inside = [], [], [], [], None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
         self.attributes.extend(attrs)
         self.inside = tag if tag in ("script", "style") else None
 
@@ -32,6 +34,8 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         if self.inside is None and data.strip():
             self.texts.append(data.strip())
+            if self.tags[-1] == "td":
+                self.rows[-1].append(data.strip())
 
 
 @pytest.fixture(scope="module")
