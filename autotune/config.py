@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,8 +22,17 @@ from autotune.records.complaint import complaints, explain
 from autotune.records.recompute import RecomputeChoice
 from autotune.records.split import parse_split, show_split
 from autotune.records.verdict import Objective
-from autotune.records.workload import Norm, Optimizer, Precision, WorkloadConfig
-from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName, schedule_named
+from autotune.records.workload import (
+    Argument,
+    Library,
+    ModelPlace,
+    ModelRequest,
+    Norm,
+    Optimizer,
+    Precision,
+    WorkloadConfig,
+)
+from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName, schedule_named, stages_per_rank
 from autotune.settings import SETTINGS
 
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
@@ -32,6 +42,8 @@ UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 LEAST_BARE = 2**20
 """Bytes of a memory limit from which on it needs no unit."""
+FLAGS_ALONE = {"model", "model_args"}
+OPERATIONS = {"": 1, "g": 10**9, "t": 10**12, "p": 10**15, "gflops": 10**9, "tflops": 10**12, "pflops": 10**15}
 SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -74,6 +86,47 @@ def parse_share(value: Any) -> Any:
     """Return a share of one from ``"5%"`` or a plain number."""
     number = parse_quantity(value, {"%": 1}, "5%")
     return number / 100 if isinstance(value, str) and "%" in value else number
+
+
+def parse_operations(value: Any) -> Any:
+    """Return operations per second from ``"312T"``, ``"1.5P"`` or a plain number."""
+    if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE][+]?\d+", value.strip()):
+        return float(value)
+    return parse_quantity(value, OPERATIONS, "312T")
+
+
+def parse_place(value: Any) -> Any:
+    """Return what ``FILE.py:NAME``, ``package.module:NAME`` or ``hf:PATH`` says; refuses other text.
+
+    Files are where they are seen from here, whatever the folder that the ranks run in.
+    """
+    if not isinstance(value, str):
+        return value
+    library, _, path = value.partition(":")
+    if library == Library.HUGGING_FACE and path:
+        return ModelPlace(library=Library.HUGGING_FACE, place=str(Path(path).absolute()), name="")
+    place, _, name = value.rpartition(":")
+    if not place or not name.isidentifier():
+        raise ValueError("write FILE.py:FUNCTION, package.module:FUNCTION or hf:CONFIG.json")
+    where = str(Path(place).absolute()) if place.endswith(".py") else place
+    return ModelPlace(library=Library.CODE, place=where, name=name)
+
+
+def parse_arguments(value: Any) -> Any:
+    """Return ``{"dim": 512, "rope": True}`` for ``"dim=512,rope=true"``: values as TOML has them, else text."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, Any] = {}
+    for part in split_commas(value):
+        name, equals, text = part.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ValueError("write KEY=VALUE,... such as dim=512,dropout=0")
+        try:
+            read = tomllib.loads(f"value = {text.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            read = text.strip()
+        found[name.strip()] = read if isinstance(read, bool | int | float) else str(read)
+    return found
 
 
 def split_commas(value: Any) -> Any:
@@ -126,6 +179,9 @@ def setting(name: str, **rules: Any) -> Any:
 class Config(Record):
     """Everything a user can set, from flags and TOML. Sizes left out are settled by the device (``DEFAULT_SIZES``)."""
 
+    model: Annotated[ModelPlace | None, BeforeValidator(parse_place)] = setting("model")
+    model_args: Annotated[dict[str, Argument] | None, BeforeValidator(parse_arguments)] = setting("model_args")
+    peak_flops: Annotated[float | None, BeforeValidator(parse_operations)] = setting("peak_flops", gt=0)
     layers: PositiveInt = setting("layers")
     stages: PositiveInt = setting("stages")
     hidden: PositiveInt | None = setting("hidden")
@@ -194,6 +250,8 @@ class Config(Record):
     def _sizes_agree(self) -> Self:
         if (self.device == "replay") != (self.profile is not None):
             raise ValueError("profile: --device replay and --profile FILE go together; give both or neither")
+        if self.model is not None:
+            return self._model_brings_its_sizes()
         if self.stages > self.layers and not self.command:
             raise ValueError(
                 f"stages: {self.stages} stages need at least one layer each, but layers is {self.layers};"
@@ -213,6 +271,29 @@ class Config(Record):
             )
         return self
 
+    def _model_brings_its_sizes(self) -> Self:
+        for name in ("layers", "hidden", "heads", "vocab", "norm"):
+            if name in self.model_fields_set:
+                raise ValueError(f"{name}: a model of yours has its own, which --model-args may change; leave it out")
+        if self.profile is not None:
+            raise ValueError("model: --device replay runs recorded times and no model; leave --model out")
+        return self
+
+    def model_request(self, device: str) -> ModelRequest:
+        """Return what ranks on ``device`` are to build of the user's model, before anybody has looked at it."""
+        assert self.model is not None, "there is no model of the user's"
+        return ModelRequest(
+            source=self.model,
+            arguments=self.model_args or {},
+            stages=self.stages,
+            most_stages=self.stages * lcm(*stages_per_rank(self.schedule, self.virtual_stages)),
+            batch=self.batch,
+            optimizer=self.optimizer,
+            precision=self.precision,
+            seq_len=self.seq_len or DEFAULT_SIZES[device]["seq_len"],
+            seed=self.seed,
+        )
+
     def workload(self, device: str) -> WorkloadConfig:
         """Settle the open sizes for ``device`` ("cpu" or "cuda"); raise UsageError where they do not agree."""
         names = ("layers", "stages", "batch", "optimizer", "norm", "seed")
@@ -222,7 +303,7 @@ class Config(Record):
             sizes["heads"] = max(count for count in divisors(self.hidden) if count <= max(1, self.hidden // 16))
         if sizes["hidden"] % sizes["heads"]:
             raise UsageError(f"hidden {sizes['hidden']} is not divisible by heads {sizes['heads']}; set --hidden too")
-        return WorkloadConfig(**sizes)
+        return WorkloadConfig.gpt(**sizes)
 
     def all_counts(self) -> tuple[int, ...]:
         """Return the numbers of micro-batches to try; m = 1 is always one, because it shows what pipelining buys."""
@@ -260,6 +341,10 @@ def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
     """
     table = {key.replace("-", "_"): value for key, value in (read_toml(file) if file is not None else {}).items()}
     given = {key: value for key, value in flags.items() if value is not None}
+    for name in FLAGS_ALONE & table.keys():
+        raise InputError(
+            f"config {file}: unknown key {name!r}: no file may name code; give --model on the command line"
+        )
     try:
         return Config.model_validate({**table, **given})
     except ValidationError as error:

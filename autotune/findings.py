@@ -125,7 +125,11 @@ class Findings:
         found = verdict(search, stop) if search else None
         rows = self._candidates(search, found.pick if found else None)
         candidates, soundness = checked(
-            rows, self.profiles[0], self.job.backend.facts.precision, PRINTED if self.learner else None
+            rows,
+            self.profiles[0],
+            self.job.backend.facts.precision,
+            PRINTED if self.learner else None,
+            bool(self.job.backend.facts.draws_random_numbers),
         )
         return Report(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,6 +139,7 @@ class Findings:
             fingerprint=digest_of_report(self.job.backend.environment, self.job.backend.facts, __version__),
             environment=self.job.backend.environment,
             workload=self.job.backend.facts,
+            peak_flops=self.job.config.peak_flops,
             memory_limit_bytes=self.job.backend.memory_limit,
             warnings=tuple(self.job.warnings),
             profile=self.profiles[0],

@@ -23,7 +23,7 @@ from autotune.records.prediction import Candidate
 from autotune.records.recompute import show_modes
 from autotune.records.report import Report
 from autotune.records.split import show_split
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.workload import AnyWorkload, WorkloadFacts
 
 Facts = Mapping[str, Any]
 """Values by what they are called in a message."""
@@ -126,7 +126,7 @@ def verify_environment(surveyed: Environment, *reports: Report) -> None:
 # -- on one machine ---------------------------------------------------------------------------------------------------
 
 
-def digest_of_times(workload: WorkloadConfig, environment: Environment, *more: object) -> str:
+def digest_of_times(workload: AnyWorkload, environment: Environment, *more: object) -> str:
     """Return a digest that changes when the workload, the device, torch or the host does; on GPUs also when others of
     the host are used (by their UUIDs), or the same at another power limit: absolute times hold for these alone.
 
@@ -146,7 +146,7 @@ class StudyIdentity:
     kind share the study. ``search``: which candidates there are, and what else figures depend on.
     """
 
-    workload: WorkloadConfig
+    workload: AnyWorkload
     facts: WorkloadFacts
     environment: Environment
     search: Facts
@@ -154,7 +154,7 @@ class StudyIdentity:
     @classmethod
     def of(
         cls,
-        workload: WorkloadConfig,
+        workload: AnyWorkload,
         facts: WorkloadFacts,
         environment: Environment,
         candidates: Sequence[Candidate],

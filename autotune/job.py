@@ -15,6 +15,7 @@ from autotune.records.base import not_written
 from autotune.records.prediction import Candidate
 from autotune.report.hosts import places
 from autotune.report.units import show_bytes
+from autotune.report.workload import model_words, samples
 
 
 @dataclass
@@ -96,7 +97,7 @@ def header(job: Job) -> list[str]:
     kinds = "".join(f", {value}" for value in (work.precision, work.optimizer) if value is not None)
     lines = [
         f"device    {here.device}{': ' if devices else ''}{devices}{software}{limit}",
-        f"workload  {f'{work.layers} layers' if work.layers else 'model'} in {work.stages} stages{sizes}{kinds}",
-        f"batch     {work.batch} sequences, m in {counts} micro-batches{fixed}, {schedules}",
+        f"workload  {model_words(work)} in {work.stages} stages{sizes}{kinds}",
+        f"batch     {work.batch} {samples(work)}, m in {counts} micro-batches{fixed}, {schedules}",
     ]
     return [*lines, f"hosts     {places(here.hosts)}"] if here.hosts else lines

@@ -14,7 +14,7 @@
 A new schedule is a row here, and its order of actions in ``predict.orders``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -95,6 +95,16 @@ def schedule_named(text: str | None) -> ScheduleName | None:
 def default_schedule(virtual_stages: int) -> ScheduleName:
     """Return the schedule that is meant where none is named: 1F1B, interleaved where ranks have several stages."""
     return "1F1B" if virtual_stages == 1 else "Interleaved1F1B"
+
+
+def stages_per_rank(names: Sequence[str], virtual_stages: Sequence[int]) -> set[int]:
+    """Return the numbers of stages that a rank has under these schedules, ``virtual_stages`` where they leave the
+    choice."""
+    found: set[int] = set()
+    for name in names:
+        only = SCHEDULES[name].stages_per_rank
+        found |= {only} if only else set(virtual_stages)
+    return found
 
 
 def runnable(name: ScheduleName, ranks: int, micro_batches: int) -> ScheduleName:

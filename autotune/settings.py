@@ -68,6 +68,31 @@ SETTINGS: dict[str, Option] = {
     row.name: row
     for row in (
         # --- the model -----------------------------------------------------------------------------------------------
+        Option(
+            "model",
+            str,
+            "A model of yours instead of the built-in GPT: FILE.py:FUNCTION or MODULE:FUNCTION, whose code the ranks"
+            " run, or hf:CONFIG.json. Not a key of config files: no file may name code.",
+            default_text="the built-in GPT",
+            panel=MODEL,
+            metavar="PLACE:NAME|hf:PATH",
+        ),
+        Option(
+            "model_args",
+            str,
+            "What the function of --model is called with, or what changes in the config of hf:, such as"
+            " dim=512,dropout=0.",
+            panel=MODEL,
+            metavar="KEY=VALUE,...",
+        ),
+        Option(
+            "peak_flops",
+            str,
+            "Floating-point operations per second of one device at its best, such as 312T; the report then says what"
+            " share of it the model reaches (MFU).",
+            panel=MODEL,
+            metavar="NUMBER",
+        ),
         Option("layers", int, "Transformer blocks of the model.", 48, panel=MODEL),
         Option("stages", int, "Pipeline stages, one device each.", 4, panel=MODEL),
         Option("hidden", int, "Width of the model.", default_text=BY_DEVICE.format("64", "2048"), panel=MODEL),

@@ -12,7 +12,7 @@ from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import profile_of
 from autotune.records.recompute import modes_of
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.workload import AnyWorkload, WorkloadFacts
 
 
 class Simulated:
@@ -38,7 +38,7 @@ class Simulated:
         return self.real.environment
 
     @property
-    def workload(self) -> WorkloadConfig:
+    def workload(self) -> AnyWorkload:
         """The training job that is simulated."""
         return self.real.workload
 

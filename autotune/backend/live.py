@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from autotune.backend.protocol import RecordedSteps
-from autotune.errors import MemoryLimitError
+from autotune.errors import InputError, MemoryLimitError
 from autotune.events import Events
 from autotune.hosts import common_environment
 from autotune.pipeline.control.commands import Prepare, StageFacts
@@ -17,7 +17,7 @@ from autotune.pipeline.hosts.rendezvous import Rendezvous
 from autotune.records.environment import Environment
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Placement
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.workload import AnyWorkload, WorkloadFacts
 from autotune.report.units import show_bytes
 from autotune.workload.partition import stage_ranks
 
@@ -36,7 +36,7 @@ class LiveRanks:
     """
 
     environment: Environment
-    workload: WorkloadConfig
+    workload: AnyWorkload
     facts: WorkloadFacts
     memory_limit: int | None
     live: Ranks
@@ -55,8 +55,8 @@ class LiveRanks:
         return self.live.busy_s
 
     def build(self, placement: Placement, events: Events) -> list[StageFacts]:
-        """Start the ranks and build the stages, unless the weights alone are too large; raise DeviceError or
-        MemoryLimitError."""
+        """Start the ranks and build the stages, unless the weights alone are too large; raise DeviceError, InputError
+        or MemoryLimitError."""
 
         def work() -> list[StageFacts]:
             if not self.live.alive:
@@ -75,6 +75,8 @@ class LiveRanks:
                     f"the stages cannot be built: {error.failure.message}; use more --stages, a smaller model or a"
                     " higher --memory-limit"
                 ) from None
+            if error.failure.kind == "model_error":
+                raise InputError(f"the stages cannot be built: {error.failure.message}") from None
             raise not_started(self.live.device, error.failure) from None
 
     def check_weights(self, static_bytes: Sequence[int], virtual_stages: int) -> None:

@@ -12,7 +12,7 @@ from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
 from autotune.records.recompute import Recompute
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.workload import AnyWorkload, WorkloadFacts
 from autotune.schedule_spec import SCHEDULES
 
 RecordedSteps = Sequence[Sequence[StepTimes]]
@@ -68,7 +68,7 @@ class Backend(Protocol):
         """The machine that figures are measured on, as reports state it."""
 
     @property
-    def workload(self) -> WorkloadConfig:
+    def workload(self) -> AnyWorkload:
         """The training job that really runs here."""
 
     @property

@@ -9,10 +9,10 @@ from pathlib import Path
 from autotune.backend.live import LiveRanks, look_around
 from autotune.backend.protocol import Paper, Profiled, ProfileNeeds
 from autotune.config import Config
-from autotune.errors import DeviceError
+from autotune.errors import DeviceError, InputError
 from autotune.events import Events
 from autotune.hosts import rendezvous_of
-from autotune.pipeline.control.process import matrix_rate
+from autotune.pipeline.control.process import look_at_model, matrix_rate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import candidates_for
@@ -23,6 +23,7 @@ from autotune.records.environment import Environment
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import Profile
 from autotune.records.recompute import modes_of
+from autotune.records.workload import AnyWorkload
 from autotune.report.units import show_bytes
 
 
@@ -45,8 +46,11 @@ class TorchRanks(LiveRanks):
 
     def candidates(self) -> tuple[list[Candidate], list[str]]:
         """Return every candidate of the config that the model has layers for."""
+        counts, padded = self.config.all_counts(), list[str]()
+        if self.config.model is not None and not self.config.micro_batch_size:
+            counts, padded = without_padding(counts, self.workload.batch)
         found, left_out = candidates_for(
-            self.config.all_counts(),
+            counts,
             self.config.schedule,
             self.config.virtual_stages,
             self.workload.stages,
@@ -56,14 +60,14 @@ class TorchRanks(LiveRanks):
             self.config.split,
             self.config.recompute.modes,
         )
-        return found, self.notes + left_out
+        return found, self.notes + padded + left_out
 
     def on_paper(self, needs: Sequence[ProfileNeeds]) -> Paper:
         """Return the profiles kept from an earlier run, or what stages would cost by their arithmetic."""
         kept = [self.kept(need._replace(is_split=False)) for need in needs]
         if all(kept):
             return Paper([profile for profile in kept if profile], "profile of an earlier run")
-        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision)
+        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision or "fp32")
         assumed = [
             assumed_profile(
                 self.workload,
@@ -123,11 +127,37 @@ def open_ranks(config: Config, events: Events) -> TorchRanks:
         rendezvous = hosts.enter_context(rendezvous_of(config, config.stages, events))
         environment = choose_device(config, look_around(rendezvous, events))
         kind = environment.device or "cpu"
-        workload = config.workload(kind)
+        workload = workload_of(config, kind, events)
         sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
         limit, capped = memory_limit(config, environment, sharing)
         live = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous)
-        return TorchRanks(environment, workload, workload, limit, live, hosts.pop_all(), config=config, notes=capped)
+        return TorchRanks(
+            environment, workload, workload.facts, limit, live, hosts.pop_all(), config=config, notes=capped
+        )
+
+
+def workload_of(config: Config, device: str, events: Events) -> AnyWorkload:
+    """Return what the ranks are to train; a model of the user's is looked at first. Raise InputError where it cannot be
+    trained, or has too few layers."""
+    if config.model is None:
+        return config.workload(device)
+    events.progress("looking at the model", None)
+    found = look_at_model(config.model_request(device))
+    if found.layers < config.stages:
+        raise InputError(
+            f"--model {found.model} has {found.layers} layers that it can be cut between, fewer than {config.stages}"
+            " stages; lower --stages"
+        )
+    return found
+
+
+def without_padding(counts: tuple[int, ...], batch: int) -> tuple[tuple[int, ...], list[str]]:
+    """Return the numbers of micro-batches that divide the batch, and what to say of the others: nobody knows which
+    rows a loss of the user's would leave out."""
+    whole = tuple(count for count in counts if batch % count == 0)
+    odd = [str(count) for count in counts if batch % count]
+    reason = f"the batch of {batch} does not divide into them, and a model of yours is never given padding"
+    return whole, [f"not tried: m = {', '.join(odd)}: {reason}"] if odd else []
 
 
 def choose_device(config: Config, environment: Environment) -> Environment:

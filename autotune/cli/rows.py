@@ -43,7 +43,20 @@ def settings(*names: str) -> tuple[Option, ...]:
 
 
 REPORT = argument("path", "REPORT", "The report.json of an earlier run.")
-SIZES = settings("layers", "stages", "hidden", "heads", "seq_len", "vocab", "batch", "precision", "optimizer", "norm")
+SIZES = settings(
+    "model",
+    "model_args",
+    "layers",
+    "stages",
+    "hidden",
+    "heads",
+    "seq_len",
+    "vocab",
+    "batch",
+    "precision",
+    "optimizer",
+    "norm",
+)
 ONE_SCHEDULE = SETTINGS["schedule"].of(
     help="One schedule, by torch's name: 1F1B, GPipe, Interleaved1F1B and so on.", default=None, metavar="NAME"
 )

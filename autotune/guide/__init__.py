@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TOPICS = (
     "start",
     "model",
+    "your-model",
     "candidates",
     "table",
     "choice",

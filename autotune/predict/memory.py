@@ -3,7 +3,7 @@
 ::
 
     static      weights, gradients, optimizer state: from the beginning to the end
-    batch       token ids and targets, eight bytes each
+    batch       inputs and targets
     messages    a receive buffer per micro-batch and neighbouring stage; what was sent and is not yet let go
     activations from a forward to its backward; of a split backward a part until the weight gradient
     transient   while one action runs
@@ -116,9 +116,8 @@ def buffers(schedule: Schedule, rank: int, message: int) -> int:
 
 
 def batch_bytes(profile: Profile, candidate: Candidate) -> int:
-    """Return token ids and targets, eight bytes each, that every rank holds for the batch."""
-    tokens = profile.workload.seq_len or 0
-    return 2 * 8 * candidate.micro_batches * candidate.micro_batch_size * tokens
+    """Return inputs and targets that every rank holds for the batch."""
+    return candidate.micro_batches * candidate.micro_batch_size * profile.workload.held_bytes_per_sample
 
 
 def peak_memory(profile: Profile, candidate: Candidate, schedule: Schedule) -> tuple[MemorySplit, ...] | None:

@@ -5,23 +5,15 @@ from autotune.records.profile import Profile, SharedCores, StageProfile
 from autotune.records.recompute import Recompute, modes_of
 from autotune.records.split import Split
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
+from autotune.records.workload import AnyWorkload
 from autotune.workload.partition import layers_per_stage
 
 REACHED = 0.5  # of the speed of one large matrix product, that whole layers come to
 OPERATIONS, LAUNCH_S = 30, 8e-6  # of a layer's forward; seconds that torch needs to start each, however small it is
 
 
-def forward_operations(workload: WorkloadConfig, layers: int, is_last: bool) -> float:
-    """Return floating-point operations per sequence of a forward: 24 h^2 a token and layer in its matrix products, 4 s
-    h in attention, 2 h V in the language-model head (Narayanan et al. 2021, appendix)."""
-    hidden, tokens = workload.hidden, workload.seq_len
-    layer = 24 * hidden**2 + 4 * tokens * hidden
-    return float(tokens * (layers * layer + (2 * hidden * workload.vocab if is_last else 0)))
-
-
 def assumed_profile(
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     virtual_stages: int,
     sizes: tuple[int, ...],
     rate: float,
@@ -32,17 +24,19 @@ def assumed_profile(
     """Return stage times at each micro-batch size, from the ``rate`` (operations per second) of a matrix product on one
     rank's device; a backward costs twice a forward, and what is computed again. Nothing is said of memory and links."""
     backward = 3 if recompute is Recompute.FULL else 2  # what selective recomputation computes costs next to nothing
+    layers = list(workload.operations_by_layer)
     counts = split or layers_per_stage(workload.layers, workload.stages * virtual_stages)
 
     def row(index: int, size: int) -> StageTime:
-        work = forward_operations(workload, counts[index], index == len(counts) - 1)
+        first = sum(counts[:index])
+        work = sum(layers[first : first + counts[index]])
         forward = size * work / (REACHED * rate) + counts[index] * OPERATIONS * LAUNCH_S
         return StageTime(micro_batch_size=size, t_f=forward, t_bw=backward * forward)
 
     is_cpu = environment.device == "cpu"
     return Profile(
         environment=environment,
-        workload=workload,
+        workload=workload.facts,
         virtual_stages=virtual_stages,
         recompute=modes_of(recompute, len(counts)),
         stages=tuple(

@@ -9,12 +9,12 @@ from autotune.records.environment import Environment
 from autotune.records.profile import Profile, read_profile
 from autotune.records.recompute import Recompute
 from autotune.records.split import Split, show_split
-from autotune.records.workload import WorkloadConfig
+from autotune.records.workload import AnyWorkload
 
 
 def profile_path(
     state_dir: Path,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     environment: Environment,
     virtual_stages: int,
     split: Split | None = None,

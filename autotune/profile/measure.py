@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
-from autotune.errors import DeviceError, MemoryLimitError
+from autotune.errors import DeviceError, InputError, MemoryLimitError
 from autotune.pipeline.control.commands import (
     FEWEST_SAMPLES,
     Command,
@@ -43,7 +43,7 @@ from autotune.records.profile import (
     StageProfile,
 )
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.workload import AnyWorkload
 from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
 
@@ -68,7 +68,7 @@ class Measurer:
     def __init__(
         self,
         ranks: Ranks,
-        workload: WorkloadConfig,
+        workload: AnyWorkload,
         placement: Placement,
         sizes: tuple[int, ...],
         split: bool,
@@ -272,13 +272,15 @@ class Measurer:
         return Fragmentation.of(primed, static)
 
 
-def stopped(error: RankFailure) -> DeviceError | MemoryLimitError:
+def stopped(error: RankFailure) -> DeviceError | InputError | MemoryLimitError:
     """Return what ends the profile."""
     if error.failure.kind == "out_of_memory":
         return MemoryLimitError(
             f"profiling ran out of memory: {error.failure.message}; use more --micro-batches, more --stages or a higher"
             " --memory-limit"
         )
+    if error.failure.kind == "model_error":
+        return InputError(f"the model failed while it was profiled: {error.failure.message}")
     return DeviceError(f"profiling failed: {error.failure.message}")
 
 
@@ -289,7 +291,7 @@ def waiting(message_bytes: int) -> ReplayStage:
 
 def measure_profile(
     ranks: Ranks,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     placement: Placement,
     facts: list[StageFacts],
     sizes: tuple[int, ...],
@@ -334,7 +336,7 @@ def measure_profile(
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment,
-        workload=WorkloadFacts(**workload.model_dump()),
+        workload=workload.facts,
         virtual_stages=placement.virtual_stages,
         recompute=placement.recompute,
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
@@ -391,7 +393,7 @@ def stage_profiles(
     for rank, fact in zip(ranks, facts, strict=True):
         weights[rank] += fact.parameters
     for rank, fact, time_rows, memory_rows in zip(ranks, facts, times, memory, strict=True):
-        share = fact.parameters / weights[rank]
+        share = fact.parameters / (weights[rank] or 1)
         yield StageProfile(
             layers=fact.layers,
             static_bytes=fact.static_bytes,

@@ -301,6 +301,8 @@ class Report(Record):
     """Machine and software."""
     workload: WorkloadFacts
     """The training job."""
+    peak_flops: PositiveFloat | None = None
+    """Floating-point operations per second that one device reaches at its best, as the user said."""
     memory_limit_bytes: PositiveInt | None = None
     """Bytes that each rank may hold."""
     warnings: tuple[str, ...] = ()
@@ -347,6 +349,15 @@ class Report(Record):
     def is_predicted(self) -> bool:
         """True of a prediction for which nothing ran."""
         return self.kind == PREDICTION
+
+    @property
+    def model_flops_utilisation(self) -> float | None:
+        """Share of the devices' best that the sweet spot's step reaches in the model's own arithmetic (MFU): a forward,
+        and a backward of twice as much; what is computed again does not count. None where the peak is not known."""
+        operations, spot = self.workload.forward_operations, self.sweet_spot
+        if self.peak_flops is None or operations is None or spot is None:
+            return None
+        return 3 * operations * spot.throughput_seq_s / (self.profile.ranks * self.peak_flops)
 
     @model_validator(mode="after")
     def _indices_are_of_candidates(self) -> Self:

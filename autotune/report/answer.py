@@ -6,6 +6,7 @@ from autotune.report.hosts import host_lines
 from autotune.report.predicted_cells import origin, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_seconds, show_share
+from autotune.report.workload import model_words, samples, utilisation_words
 
 
 def does_not_fit(row: CandidateReport) -> bool:
@@ -16,8 +17,8 @@ def does_not_fit(row: CandidateReport) -> bool:
 def headline(report: Report) -> str:
     """Return what was tuned, on what."""
     work = report.workload
-    layers = f"{work.layers} layers, " if work.layers else ""
-    stages = f"{layers}{work.stages} stages, batch {work.batch}"
+    model = f"{model_words(work)}, " if work.model or work.layers else ""
+    stages = f"{model}{work.stages} stages, batch {work.batch}"
     if report.is_predicted and report.environment.device is None:
         return stages
     return f"{stages} on {report.environment.device}"
@@ -29,7 +30,8 @@ def short_answer(report: Report) -> str:
     assert spot is not None
     row = report.candidates[spot.candidate]
     rate = show_rough(report.replicas * spot.throughput_seq_s) if report.is_predicted else show_rate(row.rate)
-    text = f"m = {spot.micro_batches}, b = {spot.micro_batch_size}, {row.schedule_text}: {rate} sequences/s"
+    unit = f"{samples(report.workload)}/s"
+    text = f"m = {spot.micro_batches}, b = {spot.micro_batch_size}, {row.schedule_text}: {rate} {unit}"
     if spot.speedup_over_naive is not None and spot.baseline is not None and spot.baseline != spot.candidate:
         text += f", {spot.speedup_over_naive:.2f}x m = {report.candidates[spot.baseline].micro_batches}"
     if row.peak is not None:
@@ -67,6 +69,7 @@ def conclusion(report: Report) -> str:
         return f"No sweet spot: {report.search.stopped_because}."
     lines = (
         answer(report),
+        *utilisation_words(report),
         *doubt_lines(report),
         *report.sweet_spot.ties,
         *knee_lines(report),
@@ -117,7 +120,7 @@ def answer(report: Report) -> str:
     row = report.candidates[spot.candidate]
     pick = (
         f"m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
-        f" {row.schedule_text}, {show_rate(spot.throughput_seq_s)} sequences/s{speedup_text(report)}"
+        f" {row.schedule_text}, {show_rate(spot.throughput_seq_s)} {samples(report.workload)}/s{speedup_text(report)}"
     )
     if not is_undecided(spot):
         return f"Sweet spot: {pick}, because {spot.reason}."

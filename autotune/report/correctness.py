@@ -33,17 +33,18 @@ Rows = Sequence[CandidateReport]
 
 
 def checked(
-    rows: Rows, profile: Profile, precision: Precision | None, tolerance: float | None = None
+    rows: Rows, profile: Profile, precision: Precision | None, tolerance: float | None = None, draws: bool = False
 ) -> tuple[tuple[CandidateReport, ...], Soundness | None]:
     """Return the candidates with what is to be said of each, and of all together; None where nothing ran that computes.
 
     ``profile``: the one of one stage per rank, if candidates have several numbers of them. ``tolerance``: relative
-    difference that is let pass, where it is not rounding alone.
+    difference that is let pass, where it is not rounding alone. ``draws``: whether a forward draws random numbers; then
+    no two candidates compute the same.
     """
     if not any(is_known(row) for row in rows):
         return tuple(rows), None
     tolerance = tolerance or TOLERANCE[precision or "fp32"]
-    groups = comparable(rows, any(stage.batch_statistics for stage in profile.stages))
+    groups = comparable(rows, any(stage.batch_statistics for stage in profile.stages), draws)
     found = agreements(rows, groups)
     marked = tuple(
         row.model_copy(update={"agreement": found.get(index), "doubts": doubts(rows, index, found, tolerance)})
@@ -56,7 +57,7 @@ def checked(
         loss_difference=max((abs(one.loss) for one in found.values()), default=None),
         gradient_difference=max((abs(one.gradient_norm) for one in found.values()), default=None),
         tolerance=tolerance,
-        not_compared=not_compared(rows, groups),
+        not_compared=not_compared(rows, groups, draws),
         growth_bytes=max((one for row in rows if (one := growth(row)) is not None), default=None),
         peak_slope=slope,
         findings=tuple(finding for finding in findings if finding),
@@ -69,16 +70,18 @@ def is_known(row: CandidateReport) -> bool:
     return ran is not None and ran.first_loss is not None and ran.gradient_norm is not None
 
 
-def comparable(rows: Rows, batch_statistics: bool) -> list[list[int]]:
+def comparable(rows: Rows, batch_statistics: bool, draws: bool = False) -> list[list[int]]:
     """Return groups of candidates that compute the same but for rounding, each with the fewest micro-batches first.
 
-    They see the same sequences; with batch statistics also in the same micro-batches, which are normalised over.
+    They see the same sequences; with batch statistics also in the same micro-batches, which are normalised over. Each
+    is alone where a forward draws random numbers.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[tuple[int, int, int], list[int]] = {}
     for index, row in enumerate(rows):
         if is_known(row):
             sequences = row.sequences
-            groups.setdefault((sequences, row.micro_batches if batch_statistics else 0), []).append(index)
+            same = row.micro_batches if batch_statistics else 0, index if draws else 0
+            groups.setdefault((sequences, *same), []).append(index)
     return [sorted(group, key=lambda index: rows[index].micro_batches) for group in groups.values()]
 
 
@@ -103,13 +106,15 @@ def relative(own: float, other: float) -> float:
     return (own - other) / abs(other) if other else float(own != 0)
 
 
-def not_compared(rows: Rows, groups: Sequence[Sequence[int]]) -> str | None:
+def not_compared(rows: Rows, groups: Sequence[Sequence[int]], draws: bool = False) -> str | None:
     """Return why some candidates that ran have nothing to be compared with."""
     alone = sum(len(group) == 1 for group in groups)
     if not alone:
         return None
     sequences = {row.sequences for row in rows}
-    if len(groups) == 1:
+    if draws:
+        why = "the model draws random numbers in every forward (dropout), so that no two candidates compute the same"
+    elif len(groups) == 1:
         why = "no other one ran"
     elif len(sequences) > 1:
         why = "the batch grows with m, so that others saw other data"

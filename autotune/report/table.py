@@ -21,6 +21,7 @@ from autotune.report.units import (
     show_rate,
     show_speed,
 )
+from autotune.report.workload import samples
 
 NARROW, WIDE = 100, 150  # columns of a terminal
 UNKNOWN = "-"
@@ -71,8 +72,8 @@ def print_report(report: Report, console: Console, is_detailed: bool = True) -> 
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = (
-        f"{headline(report)}; throughput in sequences/s, {forecast_text(report)}{interval}, peak of the fullest"
-        f" rank{limit}"
+        f"{headline(report)}; throughput in {samples(report.workload)}/s, {forecast_text(report)}{interval}, peak of the"
+        f" fullest rank{limit}"
     )
     if report.sweet_spot is not None:
         print_text(short_answer(report), console, style="bold" if is_undecided(report.sweet_spot) else "bold green")

@@ -75,7 +75,7 @@ class Head(nn.Sequential):
         super().__init__(norm_layer(workload), nn.Linear(workload.hidden, workload.vocab, bias=False))
 
 
-def cast(part: nn.Module, workload: WorkloadConfig) -> nn.Module:
+def cast_to(part: nn.Module, element_type: torch.dtype) -> nn.Module:
     """Give the weights of ``part`` the type that the model computes in; gradients are summed in fp32 all the same.
 
     Batch normalisation keeps fp32, as launchers leave it: its running statistics are sums of many small changes, and
@@ -84,7 +84,7 @@ def cast(part: nn.Module, workload: WorkloadConfig) -> nn.Module:
     for module in part.modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             for weight in module.parameters(recurse=False):
-                weight.data = weight.data.to(boundary_type(workload))
+                weight.data = weight.data.to(element_type)
                 weight.grad_dtype = torch.float32
     return part
 
@@ -145,7 +145,9 @@ class Gpt:
         Every part has its own random numbers, in fp32, and is cast before the next one is made.
         """
         with torch.random.fork_rng(devices=[]), device:
-            return nn.Sequential(*(cast(seeded(kind, self.sizes, n), self.sizes) for n, kind in self._parts(layers)))
+            return nn.Sequential(
+                *(cast_to(seeded(kind, self.sizes, n), boundary_type(self.sizes)) for n, kind in self._parts(layers))
+            )
 
     def layers_in(self, stage: nn.Module) -> list[nn.Module]:
         """Return the blocks of a stage."""

@@ -23,7 +23,7 @@ class MasterWeights:
     """An optimizer over the fp32 weights behind those of ``stages``: a weight in fp32 is its own."""
 
     def __init__(self, stages: nn.Module, name: str) -> None:
-        every: list[Tensor] = list(stages.parameters())
+        every: list[Tensor] = [*trained(stages)]
         self.low = [weight for weight in every if weight.dtype != torch.float32]
         self.masters = [weight.detach().float() for weight in self.low]
         own = [weight for weight in every if weight.dtype == torch.float32]
@@ -58,8 +58,13 @@ def torch_optimizer(weights: list[Tensor], name: str) -> Optimizer:
 
 
 def build_optimizer(stages: nn.Module, name: str) -> MasterWeights | None:
-    """Return the optimizer of a workload over the weights of ``stages``; None for "none"."""
-    return None if name == "none" else MasterWeights(stages, name)
+    """Return the optimizer of a workload over the weights of ``stages``; None for "none", and without weights."""
+    return None if name == "none" or not trained(stages) else MasterWeights(stages, name)
+
+
+def trained(stages: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that are trained: frozen ones have no gradient."""
+    return [weight for weight in stages.parameters() if weight.requires_grad]
 
 
 def hold_gradients(stages: nn.Module) -> None:
@@ -67,7 +72,7 @@ def hold_gradients(stages: nn.Module) -> None:
 
     ``grad_dtype`` None: the gradient of a micro-batch in lower precision is added as it is, and not cast to fp32 first.
     """
-    for weight in stages.parameters():
+    for weight in trained(stages):
         weight.grad_dtype = None
         weight.grad = torch.zeros_like(weight, dtype=torch.float32)
 
@@ -77,6 +82,8 @@ def static_bytes(stage: nn.Module, name: str) -> int:
     ``name`` keeps, constant buffers. They may lie on "meta"."""
     total = sum(buffer.nbytes for buffer in stage.buffers())
     for weight in stage.parameters():
-        masters = int(weight.dtype != torch.float32 and name != "none")
-        total += weight.nbytes + 4 * weight.numel() * (1 + masters + MOMENTS[name])
+        total += weight.nbytes
+        if weight.requires_grad:
+            masters = int(weight.dtype != torch.float32 and name != "none")
+            total += 4 * weight.numel() * (1 + masters + MOMENTS[name])
     return total

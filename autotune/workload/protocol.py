@@ -5,8 +5,9 @@ A model is a row of layers, numbered from 0. A stage is a contiguous range of th
 layer or after the last (an embedding, a head) belongs to the stage that holds that layer.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,19 @@ from autotune.records.workload import WorkloadFacts
 class Batch(NamedTuple):
     """The data of one step, each tensor of (sequences + padding, ...).
 
-    ``args``: what the first stage takes. ``targets``: what the loss compares the last stage's output with.
+    ``args``: what the first stage takes. ``targets``: what the loss compares the last stage's output with. ``kwargs``:
+    what every stage takes, by name.
     """
 
     args: tuple[Tensor, ...]
     targets: Tensor
+    kwargs: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its tensors."""
-        return sum(tensor.nbytes for tensor in (*self.args, self.targets))
+        """Bytes of all its tensors, each counted once."""
+        tensors = {id(tensor): tensor for tensor in (*self.args, self.targets, *self.kwargs.values())}
+        return sum(tensor.nbytes for tensor in tensors.values())
 
 
 class Loss(Protocol):
@@ -37,7 +41,7 @@ class Loss(Protocol):
 
     scale: float
 
-    def __call__(self, output: Tensor, targets: Tensor, /) -> Tensor: ...
+    def __call__(self, output: Any, targets: Tensor, /) -> Tensor: ...
 
 
 class Workload(Protocol):

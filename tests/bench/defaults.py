@@ -14,7 +14,6 @@ import torch
 from autotune.config import Config
 from autotune.pipeline.rank.paper import stage_memory
 from autotune.predict.predict import candidates_for, predict
-from autotune.profile.analytic import forward_operations
 from autotune.profile.fragmentation import ASSUMED
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Link, MessageSize, Profile, StageProfile
@@ -99,7 +98,8 @@ def profile(machine: Machine, sizes: tuple[int, ...], rates: dict[int, float]) -
     stages = []
     for index, memory in enumerate(memory_on_paper(devices, sizes)):
         stage = build_stage(work, index, devices, torch.device("meta"))
-        operations = forward_operations(work, counts[index], index == devices - 1)
+        first = sum(counts[:index])
+        operations = sum(work.operations_by_layer[first : first + counts[index]])
         forward = {size: size * operations / (machine.pace * rates[min(size, most)]) for size in sizes}
         weights = sum(weight.numel() for weight in stage.parameters())
         stages.append(

@@ -12,7 +12,7 @@ from autotune.records.base import Record
 from autotune.records.outcome import Failure
 from autotune.records.prediction import Placement
 from autotune.records.recompute import Recompute
-from autotune.records.workload import WorkloadConfig
+from autotune.records.workload import AnyWorkload
 from autotune.schedule_spec import ScheduleName
 
 FEWEST_SAMPLES = 3
@@ -26,7 +26,7 @@ class Describe(Record):
     """Build the rank's stages without memory; answers list[StageFacts], in the order of the stages."""
 
     kind: Literal["describe"] = "describe"
-    workload: WorkloadConfig
+    workload: AnyWorkload
     placement: Placement = Placement()
 
 
@@ -34,7 +34,7 @@ class Build(Record):
     """Build the rank's stages and optimizer on its device; answers list[StageFacts] with the allocator's own bytes."""
 
     kind: Literal["build"] = "build"
-    workload: WorkloadConfig
+    workload: AnyWorkload
     placement: Placement = Placement()
 
 

@@ -21,7 +21,7 @@ from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Placement
-from autotune.records.workload import WorkloadConfig
+from autotune.records.workload import AnyWorkload
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
@@ -36,13 +36,13 @@ def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
     return [next(left[rank]) for rank in stage_ranks(len(answers), placement.virtual_stages, placement.v_shaped)]
 
 
-def describe(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
+def describe(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
     """Build every stage on paper; raise RankFailure."""
     answers = ranks.ask(Describe(workload=workload, placement=placement), BUILD_TIMEOUT_S)
     return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
 
 
-def build(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[StageFacts]:
+def build(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
     """Start the ranks if need be, and build every stage.
 
     Raises RankFailure where the stages cannot be built, DeviceError where the ranks do not even start.
@@ -70,7 +70,7 @@ def build(ranks: Ranks, workload: WorkloadConfig, placement: Placement) -> list[
 
 def measure_candidate(
     ranks: Ranks,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     plan: Prepare,
     expected_step_s: float,
     steps: int,
@@ -151,7 +151,7 @@ def time_limits(expected_step_s: float, may_idle: bool) -> tuple[float, float, f
 
 def record_steps(
     ranks: Ranks,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     plan: Prepare,
     expected_step_s: float,
     steps: int,

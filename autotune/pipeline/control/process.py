@@ -18,11 +18,12 @@ from typing import Any
 
 from pydantic import NonNegativeInt
 
-from autotune.errors import DeviceError
+from autotune.errors import DeviceError, InputError
 from autotune.pipeline.control.diagnose import diagnose_exit, oom_kills, process_status
 from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.base import Record
 from autotune.records.outcome import Failure
+from autotune.records.workload import ModelConfig, ModelRequest
 
 Run = Callable[[Assignment, str, Connection], None]
 """Called with the rank's assignment, the folder of its files, and the pipe to its starter, as ``run_rank`` is."""
@@ -173,6 +174,29 @@ def in_torch(work: Callable[..., Any], *arguments: object) -> Any:
 def send_answer(connection: Connection, work: Callable[..., Any], *arguments: object) -> None:
     """Run in a process that has torch loaded."""
     connection.send_bytes(json.dumps(work(*arguments)).encode())
+
+
+def look_at_model(request: ModelRequest) -> ModelConfig:
+    """Return what the ranks build a user's model from, and what was found of it, looked at in a process of its own.
+
+    Raises InputError where it cannot be trained.
+    """
+    try:
+        found: dict[str, Any] = in_torch(run_look, request.model_dump_json())
+    except DeviceError:
+        raise InputError(
+            f"--model {request.source.title}: the process that imported it ended without a word; run it by itself"
+        ) from None
+    if "refusal" in found:
+        raise InputError(f"--model {request.source.title}: {found['refusal']}")
+    return ModelConfig.model_validate(found["model"])
+
+
+def run_look(request: str) -> dict[str, Any]:
+    """Runs in a process that has torch loaded."""
+    from autotune.pipeline.rank.look import looked_at
+
+    return looked_at(request)
 
 
 class GpuState(Record):

@@ -39,17 +39,22 @@ class StageProbe:
         batch = self.workload.batch(micro_batch_size, 0, self.device.torch_device)
         loss = self.workload.loss(micro_batch_size)
         received = batch.args if self.is_first else self._received(micro_batch_size)
+        inputs = [tensor for tensor in received if tensor.requires_grad]
         gradients = None if self.is_last else self._gradients(micro_batch_size, loss.scale)
         outputs: list[Tensor] = []
         groups: list[dict[str, Any]] = []
 
         def forward() -> None:
-            output = self.stage(*received)
-            sent = output if isinstance(output, tuple) else (output,)
-            outputs[:] = [loss(output, batch.targets), *sent] if self.is_last else sent
+            output = self.stage(*received, **batch.kwargs)
+            sent = output if isinstance(output, tuple | list) else (output,)
+            if self.is_last:
+                outputs[:] = [loss(output, batch.targets), *sent]
+            else:
+                outputs[:] = [tensor for tensor in sent if tensor.requires_grad]
 
         def backward() -> None:
-            torch.autograd.backward(outputs[: 1 if self.is_last else None], gradients)
+            if outputs:  # a stage without parameters at the beginning gives nothing to go back from
+                torch.autograd.backward(outputs[: 1 if self.is_last else None], gradients)
             let_go()
 
         def let_go() -> None:
@@ -61,7 +66,7 @@ class StageProbe:
             if self.is_first:
                 return  # torch leaves the whole backward of the first stage to the weights
             ends = outputs[: 1 if self.is_last else None]
-            _, groups[:] = stage_backward_input(ends, gradients, list(received), self.stage.parameters())
+            _, groups[:] = stage_backward_input(ends, gradients, inputs, self.stage.parameters())
             outputs[:] = ends  # PipelineStage lets go of the logits here; the weights need only the loss's graph
 
         def backward_weight() -> None:
@@ -82,12 +87,17 @@ class StageProbe:
     def _gradients(self, micro_batch_size: int, scale: float) -> list[Tensor]:
         """Return what the stage behind would send back, of a loss that is multiplied by ``scale``."""
         sent = self.workload.boundary(self.layers.stop, micro_batch_size)
-        return [self._random(one, GRADIENT * scale * sqrt(one.shape[-1]) / one.numel()) for one in sent]
+        widths = [(one, one.shape[-1] if one.shape else 1) for one in sent if one.requires_grad]
+        return [self._random(one, GRADIENT * scale * sqrt(width) / one.numel()) for one, width in widths]
 
     def _random(self, like: Tensor, deviation: float) -> Tensor:
-        """Return random numbers, the same each time. A GPU that computes with zeros draws less power, and then reaches
-        a higher clock than it does in training."""
+        """Return random numbers, the same each time; zeros where the type is not floating-point.
+
+        A GPU that computes with zeros draws less power, and then reaches a higher clock than it does in training.
+        """
         device = self.device.torch_device
+        if not like.is_floating_point():
+            return torch.zeros_like(like, device=device)
         generator = torch.Generator(device).manual_seed(self.workload.facts.seed or 0)
         return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).mul_(deviation)
 

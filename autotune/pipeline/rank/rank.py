@@ -38,15 +38,15 @@ from autotune.records.outcome import Failure, FailureKind
 from autotune.records.prediction import Placement
 from autotune.records.profile import LayerProfile
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import WorkloadConfig
-from autotune.workload.gpt import Gpt
+from autotune.records.workload import AnyWorkload
+from autotune.workload.open import open_workload
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks
 from autotune.workload.protocol import Workload
 from autotune.workload.recompute import recompute
 
 JSON = TypeAdapter(object)
-Open = Callable[[WorkloadConfig], Workload]
+Open = Callable[[AnyWorkload], Workload]
 Ready = tuple[Workload, Held, Optimizer | None]
 LOST_PEER = (
     "Connection closed by peer",
@@ -72,12 +72,13 @@ class RankProcess:
         ranks: int,
         device: Device,
         activity: ActivityWriter,
-        open_workload: Open = Gpt,
+        opener: Open = open_workload,
         host: str | None = None,
     ) -> None:
         self.name = rank_name(rank, host)
         self.rank, self.ranks, self.device = rank, ranks, device
-        self.activity, self.open_workload = activity, open_workload
+        self.activity, self.opener = activity, opener
+        self.record: AnyWorkload | None = None  # of the workload
         self.held: Held = {}
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: MasterWeights | None = None
@@ -107,8 +108,14 @@ class RankProcess:
         count, stages = workload.facts.layers or 0, self.ranks * placement.virtual_stages
         return {index: layers_of_stage(count, stages, index, placement.split) for index in self.indices(placement)}
 
+    def open(self, record: AnyWorkload) -> Workload:
+        """Return the workload that a record describes; the same one as long as the record is the same."""
+        if self.workload is None or self.record != record:
+            self.workload, self.record = self.opener(record), record
+        return self.workload
+
     def describe(self, command: commands.Describe) -> list[commands.StageFacts]:
-        workload = self.open_workload(command.workload)
+        workload = self.open(command.workload)
         found = []
         for layers in self.layers(workload, command.placement).values():
             stage = workload.build_stage(layers, torch.device("meta"))
@@ -118,12 +125,12 @@ class RankProcess:
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
         self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
-        self.workload, self.placement = self.open_workload(command.workload), command.placement
+        self.workload, self.placement = self.open(command.workload), command.placement
         own_bytes = max(0, self.device.memory(self._build).end)
         self.library_bytes += max(0, self.device.memory(self._first_pass).end)
         self.static_bytes = own_bytes + self.library_bytes
         weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
-        shares = {index: count / sum(weights.values()) for index, count in weights.items()}
+        shares = {index: count / (sum(weights.values()) or 1) for index, count in weights.items()}
         # What libraries keep is the same on every rank, so that stages which lie otherwise add up to it as well.
         library = self.library_bytes / len(self.held)
         return [
@@ -332,7 +339,7 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(assignment: Assignment, folder: str, connection: Connection, open_workload: Open = Gpt) -> None:
+def serve(assignment: Assignment, folder: str, connection: Connection, opener: Open = open_workload) -> None:
     """Live as a rank: join the others, then execute commands until the pipe closes."""
     quieten(log_file(Path(folder), assignment.rank))
     exit_with_controller(folder)
@@ -351,7 +358,7 @@ def serve(assignment: Assignment, folder: str, connection: Connection, open_work
     if device.runs_behind:
         activity.trail = Trail(device)
     activity.end()
-    process = RankProcess(rank, ranks, device, activity, open_workload, assignment.host)
+    process = RankProcess(rank, ranks, device, activity, opener, assignment.host)
     while True:
         try:
             message = connection.recv_bytes()

@@ -91,7 +91,7 @@ class Trial:
         losses: list[Tensor] = []
         inputs = self.batch.args if self.is_first else ()
         target = self.batch.targets if self.is_last else None
-        self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+        self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False, **self.batch.kwargs)
         for stage in self.held.values():
             unscale_gradients(stage, self.loss.scale)
         self.activity.begin("optimizer")

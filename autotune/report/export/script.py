@@ -2,7 +2,7 @@
 
 from string import Template
 
-from autotune.records.workload import WorkloadConfig
+from autotune.records.workload import GPT, GPT_SIZES, NEEDED
 from autotune.report.export.plan import Plan
 from autotune.schedule_spec import SCHEDULES
 
@@ -105,7 +105,7 @@ if __name__ == "__main__":
 
 def torch_script(plan: Plan) -> str:
     """Return the script; the workload must be a complete one."""
-    known = plan.workload.model_dump(exclude_none=True)
+    known = plan.workload.model_dump(include=set(GPT_SIZES), exclude_none=True)
     return TEMPLATE.substitute(
         plan=plan,
         stages=plan.stages,
@@ -124,6 +124,9 @@ def torch_limit(plan: Plan) -> str | None:
     """Return why not: the script runs one replica of a model that autotune can build."""
     if plan.data_parallel > 1:
         return "runs one replica; wrap the stages in DDP or FSDP yourself, and leave out --data-parallel"
-    needed = [name for name, entry in WorkloadConfig.model_fields.items() if entry.is_required()]
-    missing = [name for name in needed if getattr(plan.workload, name) is None]
+    if plan.workload.model not in (None, GPT):
+        return (
+            f"builds the built-in GPT, and the report is of {plan.workload.model}; export to shell, and use the values"
+        )
+    missing = [name for name in NEEDED if getattr(plan.workload, name) is None]
     return f"builds the model, of which the report does not know {', '.join(missing)}" if missing else None
