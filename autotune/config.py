@@ -275,6 +275,11 @@ class Config(Record):
         for name in ("layers", "hidden", "heads", "vocab", "norm"):
             if name in self.model_fields_set:
                 raise ValueError(f"{name}: a model of yours has its own, which --model-args may change; leave it out")
+        for name in ("balance", "split", "recompute"):
+            if getattr(self, name) != type(self).model_fields[name].get_default():
+                raise ValueError(
+                    f"{name}: not with a model of yours yet, whose cut and layers it chooses; leave it out"
+                )
         if self.profile is not None:
             raise ValueError("model: --device replay runs recorded times and no model; leave --model out")
         return self

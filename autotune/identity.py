@@ -23,7 +23,7 @@ from autotune.records.prediction import Candidate
 from autotune.records.recompute import show_modes
 from autotune.records.report import Report
 from autotune.records.split import show_split
-from autotune.records.workload import AnyWorkload, WorkloadFacts
+from autotune.records.workload import GPT, AnyWorkload, WorkloadFacts
 
 Facts = Mapping[str, Any]
 """Values by what they are called in a message."""
@@ -80,9 +80,21 @@ def machine_facts(environment: Environment) -> Facts:
     }
 
 
+OF_A_MODEL = (
+    *("model", "arguments", "source_digest", "parameters", "sample", "sample_bytes", "forward_operations"),
+    "draws_random_numbers",
+)
+"""What tells models apart; of the built-in GPT it follows from its sizes, and earlier versions did not keep it."""
+
+
+def uncounted(workload: WorkloadFacts) -> set[str]:
+    """Return the facts that figures of this model do not depend on beside the others."""
+    return set(OF_A_MODEL) if workload.model in (None, GPT) else set()
+
+
 def workload_facts(workload: WorkloadFacts) -> Facts:
     """Return model, sequence length, batch. The seed is none of it."""
-    return workload.model_dump(mode="json", exclude={"seed"})
+    return workload.model_dump(mode="json", exclude={"seed", *uncounted(workload)})
 
 
 def digest_of_report(environment: Environment, workload: WorkloadFacts, version: str) -> str:
@@ -135,7 +147,8 @@ def digest_of_times(workload: AnyWorkload, environment: Environment, *more: obje
     here = environment.model_dump(mode="json", exclude_defaults=True) | {
         "memory_bytes": round((environment.memory_bytes or 0) / 2**30)
     }
-    return digest([workload.model_dump(mode="json", exclude_none=True), here, *map(str, more)])
+    work = workload.model_dump(mode="json", exclude_none=True, exclude=uncounted(workload.facts))
+    return digest([work, here, *map(str, more)])
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ class StudyIdentity:
     def parts(self) -> dict[str, Facts]:
         """The facts by part, as a study keeps them."""
         return {
-            "workload": self.facts.model_dump(mode="json"),
+            "workload": self.facts.model_dump(mode="json", exclude=uncounted(self.facts)),
             "environment": self.environment.model_dump(mode="json", exclude_defaults=True),
             "search": self.search,
         }
@@ -196,5 +209,6 @@ class StudyIdentity:
     def name(self) -> str:
         """The study's name: the workload in words, and the digest of all that makes figures comparable."""
         work = self.facts
-        words = f"{work.layers} layers, {work.stages} stages, batch {work.batch}, {self.environment.device}"
+        model = f"{work.model}, " if work.model not in (None, GPT) else ""
+        words = f"{model}{work.layers} layers, {work.stages} stages, batch {work.batch}, {self.environment.device}"
         return f"{words} [{self.digest}]"
