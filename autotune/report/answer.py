@@ -104,12 +104,12 @@ def predicted_answer(report: Report) -> str:
     assert spot is not None
     row = report.candidates[spot.candidate]
     one = row.prediction
+    spread = f"{show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)}"
     doubt = f"; {undecided_text(report)} ({show_certainty(spot.certainty or 0.0)} sure)" if is_undecided(spot) else ""
     return (
         f"Best prediction: m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
-        f" {row.schedule_text}, {show_rough(report.replicas * spot.throughput_seq_s)} sequences/s, a step of"
-        f" {show_step(one.step_time_s)} ({show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)})"
-        f"{speedup_text(report)}, because {spot.reason}{doubt}."
+        f" {row.schedule_text}, {show_rough(report.replicas * spot.throughput_seq_s)} {samples(report.workload)}/s,"
+        f" a step of {show_step(one.step_time_s)} ({spread}){speedup_text(report)}, because {spot.reason}{doubt}."
     )
 
 

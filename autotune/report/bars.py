@@ -6,6 +6,7 @@ from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report
 from autotune.report.recommend import curve
 from autotune.report.units import show_bytes, show_rate
+from autotune.report.workload import samples
 
 ROOM = 53  # columns that the words of a row take
 LONGEST, SHORTEST = 40, 8  # columns of a bar
@@ -19,7 +20,7 @@ def print_bars(report: Report, console: Console) -> None:
     rates = [row.rate for row in rows]
     peaks = [row.peak or 0 for row in rows]
     winner = report.candidates[report.sweet_spot.candidate] if report.sweet_spot else None
-    console.print("throughput (sequences/s), and peak memory of the fullest rank:", highlight=False)
+    console.print(f"throughput ({samples(report.workload)}/s), and peak memory of the fullest rank:", highlight=False)
     for row, rate, peak in zip(rows, rates, peaks, strict=True):
         source = "over limit" if row.over_limit_bytes else "estimated" if row.measurement else source_text(row)
         line = f"m = {row.micro_batches:<4} {bar(rate, max(rates), width, cell)} {show_rate(rate):>8} {source:10}"

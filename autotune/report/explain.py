@@ -7,6 +7,7 @@ from autotune.report.predicted_cells import basis_text, forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.table import raw_text
 from autotune.report.units import show_bytes, show_rate, show_rough, show_seconds, show_share
+from autotune.report.workload import samples
 
 SMALL = 0.005  # of the winner's time per sequence; less is not worth a word
 
@@ -80,14 +81,15 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
     """Return what became of it."""
     if row.failure:
         return f"it failed: {row.failure.message}"
-    rate = f"{show_rate(row.rate)} sequences/s"
+    unit = f"{samples(report.workload)}/s"
+    rate = f"{show_rate(row.rate)} {unit}"
     if row.measurement:
         early = ", stopped early" if row.measurement.pruned else ""
         over = f"; over the memory limit by {show_bytes(row.over_limit_bytes)}" if row.over_limit_bytes else ""
         return f"{rate}, {raw_text(row.measurement)}{early}{over}" + "".join(f"; {doubt}" for doubt in row.doubts)
     if report.is_predicted:
         misfit = "; does not fit" if row.prediction.fits is False or row.over_limit_bytes else ""
-        return f"{show_rough(row.rate)} sequences/s, {basis_text(row)}{misfit}"
+        return f"{show_rough(report.replicas * row.rate)} {unit}, {basis_text(row)}{misfit}"
     if row.excluded or row.over_limit_bytes:
         return f"not tried: {row.excluded or 'does not fit'}; {rate} estimated"
     return f"not tried: the search ended before ({report.search.stopped_because}); {rate} estimated"
