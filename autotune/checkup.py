@@ -14,7 +14,7 @@ from autotune.pipeline.control.commands import Ping
 from autotune.pipeline.control.process import GpuState, collect_environment, gpu_state
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, SHARED_MEMORY, remedy, shared_memory_bytes
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.report.doctor import Check, Checkup
 from autotune.report.units import show_bytes, show_seconds
 

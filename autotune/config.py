@@ -19,10 +19,9 @@ from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.records.base import Record, read_bytes
 from autotune.records.complaint import complaints, explain
-from autotune.records.recompute import RecomputeChoice
-from autotune.records.split import parse_split, show_split
-from autotune.records.verdict import Objective
-from autotune.records.workload import (
+from autotune.records.job.recompute import RecomputeChoice
+from autotune.records.job.split import parse_split, show_split
+from autotune.records.job.workload import (
     Argument,
     Library,
     ModelPlace,
@@ -32,6 +31,7 @@ from autotune.records.workload import (
     Precision,
     WorkloadConfig,
 )
+from autotune.records.verdict import Objective
 from autotune.schedule_spec import SCHEDULE_NAMES, ScheduleName, schedule_named, stages_per_rank
 from autotune.settings import SETTINGS
 

@@ -15,7 +15,7 @@ from autotune.events import Events
 from autotune.pipeline.hosts.handshake import PORT, parse_address, read_secret
 from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
 from autotune.pipeline.hosts.worker import NO_RUN, Worker, launched_as
-from autotune.records.environment import OF_EACH_GPU, Environment
+from autotune.records.job.environment import OF_EACH_GPU, Environment
 
 Tell = Callable[[str], None]
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")

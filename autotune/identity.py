@@ -18,12 +18,12 @@ from typing import Any, Self
 
 from autotune import __version__
 from autotune.errors import InputError
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import show_modes
+from autotune.records.job.split import show_split
+from autotune.records.job.workload import GPT, AnyWorkload, WorkloadFacts
 from autotune.records.prediction import Candidate
-from autotune.records.recompute import show_modes
 from autotune.records.report import Report
-from autotune.records.split import show_split
-from autotune.records.workload import GPT, AnyWorkload, WorkloadFacts
 
 Facts = Mapping[str, Any]
 """Values by what they are called in a message."""

@@ -11,20 +11,16 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotune.backend.protocol import Backend
-from autotune.conclude import drift, so_far
 from autotune.config import Config
 from autotune.errors import DeviceError, InputError, Interrupted, MemoryLimitError, UsageError
 from autotune.events import Events, Forwarded
-from autotune.findings import Findings, foresee, goal_of, profile_of
 from autotune.identity import StudyIdentity
-from autotune.job import Job, prepared, writable
 from autotune.predict.schedules import build_schedule
-from autotune.recorded import recorded_step
 from autotune.records.base import remove_leftovers, write_record, write_text
 from autotune.records.exclusion import ExclusionReason
+from autotune.records.job.recompute import show_modes
 from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
-from autotune.records.recompute import show_modes
 from autotune.records.report import RecordedStep, Report
 from autotune.records.verdict import Stop, StopReason
 from autotune.report.units import show_bytes
@@ -36,6 +32,10 @@ from autotune.search.study.sampler import check_sampler
 from autotune.search.study.shared import SharedStudy, check_storage
 from autotune.search.study.study import Study, load_storage
 from autotune.search.study.trouble import check_study
+from autotune.tuning.conclude import drift, so_far
+from autotune.tuning.findings import Findings, foresee, goal_of, profile_of
+from autotune.tuning.job import Job, prepared, writable
+from autotune.tuning.recorded import recorded_step
 
 UNSTEADY, FAR_APART = 0.05, 1.25  # between rounds of profiling: standard deviation of passes, ratio of pipelined steps
 RECORDED_STEPS = 3

@@ -18,9 +18,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadFacts
 from autotune.report.load import read_report
 
 SECRET = "a secret of these tests only"

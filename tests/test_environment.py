@@ -4,8 +4,8 @@ from autotune.backend.ranks import choose_device
 from autotune.config import load_config
 from autotune.identity import digest_of_report, machine_facts
 from autotune.profile.cache import profile_path
-from autotune.records.environment import Environment
-from autotune.records.workload import WorkloadFacts
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import WorkloadFacts
 
 GPUS = 8
 EIGHT = Environment(

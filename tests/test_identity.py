@@ -10,12 +10,12 @@ from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.events import Silent
 from autotune.identity import StudyIdentity, changed, digest_of_report
-from autotune.job import Job
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import candidates_for
 from autotune.profile.cache import profile_path
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.tune import identity_of
+from autotune.tuning.job import Job
 
 HERE = Environment(
     device="cpu", devices=("Xeon",), cores=2, hostname="one", memory_bytes=8 * 2**30, torch_version="2.13.0"

@@ -28,16 +28,10 @@ LAYERS = [
     "plan",
     "search",
     "report",
-    "learned",
-    "learner",
     "hosts",
     "backend",
-    "job",
-    "conclude",
-    "recorded",
-    "findings",
+    "tuning",
     "tune",
-    "forecast",
     "checkup",
     "guide",
     "cli",
@@ -48,7 +42,6 @@ WITHOUT_TORCH = [
     "autotune.cli",
     "autotune.command",
     "autotune.config",
-    "autotune.learned",
     "autotune.logs",
     "autotune.pipeline.control",
     "autotune.pipeline.hosts",
@@ -59,6 +52,7 @@ WITHOUT_TORCH = [
     "autotune.report",
     "autotune.search",
     "autotune.tune",
+    "autotune.tuning",
 ]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 FRONT_DOOR = PACKAGE / "__init__.py"  # the version, for all; and the API, whose functions import when called
@@ -211,6 +205,13 @@ def test_help_loads_neither_torch_nor_optuna(light):
 def test_file_names_tell_the_story():
     vague = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert [source for source in SOURCES if {part.removesuffix(".py") for part in source.parts} & vague] == []
+
+
+def test_no_folder_is_too_full_to_be_read():
+    """At most 15 files, beside the ``__init__`` that says what the folder is for."""
+    folders = {source.parent for source in SOURCES}
+    counts = {str(one): len([file for file in one.glob("*.py") if file.name != "__init__.py"]) for one in folders}
+    assert {name: count for name, count in counts.items() if count > 15} == {}
 
 
 def test_files_of_the_search_fit_a_reader():

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from autotune.backend.protocol import Backend, Paper, Profiled, ProfileNeeds
 from autotune.events import Events
 from autotune.predict.predict import predict, profile_for
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import modes_of
+from autotune.records.job.workload import AnyWorkload, WorkloadFacts
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import profile_of
-from autotune.records.recompute import modes_of
-from autotune.records.workload import AnyWorkload, WorkloadFacts
 
 
 class Simulated:

@@ -14,10 +14,10 @@ from autotune.pipeline.control.process import collect_environment
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
 from autotune.pipeline.hosts.rendezvous import Rendezvous
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import AnyWorkload, WorkloadFacts
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Placement
-from autotune.records.workload import AnyWorkload, WorkloadFacts
 from autotune.report.units import show_bytes
 from autotune.workload.partition import stage_ranks
 

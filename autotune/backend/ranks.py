@@ -19,11 +19,11 @@ from autotune.predict.predict import candidates_for
 from autotune.profile.analytic import assumed_profile
 from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.profile.measure import measure_profile
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import modes_of
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import Profile
-from autotune.records.recompute import modes_of
-from autotune.records.workload import AnyWorkload
 from autotune.report.units import show_bytes
 
 

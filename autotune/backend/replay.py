@@ -17,12 +17,12 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.sweep import profile_candidates
 from autotune.profile.measure import Measurer, Warn, waiting
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import RecomputeChoice
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import ROUNDS, Calibration, Profile, StageProfile, read_profile
-from autotune.records.recompute import RecomputeChoice
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 
 
 @dataclass

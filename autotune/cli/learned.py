@@ -14,7 +14,7 @@ def fit(
     paths: list[Path], read: str, out: Path, html: Path | None, json_output: bool, quiet: bool, **flags: Any
 ) -> None:
     """Learn the step time over m from logs or a table of real runs: the curve, the best m, what to try next."""
-    from autotune.learned import Asked, learned_report
+    from autotune.tuning.learned import Asked, learned_report
 
     out = out or Path("fit.json")
     report = learned_report(paths, read, Asked(**flags), typed())
@@ -24,8 +24,8 @@ def fit(
 
 def tell(path: Path, out: Path | None, html: Path | None, json_output: bool, quiet: bool, **run: Any) -> None:
     """Add a real step that was made elsewhere to a report of autotune fit, and predict again."""
-    from autotune.learned import Told, told_report
     from autotune.report.load import read_report
+    from autotune.tuning.learned import Told, told_report
 
     report = told_report(path, read_report(path), Told(**run), typed())
     write_profile(out or path, report)

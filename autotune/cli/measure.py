@@ -19,11 +19,11 @@ def run(config: Path | None, dry_run: bool, json_output: bool, verbose: bool, qu
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:
-        from autotune.forecast import forecast
         from autotune.report.cost import forecast_lines
         from autotune.report.table import print_report
         from autotune.storage_url import without_credentials
         from autotune.tune import tune
+        from autotune.tuning.forecast import forecast
 
         if dry_run:
             cost = forecast(settled, shown)

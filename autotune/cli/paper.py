@@ -17,9 +17,9 @@ def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, 
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
     from autotune.plan.whatif import changed
     from autotune.predict.sweep import limit_of, settled, sweep
-    from autotune.report.predicted import predicted_report
+    from autotune.report.paper.predicted import predicted_report
+    from autotune.report.paper.whatif import question_of, what_if_lines
     from autotune.report.timeline.step import read_source
-    from autotune.report.whatif import question_of, what_if_lines
 
     profile = read_source(path)[1][0]
     question = question_of(settings)
@@ -47,7 +47,7 @@ def show_what_if(
     from autotune.plan.whatif import ask
     from autotune.predict.sweep import settled
     from autotune.records.base import write_record, write_text
-    from autotune.report.whatif import print_what_if
+    from autotune.report.paper.whatif import print_what_if
     from autotune.schedule_spec import default_schedule
 
     given = {name: settings[name] for name in ("micro_batches", "schedule") if settings[name] is not None}
@@ -80,7 +80,7 @@ def show_prediction(report: "Report", out: Path | None, html: Path | None, json_
 
 def plan(device_spec: Path, out: Path | None, html: Path | None, json_output: bool, **flags: Any) -> None:
     """Estimate throughput and memory on devices that are not here, and the best layout of a number of them."""
-    from autotune.report.plan import Flags, plan_report
+    from autotune.report.paper.plan import Flags, plan_report
 
     names = set(Flags._fields) - {"settings"}
     own = {name: flags.pop(name) for name in list(flags) if name in names}
@@ -113,7 +113,7 @@ def timeline(form: str, out: Path | None, width: int | None, **request: Any) -> 
 
 def scale(path: Path, html: Path | None, json_output: bool, **flags: Any) -> None:
     """Predict pipelines of hundreds of ranks over a described network, and say how far to trust that."""
-    from autotune.report.scale import Flags, plan_of, print_scale
+    from autotune.report.paper.scale import Flags, plan_of, print_scale
 
     progress = console(stderr=True)
     plan = plan_of(path, Flags(**flags), lambda ranks, name: progress.print(f"p = {ranks}, {name}", highlight=False))
@@ -127,7 +127,7 @@ def scale(path: Path, html: Path | None, json_output: bool, **flags: Any) -> Non
 
 def ramp(path: Path, schedule: str | None, memory_limit: str | None, json_output: bool, **flags: Any) -> None:
     """Predict m in each phase of Megatron's batch ramp, and which micro-batch size serves all phases best."""
-    from autotune.report.ramp import IGNORED, Flags, plan_of, print_ramp, ramp_document
+    from autotune.report.paper.ramp import IGNORED, Flags, plan_of, print_ramp, ramp_document
 
     plan = plan_of(path, Flags(**flags), schedule, memory_limit)
     if flags["rampup_batch_size"] is not None:

@@ -94,6 +94,6 @@ def verify_here(*reports: "Report") -> None:
     """Raise InputError where a report is not of this machine as it is now; loads torch in a process of its own."""
     from autotune.identity import verify_environment
     from autotune.pipeline.control.process import collect_environment
-    from autotune.records.environment import Environment
+    from autotune.records.job.environment import Environment
 
     verify_environment(Environment.model_validate(collect_environment()), *reports)

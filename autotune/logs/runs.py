@@ -12,8 +12,8 @@ from autotune.logs.formats.spec import LogFormat, Role
 from autotune.logs.log import Log, StepShape, read_lines, step_seconds
 from autotune.logs.steady import steady
 from autotune.records.complaint import explain
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.timed_run import TimedRun
-from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName, default_schedule, schedule_named
 
 REQUIRED = ("micro_batches", "micro_batch_size", "step_time_s")

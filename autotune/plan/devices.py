@@ -8,7 +8,7 @@ from autotune.config import read_toml
 from autotune.errors import InputError
 from autotune.records.base import Record
 from autotune.records.complaint import explain
-from autotune.records.workload import Precision
+from autotune.records.job.workload import Precision
 
 FOLDER = "devices"
 

@@ -10,11 +10,11 @@ from autotune.plan.network import Network, Wire, connected
 from autotune.plan.roofline import Machine, Pass, head_pass, layer_pass, optimizer_pass
 from autotune.plan.shape import Shape
 from autotune.profile.fragmentation import ASSUMED
-from autotune.records.environment import Environment
-from autotune.records.layout import Layout
+from autotune.records.job.environment import Environment
+from autotune.records.job.layout import Layout
+from autotune.records.job.workload import Optimizer, WorkloadFacts
 from autotune.records.profile import MessageSize, PaperEstimate, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import Optimizer, WorkloadFacts
 from autotune.workload.partition import layers_per_stage
 
 COMMON, NOT_BACKTESTED = 0.09, 0.2

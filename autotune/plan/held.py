@@ -8,9 +8,9 @@ Korthikanti et al. 2022 (arXiv 2205.05198, Table 2) without dropout, and what fa
 """
 
 from autotune.plan.shape import Shape
-from autotune.records.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.workload import Optimizer, Precision
 from autotune.records.stage_costs import StageMemory
-from autotune.records.workload import Optimizer, Precision
 
 ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 MOMENTS = {"adamw": 2, "sgd": 0, "none": 0}

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from autotune.plan.devices import DeviceSpec
 from autotune.plan.shape import Shape
-from autotune.records.layout import Attention, Layout, Recompute
-from autotune.records.workload import Precision
+from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.workload import Precision
 
 TILE = 128  # rows and columns of the output that one multiprocessor computes at a time
 ALIGNED = 64  # elements: a width on a device that is no multiple of it leaves matrix units idle

@@ -26,10 +26,10 @@ from autotune.predict.predict import candidates_for, illegal_reason, predict, re
 from autotune.predict.simulator.wavefront import COLUMNS
 from autotune.predict.uncertainty import interval, total_sigma
 from autotune.records.base import SCHEMA_VERSION, Record
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.prediction import Basis, Candidate, Prediction, TimeSplit, schedule_text
 from autotune.records.profile import Profile
-from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 MOST_RANKS = 4096

@@ -10,7 +10,7 @@ from autotune.config import read_toml
 from autotune.errors import InputError
 from autotune.records.base import Record, read_json
 from autotune.records.complaint import explain
-from autotune.records.workload import WorkloadFacts
+from autotune.records.job.workload import WorkloadFacts
 
 FOLDER = "models"
 HUGGING_FACE = {

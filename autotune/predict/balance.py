@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from autotune.predict.predict import predict, simulate_step
 from autotune.predict.recut import PARTS, layer_rows, layer_seconds, measured_split, ranges, ratio, recut
+from autotune.records.job.split import Split
 from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
-from autotune.records.split import Split
 from autotune.schedule_spec import SCHEDULES
 
 MOST_CUTS = 100  # that are simulated for one candidate

@@ -20,10 +20,10 @@ from autotune.predict.simulator.contention import slowdown_with
 from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
 from autotune.predict.simulator.wavefront import StepTime, step_time
 from autotune.predict.uncertainty import QUANTILE, interval, total_sigma
+from autotune.records.job.recompute import Recompute, modes_of
+from autotune.records.job.split import Split, show_split
 from autotune.records.prediction import Candidate, Prediction, TimeSplit, Uncertainty
 from autotune.records.profile import ROUNDS, Profile, StageProfile, profile_of
-from autotune.records.recompute import Recompute, modes_of
-from autotune.records.split import Split, show_split
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, ScheduleName, nearest_legal_m, runnable, why_illegal
 

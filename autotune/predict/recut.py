@@ -13,8 +13,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from autotune.errors import InputError
+from autotune.records.job.split import Split
 from autotune.records.profile import LayerProfile, Profile, StageProfile, interpolate
-from autotune.records.split import Split
 from autotune.records.stage_costs import StageMemory, StageTime
 
 

@@ -1,11 +1,11 @@
 """A profile on paper, for a forecast before anything was measured: what stages would cost by their arithmetic."""
 
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import Recompute, modes_of
+from autotune.records.job.split import Split
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.profile import Profile, SharedCores, StageProfile
-from autotune.records.recompute import Recompute, modes_of
-from autotune.records.split import Split
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import AnyWorkload
 from autotune.workload.partition import layers_per_stage
 
 REACHED = 0.5  # of the speed of one large matrix product, that whole layers come to

@@ -5,11 +5,11 @@ from pathlib import Path
 from autotune.errors import InputError
 from autotune.identity import digest_of_times
 from autotune.records.base import STATE_DIR, not_written, write_record
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.split import Split, show_split
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.profile import Profile, read_profile
-from autotune.records.recompute import Recompute
-from autotune.records.split import Split, show_split
-from autotune.records.workload import AnyWorkload
 
 
 def profile_path(

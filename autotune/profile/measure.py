@@ -30,7 +30,8 @@ from autotune.pipeline.control.measure import build, by_stage, run_step
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.prediction import Placement
 from autotune.records.profile import (
     ROUNDS,
@@ -43,7 +44,6 @@ from autotune.records.profile import (
     StageProfile,
 )
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import AnyWorkload
 from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
 

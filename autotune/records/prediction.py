@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
-from autotune.records.recompute import Modes, Recompute, show_modes
-from autotune.records.split import Split, show_split
+from autotune.records.job.recompute import Modes, Recompute, show_modes
+from autotune.records.job.split import Split, show_split
 from autotune.schedule_spec import SCHEDULES, ScheduleName
 
 

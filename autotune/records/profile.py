@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autotune.records.base import SCHEMA_VERSION, Record, read_record
-from autotune.records.environment import Environment, group_numbers
-from autotune.records.recompute import Modes, Recompute
+from autotune.records.job.environment import Environment, group_numbers
+from autotune.records.job.recompute import Modes, Recompute
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
 
 ROUNDS = 3

@@ -6,15 +6,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.correctness import Agreement, Soundness
-from autotune.records.environment import COMMAND, Environment
-from autotune.records.layout import Layout, PlannedLayout
+from autotune.records.job.environment import COMMAND, Environment
+from autotune.records.job.layout import Layout, PlannedLayout
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Basis, Candidate, Family, Prediction, Revision
 from autotune.records.profile import Profile
-from autotune.records.recompute import Recompute
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate, Objective, Stop
-from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
 
 

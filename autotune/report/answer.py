@@ -3,7 +3,7 @@
 from autotune.records.report import CandidateReport, Report, Source
 from autotune.report.cost import cost_text
 from autotune.report.hosts import host_lines
-from autotune.report.predicted_cells import origin, show_step
+from autotune.report.paper.predicted_cells import origin, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_seconds, show_share
 from autotune.report.workload import model_words, samples, utilisation_words

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from statistics import linear_regression
 
 from autotune.records.correctness import Agreement, PeakSlope, Soundness
+from autotune.records.job.workload import Precision
 from autotune.records.profile import Profile, StageProfile
 from autotune.records.report import CandidateReport
-from autotune.records.workload import Precision
 from autotune.report.units import show_bytes
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 4e-3, "fp16": 4e-3}

@@ -6,7 +6,7 @@ from typing import Self
 from rich.console import Console
 
 from autotune.records.base import Record
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.report.units import show_bytes
 
 

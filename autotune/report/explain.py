@@ -3,7 +3,7 @@
 from autotune.errors import UsageError
 from autotune.records.prediction import TimeSplit
 from autotune.records.report import CandidateReport, Report
-from autotune.report.predicted_cells import basis_text, forecast_text
+from autotune.report.paper.predicted_cells import basis_text, forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.table import raw_text
 from autotune.report.units import show_bytes, show_rate, show_rough, show_seconds, show_share

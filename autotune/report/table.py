@@ -11,8 +11,8 @@ from autotune.records.outcome import Measurement
 from autotune.records.prediction import Basis
 from autotune.records.report import CandidateReport, Report
 from autotune.report.answer import conclusion, does_not_fit, headline, short_answer, short_conclusion
-from autotune.report.planned_layouts import layout_lines, layout_rows
-from autotune.report.predicted_cells import forecast_text, origin, predicted_cells
+from autotune.report.paper.planned_layouts import layout_lines, layout_rows
+from autotune.report.paper.predicted_cells import forecast_text, origin, predicted_cells
 from autotune.report.recommend import is_undecided
 from autotune.report.units import (
     counted,
@@ -72,8 +72,8 @@ def print_report(report: Report, console: Console, is_detailed: bool = True) -> 
     limit = f" (limit {show_bytes(report.memory_limit_bytes)} per rank)" if report.memory_limit_bytes else ""
     interval = ", estimate ± half its 90% interval" if any(row.estimate for row in report.candidates) else ""
     title = (
-        f"{headline(report)}; throughput in {samples(report.workload)}/s, {forecast_text(report)}{interval}, peak of the"
-        f" fullest rank{limit}"
+        f"{headline(report)}; throughput in {samples(report.workload)}/s, {forecast_text(report)}{interval}, peak of"
+        f" the fullest rank{limit}"
     )
     if report.sweet_spot is not None:
         print_text(short_answer(report), console, style="bold" if is_undecided(report.sweet_spot) else "bold green")

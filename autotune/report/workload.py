@@ -1,7 +1,7 @@
 """What is trained, in words."""
 
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.report import Report
-from autotune.records.workload import WorkloadFacts
 from autotune.report.units import show_rate, show_share
 
 

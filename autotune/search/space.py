@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from autotune.records.job.recompute import Recompute, show_modes
+from autotune.records.job.split import show_split
 from autotune.records.prediction import Candidate
-from autotune.records.recompute import Recompute, show_modes
-from autotune.records.split import show_split
 
 Key = tuple[int | str, ...]
 """The name of a candidate inside a study: its value in every dimension."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autotune.records.recompute import Recompute
-from autotune.records.workload import WorkloadConfig, WorkloadFacts
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import WorkloadConfig, WorkloadFacts
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Batch, Loss
 from autotune.workload.recompute import recompute

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from autotune.records.workload import ModelConfig, ModelRequest
+from autotune.records.job.workload import ModelConfig, ModelRequest
 from autotune.workload.open import open_as
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.user.form import CPU, Layered, OwnStages

@@ -4,7 +4,7 @@ for, so that no rank loads the libraries of another kind."""
 from importlib import import_module
 from typing import Any
 
-from autotune.records.workload import Library, ModelConfig, ModelRequest, WorkloadConfig
+from autotune.records.job.workload import Library, ModelConfig, ModelRequest, WorkloadConfig
 from autotune.workload.protocol import Workload
 
 WORKLOADS = {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from autotune.records.workload import WorkloadFacts
+from autotune.records.job.workload import WorkloadFacts
 
 
 class Batch(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from autotune.records.recompute import Recompute
+from autotune.records.job.recompute import Recompute
 
 aten = torch.ops.aten
 KEPT = {

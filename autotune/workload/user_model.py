@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autotune.records.workload import ModelConfig, ModelRequest, WorkloadFacts
+from autotune.records.job.workload import ModelConfig, ModelRequest, WorkloadFacts
 from autotune.workload.gpt import ELEMENT_TYPES, cast_to
 from autotune.workload.protocol import Batch, Loss
 from autotune.workload.user.construction import construct, seeded

@@ -4,10 +4,10 @@ from autotune.backend.dry_run import Simulated
 from autotune.backend.protocol import Paper
 from autotune.backend.ranks import TorchRanks
 from autotune.config import Config
-from autotune.forecast import expected_cost
 from autotune.pipeline.control.ranks import Ranks
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.search.goal import exhaustive_seconds
+from autotune.tuning.forecast import expected_cost
 from tests.search.machine import CANDIDATES, PREDICTIONS, PROFILE
 
 KNOWN = dict(zip(CANDIDATES, PREDICTIONS, strict=True))

@@ -5,7 +5,7 @@ import pytest
 from autotune.backend.replay import as_waited, replay_stages, replay_workload, replayed_device
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.records.profile import Profile
 
 

@@ -15,10 +15,10 @@ from autotune.config import Config
 from autotune.pipeline.rank.paper import stage_memory
 from autotune.predict.predict import candidates_for, predict
 from autotune.profile.fragmentation import ASSUMED
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Link, MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, boundary_type, build_stage
 from autotune.workload.optimizer import static_bytes
 from autotune.workload.partition import layers_of_stage, layers_per_stage

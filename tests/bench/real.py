@@ -16,13 +16,13 @@ from statistics import linear_regression, median, quantiles
 from autotune.backend.protocol import ProfileNeeds
 from autotune.config import load_config
 from autotune.events import Silent
-from autotune.findings import profile_of
-from autotune.job import Job, prepare_job
 from autotune.predict.predict import predict
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief
 from autotune.search.timing import Timing
+from autotune.tuning.findings import profile_of
+from autotune.tuning.job import Job, prepare_job
 
 ROUNDS, STEPS = 6, 2
 DRAWS = 500

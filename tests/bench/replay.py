@@ -17,12 +17,12 @@ from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import predict
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 
 STEPS, ROUNDS = 1, 3

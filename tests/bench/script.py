@@ -14,9 +14,9 @@ from statistics import mean, median
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import measure_candidate
 from autotune.pipeline.control.ranks import Ranks
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Measurement
 from autotune.records.report import Report
-from autotune.records.workload import WorkloadConfig
 from autotune.report.export.export import export
 from autotune.report.load import read_report
 

@@ -12,7 +12,7 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.recorded import recorded_step
+from autotune.tuning.recorded import recorded_step
 from tests.bench.replay import candidates, made_ready
 
 RANKS, STEPS = (2, 4, 8), 1

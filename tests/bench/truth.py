@@ -14,12 +14,12 @@ from statistics import geometric_mean, mean, median
 
 from autotune.config import load_config
 from autotune.events import Silent
-from autotune.job import Job, prepare_job
 from autotune.pipeline.control.commands import Prepare
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.report import Report
 from autotune.tune import tune
+from autotune.tuning.job import Job, prepare_job
 from tests.bench.workloads import flags_of, is_replayed
 
 COMPUTING_ROUNDS, REPLAY_ROUNDS, STEPS = 8, 4, 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from autotune.config import load_config
 from autotune.events import Silent
 from autotune.records.base import write_record
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.records.profile import MessageSize, Profile, StageMemory, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.tune import profile_only

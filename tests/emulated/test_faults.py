@@ -14,8 +14,8 @@ from torch import nn
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
 from tests.emulated.machine import model
 

@@ -9,10 +9,10 @@ import torch
 from autotune.pipeline.control.commands import Prepare, Step
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
-from autotune.pipeline.rank.device import CudaDevice, open_device
+from autotune.pipeline.device.device import CudaDevice, open_device
 from autotune.pipeline.rank.recording import Recording
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.prediction import Placement
-from autotune.records.workload import WorkloadConfig
 from autotune.report.correctness import TOLERANCE
 
 MIB = 2**20

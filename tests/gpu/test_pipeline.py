@@ -15,9 +15,9 @@ from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Candidate, Placement
-from autotune.records.workload import WorkloadConfig
 from autotune.report.units import show_bytes
 from tests.gpu.figures import IS_EMULATED, note
 from tests.pipeline.test_peak_memory import BATCH, measured_profile

@@ -11,8 +11,9 @@ from autotune.cli.reference import schema_of
 from autotune.guide import page
 from autotune.records.outcome import FailureKind
 from autotune.records.prediction import TimeSplit
-from autotune.report import scale, table
+from autotune.report import table
 from autotune.report.check.judge import Verdict
+from autotune.report.paper import scale
 from tests.guide.reference import SCHEMAS
 
 TEXT = page("glossary").lower()

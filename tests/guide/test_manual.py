@@ -78,7 +78,7 @@ def test_every_flag_in_readme_and_guide_is_one_of_a_command():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with the files that the examples name, from one real run of the small example."""
-    from tests.test_cli import autotune
+    from tests.cli.test_cli import autotune
 
     place = tmp_path_factory.mktemp("examples")
     done = autotune("run", *SMALL.split(), "--record-timeline", "--quiet", cwd=place)

@@ -14,7 +14,7 @@ import deepspeed.ops
 import torch
 from torch.nn import functional
 
-from autotune.records.workload import WorkloadConfig
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import build_stage, random_batch
 
 STEPS = 2

@@ -11,8 +11,8 @@ import pytest
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.workload import WorkloadConfig
 from tests.pipeline.faults import FAULTS, FaultyRank
 
 P = 3

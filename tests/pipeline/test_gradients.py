@@ -16,11 +16,11 @@ from autotune.config import ScheduleName
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Build, Prepare, Step
 from autotune.pipeline.control.diagnose import activity_file
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.rank import RankProcess
 from autotune.predict.predict import illegal_mode
-from autotune.records.recompute import Recompute
-from autotune.records.workload import Precision, WorkloadConfig
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import Precision, WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer

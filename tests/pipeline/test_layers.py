@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from autotune.pipeline.control.commands import MeasureLayers
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.layers import kinds, measure_layers
 from autotune.pipeline.rank.probe import StageProbe
-from autotune.records.recompute import Recompute
-from autotune.records.workload import WorkloadConfig
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.recompute import recompute

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.paper import Ledger, PaperDevice, flash_backward_bytes, stage_memory
 from autotune.pipeline.rank.probe import StageProbe
-from autotune.records.workload import WorkloadConfig
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.partition import layers_of_stage

@@ -8,10 +8,10 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.prediction import Candidate, Placement
 from autotune.records.profile import MessageSize, Profile
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 from autotune.schedule_spec import SCHEDULES, why_illegal
 
 BATCH = 16

@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotune.pipeline.control.commands import TimeStages
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.probe import StageProbe, is_out_of_memory, optimizer_cost, random_bytes
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, SequenceLoss, boundary_type, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 

@@ -25,9 +25,9 @@ from autotune.pipeline.control.commands import (
 from autotune.pipeline.control.measure import build, by_stage, describe, growth, measure_candidate
 from autotune.pipeline.control.process import LocalRank
 from autotune.pipeline.control.ranks import RankFailure, Ranks
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.prediction import Placement
-from autotune.records.workload import WorkloadConfig
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
 WORK = WorkloadConfig(stages=2, precision="fp32", optimizer="adamw", **SIZES)

@@ -9,18 +9,18 @@ from autotune.backend.replay import replay_stages, replay_workload, replayed_pro
 from autotune.pipeline.control.commands import Prepare, step_seconds
 from autotune.pipeline.control.measure import build, record_steps
 from autotune.pipeline.control.ranks import Ranks
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.recording import Recording
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
-from autotune.recorded import recorded_step
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.records.prediction import Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES
+from autotune.tuning.recorded import recorded_step
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6

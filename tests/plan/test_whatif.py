@@ -10,7 +10,7 @@ from autotune.errors import UsageError
 from autotune.plan.whatif import Case, Question, ask, changed
 from autotune.predict.sweep import sweep
 from autotune.records.profile import Profile
-from autotune.report.whatif import question_of
+from autotune.report.paper.whatif import question_of
 
 SIZES = (1, 2, 4, 8, 16)
 ROWS = [{"micro_batch_size": b, "t_f": 0.002 + 0.001 * b, "t_bw": 0.004 + 0.002 * b} for b in SIZES]

@@ -7,8 +7,8 @@ from autotune.predict.orders import WEIGHT_GRADIENT
 from autotune.predict.predict import action_overheads, candidates_for, link_seconds, predict
 from autotune.predict.schedules import build_schedule
 from autotune.predict.sweep import sweep
+from autotune.records.job.recompute import Recompute
 from autotune.records.profile import Profile, profile_of
-from autotune.records.recompute import Recompute
 
 
 def profile(stages=4, **more):

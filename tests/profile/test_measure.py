@@ -6,9 +6,9 @@ from autotune.pipeline.control.commands import Prepare, Primed, StageFacts
 from autotune.pipeline.control.ranks import RankFailure
 from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
 from autotune.profile.measure import Measurer
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure
 from autotune.records.prediction import Placement
-from autotune.records.workload import WorkloadConfig
 
 MIB = 2**20
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}

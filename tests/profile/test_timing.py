@@ -4,10 +4,10 @@ import pytest
 
 from autotune.pipeline.control.commands import Prepare, Primed, RecordedAction, ReplayStage, Step, StepTimes, TimeStages
 from autotune.profile.measure import WAIT_S, Measurer, waiting
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.prediction import Placement
 from autotune.records.profile import Calibration
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 
 SIZES = (1, 2, 4, 8, 16)
 

@@ -5,8 +5,8 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from autotune.plan.fit.fit import fit
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.timed_run import TimedRun
-from autotune.records.workload import WorkloadFacts
 from tests.published.extrapolations import Sweep, sweeps
 
 

@@ -9,10 +9,10 @@ from autotune.errors import InputError
 from autotune.identity import digest_of_times
 from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.records.base import write_record
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.profile import Calibration, Link, Profile, interpolate, read_profile
 from autotune.records.stage_costs import StageTime
-from autotune.records.workload import WorkloadConfig
 
 ROW = {"micro_batch_size": 4, "t_f": 0.01, "t_bw": 0.02}
 LEAST = {"schema_version": 1, "kind": "autotune.profile", "stages": [{"time_s": [ROW]}, {"time_s": [ROW]}]}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.records.split import from_megatron, from_torchtitan, parse_split, to_megatron, to_torchtitan
+from autotune.records.job.split import from_megatron, from_torchtitan, parse_split, to_megatron, to_torchtitan
 
 CUTS = st.lists(st.integers(1, 40), min_size=1, max_size=16).map(tuple)
 

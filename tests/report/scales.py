@@ -3,7 +3,7 @@
 from autotune.plan.network import Network
 from autotune.plan.scale import Request, scale
 from autotune.records.profile import Profile
-from autotune.report.scale import with_assumptions
+from autotune.report.paper.scale import with_assumptions
 
 WIRES = {
     "inside": {"latency_s": 1e-5, "bandwidth_bytes_s": 450e9},

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 from autotune.config import Config
-from autotune.findings import Findings
-from autotune.records.environment import Environment
 from autotune.records.exclusion import Exclusion, ExclusionReason
-from autotune.records.workload import WorkloadFacts
+from autotune.records.job.environment import Environment
+from autotune.records.job.workload import WorkloadFacts
+from autotune.tuning.findings import Findings
 from tests.search.machine import CANDIDATES, PREDICTIONS, PROFILE
 
 DOES_NOT_FIT = Exclusion(reason=ExclusionReason.MEMORY)

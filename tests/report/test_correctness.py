@@ -3,10 +3,10 @@
 import pytest
 
 from autotune.predict.predict import candidates_for, predict
+from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Failure, Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import candidate_report
-from autotune.records.workload import WorkloadConfig
 from autotune.report.correctness import TOLERANCE, checked
 from autotune.report.table import status
 

@@ -5,7 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from autotune.report.scale import NOT_INCLUDED, ON_PAPER, SOURCES, cells, conclusion, network_text, print_scale, trust
+from autotune.report.paper.scale import (
+    NOT_INCLUDED,
+    ON_PAPER,
+    SOURCES,
+    cells,
+    conclusion,
+    network_text,
+    print_scale,
+    trust,
+)
 from tests.report.scales import make_plan
 
 PLAN = make_plan()

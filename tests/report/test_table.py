@@ -12,7 +12,7 @@ from autotune.records.outcome import Failure, Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import candidate_report, relative_error
 from autotune.report.load import read_report
-from autotune.report.predicted import predicted_report
+from autotune.report.paper.predicted import predicted_report
 from autotune.report.table import Mark, cells, print_report, room_for
 from autotune.report.units import show_bytes, show_rough, show_seconds
 

@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 
-from autotune.conclude import drift
 from autotune.events import Silent
 from autotune.records.outcome import Failure
 from autotune.records.verdict import StopReason
 from autotune.search.choose import certainty
 from autotune.search.goal import Goal
+from autotune.tuning.conclude import drift
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, search
 
 COUNTS = [candidate.micro_batches for candidate in CANDIDATES]

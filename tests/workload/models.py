@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autotune.records.workload import Library, ModelConfig, ModelPlace, ModelRequest
+from autotune.records.job.workload import Library, ModelConfig, ModelPlace, ModelRequest
 from autotune.workload.look import look
 from autotune.workload.open import open_workload
 from autotune.workload.user_model import UserModel

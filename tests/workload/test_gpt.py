@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.facts import has_batch_statistics
-from autotune.records.workload import WorkloadConfig
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import (
     IGNORED,
     Gpt,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from autotune.pipeline.rank.device import CpuDevice
-from autotune.records.workload import WorkloadConfig
+from autotune.pipeline.device.device import CpuDevice
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import build_stage
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 

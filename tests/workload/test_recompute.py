@@ -5,8 +5,8 @@ import torch
 
 from autotune.pipeline.rank.paper import PaperDevice
 from autotune.pipeline.rank.probe import StageProbe
-from autotune.records.recompute import Recompute
-from autotune.records.workload import WorkloadConfig
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.recompute import recompute

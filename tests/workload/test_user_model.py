@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autotune.records.workload import ModelConfig
+from autotune.records.job.workload import ModelConfig
 from autotune.workload.user.layer_row import LayerRow
 from tests.workload.models import CONFIGS, CPU, FILES, in_one_piece, of_config, of_file, opened, stage_by_stage
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 
 from autotune.records.base import Record
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.outcome import Failure
 from autotune.records.prediction import Placement
-from autotune.records.recompute import Recompute
-from autotune.records.workload import AnyWorkload
 from autotune.schedule_spec import ScheduleName
 
 FEWEST_SAMPLES = 3

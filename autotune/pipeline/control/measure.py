@@ -19,9 +19,9 @@ from autotune.pipeline.control.commands import (
 )
 from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.outcome import Failure, KeepGoing, Measurement
 from autotune.records.prediction import Placement
-from autotune.records.workload import AnyWorkload
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step

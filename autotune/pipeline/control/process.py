@@ -22,8 +22,8 @@ from autotune.errors import DeviceError, InputError
 from autotune.pipeline.control.diagnose import diagnose_exit, oom_kills, process_status
 from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
 from autotune.records.base import Record
+from autotune.records.job.workload import ModelConfig, ModelRequest
 from autotune.records.outcome import Failure
-from autotune.records.workload import ModelConfig, ModelRequest
 
 Run = Callable[[Assignment, str, Connection], None]
 """Called with the rank's assignment, the folder of its files, and the pipe to its starter, as ``run_rank`` is."""
@@ -113,7 +113,7 @@ def run_rank(assignment: Assignment, folder: str, connection: Connection) -> Non
 
 def load_torch() -> None:
     """Start the server that ranks are forked from, if it does not run yet, without waiting until it has torch."""
-    CONTEXT.set_forkserver_preload(["autotune.pipeline.rank.preload"])
+    CONTEXT.set_forkserver_preload(["autotune.pipeline.device.preload"])
     folder = os.environ["AUTOTUNE_FOLDER"] = util.get_temp_dir()  # multiprocessing's own; the server removes it
     os.environ.setdefault(
         "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
@@ -214,20 +214,20 @@ def gpu_state() -> GpuState:
 
 def run_gpu_state() -> dict[str, Any]:
     """Run in a process that has torch loaded."""
-    from autotune.pipeline.rank.gpus import state
+    from autotune.pipeline.device.gpus import state
 
     return state()
 
 
 def run_collect_environment() -> dict[str, Any]:
     """Run in a process that has torch loaded."""
-    from autotune.pipeline.rank.collect_env import environment
+    from autotune.pipeline.device.collect_env import environment
 
     return environment()
 
 
 def run_matrix_rate(device: str, ranks: int, precision: str) -> float:
     """Run in a process that has torch loaded."""
-    from autotune.pipeline.rank.collect_env import matrix_rate
+    from autotune.pipeline.device.collect_env import matrix_rate
 
     return matrix_rate(device, ranks, precision)

@@ -3,7 +3,7 @@
 import torch
 
 from autotune.pipeline.control.commands import MeasureLayers, TimeStages
-from autotune.pipeline.rank.device import Device
+from autotune.pipeline.device.device import Device
 from autotune.pipeline.rank.probe import StageProbe
 from autotune.records.profile import LayerProfile
 from autotune.workload.optimizer import hold_gradients, static_bytes

@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import Any
 
-from autotune.records.workload import ModelRequest
+from autotune.records.job.workload import ModelRequest
 
 
 def looked_at(request: str) -> dict[str, Any]:

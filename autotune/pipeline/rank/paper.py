@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autotune.pipeline.rank.device import CpuDevice, MemoryUse
+from autotune.pipeline.device.device import CpuDevice, MemoryUse
 from autotune.pipeline.rank.probe import StageProbe
 from autotune.records.stage_costs import StageMemory
 from autotune.workload.optimizer import hold_gradients

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from autotune.pipeline.control.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, TimeStages
-from autotune.pipeline.rank.device import Device
+from autotune.pipeline.device.device import Device
 from autotune.pipeline.rank.facts import has_batch_statistics
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.workload.optimizer import MasterWeights

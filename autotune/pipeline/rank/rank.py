@@ -24,8 +24,8 @@ from torch import nn
 from autotune.pipeline.control import commands
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.diagnose import activity_file, log_file, place
+from autotune.pipeline.device.device import Device, open_device
 from autotune.pipeline.hosts.wire import READY, Assignment, rank_name
-from autotune.pipeline.rank.device import Device, open_device
 from autotune.pipeline.rank.facts import stage_facts
 from autotune.pipeline.rank.layers import measure_layers
 from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
@@ -34,11 +34,11 @@ from autotune.pipeline.rank.recording import Recording
 from autotune.pipeline.rank.replay_stage import WaitingWorkload
 from autotune.pipeline.rank.trail import Trail
 from autotune.pipeline.rank.trial import Held, Optimizer, Trial
+from autotune.records.job.workload import AnyWorkload
 from autotune.records.outcome import Failure, FailureKind
 from autotune.records.prediction import Placement
 from autotune.records.profile import LayerProfile
 from autotune.records.stage_costs import StageMemory, StageTime
-from autotune.records.workload import AnyWorkload
 from autotune.workload.open import open_workload
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks

@@ -4,7 +4,7 @@ import time
 from typing import Any, NamedTuple, get_args
 
 from autotune.pipeline.control.commands import ActionName, RecordedAction
-from autotune.pipeline.rank.device import Device
+from autotune.pipeline.device.device import Device
 
 RECORDED = get_args(ActionName)
 """The actions of a schedule, among all that ``autotune.pipeline.control.activity`` is told of."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from autotune.pipeline.control.commands import ReplayStage
-from autotune.pipeline.rank.device import Device
-from autotune.records.workload import WorkloadFacts
+from autotune.pipeline.device.device import Device
+from autotune.records.job.workload import WorkloadFacts
 from autotune.workload.protocol import Batch, Loss
 
 

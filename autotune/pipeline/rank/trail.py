@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from autotune.pipeline.rank.device import Device
+from autotune.pipeline.device.device import Device
 
 POLL_S = 0.1  # between two checks, made by a thread because the CPU may wait for the device anywhere
 

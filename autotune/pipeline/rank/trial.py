@@ -9,7 +9,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_sc
 
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Prepare
-from autotune.pipeline.rank.device import Device
+from autotune.pipeline.device.device import Device
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Workload
 

@@ -11,12 +11,12 @@ from autotune.plan.fit.curve import Array, Formula, Posterior, learn
 from autotune.plan.fit.memory import RankMemory, learn_memory
 from autotune.predict.choice import TIE, choose_among
 from autotune.predict.predict import predict
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.prediction import Basis, Candidate, Prediction
 from autotune.records.profile import Profile, StageProfile
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Verdict
-from autotune.records.workload import WorkloadFacts
 
 FURTHEST = 2
 """How many times smaller or larger than any that ran a recommended micro-batch size may be: beyond one doubling neither

@@ -10,7 +10,7 @@ from autotune.records.report import Report
 from autotune.report.export.plan import by_throughput, chosen, plan_of
 from autotune.report.export.render import merged, render
 from autotune.report.export.targets import TARGETS, Target
-from autotune.report.predicted_cells import origin
+from autotune.report.paper.predicted_cells import origin
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import show_bytes, show_certainty, show_rate
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from autotune.errors import InputError, UsageError
-from autotune.records.recompute import Modes, show_modes
+from autotune.records.job.recompute import Modes, show_modes
+from autotune.records.job.split import Split, show_split
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.report import Report
-from autotune.records.split import Split, show_split
-from autotune.records.workload import WorkloadFacts
 from autotune.schedule_spec import ScheduleName
 from autotune.workload.partition import layers_per_stage
 

@@ -2,7 +2,7 @@
 
 from string import Template
 
-from autotune.records.workload import GPT, GPT_SIZES, NEEDED
+from autotune.records.job.workload import GPT, GPT_SIZES, NEEDED
 from autotune.report.export.plan import Plan
 from autotune.schedule_spec import SCHEDULES
 
@@ -24,7 +24,7 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
 
 from autotune.config import WorkloadConfig
-from autotune.records.recompute import Recompute
+from autotune.records.job.recompute import Recompute
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer, hold_gradients
 from autotune.workload.partition import stage_ranks

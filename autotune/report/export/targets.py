@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 from packaging.version import InvalidVersion, Version
 
 from autotune.errors import UsageError
-from autotune.records.recompute import Recompute, show_modes
-from autotune.records.split import Split, is_even, show_split, to_megatron, to_torchtitan
+from autotune.records.job.recompute import Recompute, show_modes
+from autotune.records.job.split import Split, is_even, show_split, to_megatron, to_torchtitan
 from autotune.report.export.plan import Plan
 from autotune.report.export.script import torch_limit, torch_script
 from autotune.schedule_spec import ScheduleName

@@ -19,7 +19,7 @@ from autotune.report.hosts import host_lines
 from autotune.report.page.chart import Chart
 from autotune.report.page.sections import Section, naive_lines, sections_of, table_section
 from autotune.report.page.tiles import Tile, tiles
-from autotune.report.predicted_cells import origin
+from autotune.report.paper.predicted_cells import origin
 
 
 @dataclass

@@ -15,7 +15,7 @@ from autotune.report.page.plots import cycle
 from autotune.report.page.sections import Section
 from autotune.report.page.stacks import ABOVE, stacked
 from autotune.report.page.tiles import Tile
-from autotune.report.scale import (
+from autotune.report.paper.scale import (
     COLUMNS,
     ON_PAPER,
     SOURCES,

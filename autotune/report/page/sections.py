@@ -17,8 +17,8 @@ from autotune.report.page import plots, stacks
 from autotune.report.page.chart import Chart
 from autotune.report.page.colours import MEMORY_PARTS, PARTS
 from autotune.report.page.steps import timeline
-from autotune.report.planned_layouts import layout_lines, layout_rows
-from autotune.report.predicted_cells import forecast_text, origin
+from autotune.report.paper.planned_layouts import layout_lines, layout_rows
+from autotune.report.paper.predicted_cells import forecast_text, origin
 from autotune.report.recommend import loses_to
 from autotune.report.table import table_of
 from autotune.report.timeline.step import Step, timed, with_recorded

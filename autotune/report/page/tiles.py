@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from autotune.records.report import CandidateReport, Report
-from autotune.report.predicted_cells import forecast_text
+from autotune.report.paper.predicted_cells import forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_share
 

@@ -11,7 +11,7 @@ from autotune.report.page.chart import Chart, inked, plain
 from autotune.report.page.colours import INK_HEX
 from autotune.report.page.page import Page, rendered
 from autotune.report.page.sections import Section
-from autotune.report.whatif import TITLES, shown, varied, what_if_rows
+from autotune.report.paper.whatif import TITLES, shown, varied, what_if_rows
 
 
 def what_if_page(found: WhatIf) -> str:

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 from autotune.errors import InputError, UsageError
-from autotune.records.recompute import Recompute
-from autotune.records.split import from_torchtitan
+from autotune.records.job.recompute import Recompute
+from autotune.records.job.split import from_torchtitan
 from autotune.report.export.export import export
 from autotune.report.export.targets import TARGETS
 from tests.report.export.reports import make_report

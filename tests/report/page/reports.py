@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from autotune.cli import app
-from autotune.records.environment import COMMAND, Environment
+from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.report import RecordedStep, Report
 from autotune.report.load import read_report
 from autotune.report.timeline.step import Request, simulate_step

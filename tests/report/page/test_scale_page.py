@@ -6,7 +6,7 @@ import pytest
 
 from autotune.plan.scale import ScalePlan
 from autotune.report.page.scale import scale_page
-from autotune.report.scale import ON_PAPER, cells, trust
+from autotune.report.paper.scale import ON_PAPER, cells, trust
 from tests.report.page.browser import CHROMIUM, opened
 from tests.report.page.test_browser import COLUMNS
 from tests.report.page.test_page import EVIL, MOST_BYTES, Reader

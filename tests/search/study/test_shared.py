@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from autotune.conclude import drift
 from autotune.errors import UsageError
 from autotune.events import Silent
 from autotune.records.outcome import Failure, Measurement
@@ -18,6 +17,7 @@ from autotune.search.space import params_of
 from autotune.search.study.sampler import make_sampler
 from autotune.search.study.shared import SILENT, SharedStudy
 from autotune.search.timing import Timing
+from autotune.tuning.conclude import drift
 from tests import postgres
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search
 

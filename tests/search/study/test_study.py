@@ -3,7 +3,6 @@
 import optuna
 import pytest
 
-from autotune.conclude import drift
 from autotune.config import load_config
 from autotune.errors import InputError
 from autotune.events import Silent
@@ -12,6 +11,7 @@ from autotune.search.study.study import CONSTRAINT, METRIC, Study
 from autotune.search.study.trouble import check_study
 from autotune.search.timing import Timing
 from autotune.tune import tune
+from autotune.tuning.conclude import drift
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search, search
 
 BEST_ONE = next(candidate for candidate in CANDIDATES if candidate.micro_batches == BEST)
@@ -68,7 +68,7 @@ def test_fresh_measures_everything_again(tmp_path):
 
 @pytest.mark.parametrize("step", range(1, 14))
 def test_dying_at_any_step_loses_no_finished_trial_and_repeats_none(step, tmp_path):
-    """As after Ctrl-C; a process killed by signal is in tests/test_resume.py."""
+    """As after Ctrl-C; a process killed by signal is in tests/runs/test_resume.py."""
     machine = Machine(dies_at=step, noise=0.003)
     first = make_search(tmp_path, machine)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autotune.pipeline.rank.nvml import CLOCK_MEMORY, CLOCK_SM, Nvml, open_nvml
+from autotune.pipeline.device.nvml import CLOCK_MEMORY, CLOCK_SM, Nvml, open_nvml
 
 ROOT = Path("/")
 

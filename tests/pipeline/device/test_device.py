@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from autotune.pipeline.rank.device import CpuDevice, MemoryUse, least_tensor, open_device
-from autotune.pipeline.rank.malloc import malloc_bytes
+from autotune.pipeline.device.device import CpuDevice, MemoryUse, least_tensor, open_device
+from autotune.pipeline.device.malloc import malloc_bytes
 
 MIB = 2**20
 

@@ -13,14 +13,14 @@ from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.errors import InputError, UsageError
 from autotune.events import Silent
-from autotune.job import Job
 from autotune.pipeline.control.ranks import Ranks
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.report.load import read_report
 from autotune.search.space import params_of
 from autotune.search.study.shared import check_storage
 from autotune.storage_url import HIDDEN, scrubbed, shown, without_credentials
 from autotune.tune import identity_of
+from autotune.tuning.job import Job
 from tests import postgres
 from tests.killing import FLAGS
 from tests.search.machine import CANDIDATES

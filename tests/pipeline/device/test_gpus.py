@@ -8,10 +8,10 @@ import torch
 from autotune.backend.ranks import choose_device
 from autotune.config import load_config
 from autotune.errors import DeviceError
-from autotune.pipeline.rank.collect_env import environment
-from autotune.pipeline.rank.gpus import has_gpu, is_mps_running, settings, unseen_gpu
-from autotune.pipeline.rank.nvml import Nvml
-from autotune.records.environment import Environment
+from autotune.pipeline.device.collect_env import environment
+from autotune.pipeline.device.gpus import has_gpu, is_mps_running, settings, unseen_gpu
+from autotune.pipeline.device.nvml import Nvml
+from autotune.records.job.environment import Environment
 
 NOT_SUPPORTED, NOT_FOUND = 3, 6  # nvmlReturn_t
 

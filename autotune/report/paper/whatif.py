@@ -9,7 +9,7 @@ from rich.table import Table
 from autotune.config import UNITS, parse_quantity, refuse_bare
 from autotune.errors import UsageError
 from autotune.plan.whatif import Answer, Case, Question, WhatIf
-from autotune.report.predicted_cells import show_step
+from autotune.report.paper.predicted_cells import show_step
 from autotune.report.units import show_bytes, show_rough
 
 RATES = {f"{unit}/s": size for unit, size in UNITS.items() if unit}

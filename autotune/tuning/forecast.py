@@ -9,8 +9,6 @@ from autotune.backend.dry_run import Simulated
 from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.events import Events, Silent
-from autotune.findings import Findings, foresee, goal_of
-from autotune.job import prepared
 from autotune.records.exclusion import Exclusion
 from autotune.records.forecast import Forecast
 from autotune.records.prediction import Candidate, Prediction
@@ -20,6 +18,8 @@ from autotune.search.runner import Runner
 from autotune.search.state import SearchState
 from autotune.search.study.sampler import check_sampler
 from autotune.search.study.study import MemoryStudy
+from autotune.tuning.findings import Findings, foresee, goal_of
+from autotune.tuning.job import prepared
 
 PROFILING_STEPS = 7  # a profile takes about as long as so many steps of the largest micro-batch
 STARTING_S = 8.0  # for torch, the ranks and the stages

@@ -7,12 +7,12 @@ import pytest
 from autotune.config import load_config
 from autotune.errors import DeviceError, MemoryLimitError
 from autotune.events import Silent
-from autotune.job import prepare_job
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
 from autotune.records.outcome import Failure
 from autotune.report.load import read_report
 from autotune.tune import profile_and_search
+from autotune.tuning.job import prepare_job
 from tests.pipeline.faults import FAULTS, FaultyRank
 from tests.pipeline.test_faults import EXPECTED, LIMIT, P
 

@@ -14,7 +14,7 @@ from autotune.report.load import read_report
 from tests.hosts import ADDRESSES, HOSTS, SECRET, TwoHosts, why_not
 from tests.killing import wait_until
 
-PAGE = (Path(__file__).parents[1] / "autotune" / "guide" / "hosts.md").read_text()
+PAGE = (Path(__file__).parents[2] / "autotune" / "guide" / "hosts.md").read_text()
 SMALL = (
     "--layers 8 --stages 4 --hidden 32 --heads 2 --seq-len 16 --vocab 64 --batch 32 --micro-batches 1,4 --device cpu"
 )

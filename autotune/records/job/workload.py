@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from autotune.records import gpt_sizes
 from autotune.records.base import Record
+from autotune.records.job import gpt_sizes
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]

@@ -8,8 +8,8 @@ import pytest
 
 from autotune.config import load_config
 from autotune.events import Silent
-from autotune.forecast import forecast
 from autotune.report.load import read_report
+from autotune.tuning.forecast import forecast
 
 FLAGS = ("--layers", "4", "--stages", "2", "--hidden", "32", "--heads", "4", "--seq-len", "16", "--vocab", "64")
 SMALL = (*FLAGS, "--batch", "8", "--device", "cpu")

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from autotune.plan.fit.fit import Fitted, within_reach
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.report import CandidateReport, Report, candidate_report
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate
-from autotune.records.workload import WorkloadFacts
-from autotune.report.predicted import as_report
+from autotune.report.paper.predicted import as_report
 from autotune.report.units import counted, show_share
 
 FAR = "too far from the sizes that ran"

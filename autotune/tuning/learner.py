@@ -11,10 +11,10 @@ import numpy as np
 
 from autotune.plan.fit.curve import learn
 from autotune.plan.fit.fit import Fitted, fit
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.outcome import Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.timed_run import TimedRun
-from autotune.records.workload import WorkloadFacts
 from autotune.search.belief.prior import MISSED, MOST_MISSED, READY_S, Prior
 
 NOMINAL_STEP_S = 10.0

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from autotune.config import load_config
 from autotune.events import Remembered, Silent
-from autotune.job import prepare_job
 from autotune.pipeline.control.ranks import Ranks
 from autotune.report.correctness import GROWTH_BYTES
 from autotune.report.load import read_report
 from autotune.report.table import print_report
 from autotune.tune import profile_and_search
+from autotune.tuning.job import prepare_job
 from tests.killing import family, wait_until
 from tests.pipeline.faults import WrongRank
 from tests.report.printed import contradictions

@@ -17,7 +17,7 @@ from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
 from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
 
-SOURCE_TABLE = Path(__file__).parent / "predict" / "data" / "source-schedule.csv"
+SOURCE_TABLE = Path(__file__).parents[1] / "predict" / "data" / "source-schedule.csv"
 
 
 def profile(stages=2, virtual_stages=1, **more):
@@ -158,7 +158,7 @@ def test_a_users_own_schedule_is_drawn(source, saved, tmp_path):
 
 def test_the_source_documents_table_is_refused_by_the_program(tmp_path):
     command = [sys.executable, "-m", "autotune", "timeline", "--schedule-csv", str(SOURCE_TABLE)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("autotune: ")
     assert "GPU3: F2 is missing, so B2 at t=5 runs without its forward\n" in done.stderr
@@ -236,5 +236,5 @@ def test_help_shows_examples_and_nothing_loads_torch():
         "print(done.exit_code, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["0", "False"]

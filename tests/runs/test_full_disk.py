@@ -11,14 +11,14 @@ import pytest
 from autotune.errors import InputError
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Step
-from autotune.pipeline.rank.device import CpuDevice
+from autotune.pipeline.device.device import CpuDevice
 from autotune.pipeline.rank.rank import RankProcess, answer
 from autotune.profile.cache import keep_profile
 from autotune.report.load import read_report
 from autotune.search.study.study import Study
 from autotune.search.timing import Timing
+from tests.runs.test_security import FLAGS
 from tests.search.machine import CANDIDATES, PROFILE
-from tests.test_security import FLAGS
 
 KIB = 1024
 

@@ -14,7 +14,7 @@ from autotune.records.profile import read_profile
 from autotune.report.load import read_report
 from tests.commands.sleeping import step_s
 
-SLEEPING = Path(__file__).parent / "commands" / "sleeping.py"
+SLEEPING = Path(__file__).parents[1] / "commands" / "sleeping.py"
 COMMAND = (sys.executable, SLEEPING, "0.3")
 SIZES = ("--stages", 4, "--batch", 64, "--no-probe", "--quiet")
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -138,7 +138,7 @@ def test_one_process_that_accumulates_gradients_is_a_pipeline_of_one_stage(folde
 @pytest.mark.timeout(300)
 def test_ranks_of_torchrun_are_timed_and_their_memory_is_seen(folder):
     """torch's own pipelining under torchrun, with a log that no format knows: the probe sees every rank."""
-    script = Path(__file__).parent / "commands" / "pipelining.py"
+    script = Path(__file__).parents[1] / "commands" / "pipelining.py"
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     command = (*torchrun, script, "--micro-batches", "{micro_batches}", "--batch", "{batch}")
     done = run("--stages", 2, "--batch", 32, "--trials", 2, "--quiet", command=command)

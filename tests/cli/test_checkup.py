@@ -10,7 +10,7 @@ import pytest
 from autotune.checkup import gpus, next_command, round_trip, shared_memory
 from autotune.pipeline.control.process import GpuState
 from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, not_started, remedy
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 from autotune.records.outcome import Failure
 from autotune.report.doctor import Check, Verdict
 from tests.test_distribution import stranger

@@ -2,9 +2,9 @@
 
 import pytest
 
-from autotune.conclude import drift, estimates, verdict
 from autotune.records.verdict import StopReason
 from autotune.search.goal import Goal
+from autotune.tuning.conclude import drift, estimates, verdict
 from tests.search.machine import Machine, search
 
 

@@ -6,25 +6,25 @@ from datetime import UTC, datetime
 
 from autotune import __version__
 from autotune.backend.protocol import Profiled, ProfileNeeds
-from autotune.conclude import drift, estimates, pace, verdict
 from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.identity import digest_of_report
-from autotune.job import Job
-from autotune.learner import Learner
 from autotune.predict.balance import best_cut
 from autotune.predict.predict import predict, profile_for
 from autotune.predict.recut import measured_split
 from autotune.records.exclusion import Exclusion, ExclusionReason
+from autotune.records.job.split import show_split
 from autotune.records.prediction import Candidate, Prediction, schedule_text
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
-from autotune.records.split import show_split
 from autotune.records.verdict import Estimate, Stop, StopReason
 from autotune.report.correctness import checked
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.search.goal import TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
+from autotune.tuning.conclude import drift, estimates, pace, verdict
+from autotune.tuning.job import Job
+from autotune.tuning.learner import Learner
 
 PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given

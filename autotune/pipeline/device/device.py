@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
-from autotune.pipeline.rank.malloc import malloc_bytes
+from autotune.pipeline.device.malloc import malloc_bytes
 
 SLACK = 64 * 2**20, 1 / 8
 """Bytes, and share of the limit, that malloc may take from the kernel beyond what it hands out: stacks of threads, and

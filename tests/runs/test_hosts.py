@@ -20,7 +20,7 @@ pytestmark = [
 ]
 SMALL = ["--layers", 8, "--stages", 4, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 64, "--batch", 32]
 SMALL += ["--micro-batches", "1,2,4,8", "--exhaustive"]
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture

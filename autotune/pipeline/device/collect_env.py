@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from autotune.pipeline.rank.device import open_device
-from autotune.pipeline.rank.gpus import ROOT, gpus, unseen_gpu
+from autotune.pipeline.device.device import open_device
+from autotune.pipeline.device.gpus import ROOT, gpus, unseen_gpu
 
 
 def environment(root: Path = ROOT) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from autotune.backend.ranks import memory_limit
 from autotune.config import load_config
-from autotune.records.environment import Environment
+from autotune.records.job.environment import Environment
 
 GB = 10**9
 CARD = Environment(device="cuda", memory_bytes=40 * GB)

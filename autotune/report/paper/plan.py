@@ -13,11 +13,11 @@ from autotune.plan.network import read_network
 from autotune.plan.roofline import Machine
 from autotune.plan.shape import Shape, of_workload, read_shape
 from autotune.predict.predict import candidates_for, predict
-from autotune.records.layout import Attention, Layout, PlannedLayout, Recompute
+from autotune.records.job.layout import Attention, Layout, PlannedLayout, Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
 from autotune.records.report import Report
-from autotune.report.predicted import predicted_report
+from autotune.report.paper.predicted import predicted_report
 
 TOKENS = 4 * 2**20  # of a global batch where none is given
 NOT_INCLUDED = (

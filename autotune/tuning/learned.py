@@ -14,11 +14,11 @@ from autotune.logs.runs import Stated, read_runs
 from autotune.plan.fit.fit import fit
 from autotune.predict.predict import candidates_for
 from autotune.records.complaint import explain
+from autotune.records.job.workload import WorkloadFacts
 from autotune.records.prediction import Candidate
 from autotune.records.report import Report
 from autotune.records.timed_run import TimedRun
-from autotune.records.workload import WorkloadFacts
-from autotune.report.fitted import fitted_report
+from autotune.report.paper.fitted import fitted_report
 from autotune.schedule_spec import ScheduleName, schedule_named, why_illegal
 
 

@@ -1,0 +1,1 @@
+"""What people read of figures that no run has measured: predictions, fits, plans, scales and ramps."""
