@@ -8,7 +8,8 @@ Korthikanti et al. 2022 (arXiv 2205.05198, Table 2) without dropout, and what fa
 """
 
 from autotune.plan.shape import Shape
-from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import Optimizer, Precision
 from autotune.records.stage_costs import StageMemory
 

@@ -16,7 +16,8 @@ from autotune.plan.held import stage_held, static_bytes
 from autotune.plan.roofline import Pass, head_pass, layer_pass, optimizer_pass
 from autotune.predict.predict import predict
 from autotune.profile.fragmentation import ASSUMED
-from autotune.records.job.layout import Attention, Layout, PlannedLayout, Recompute
+from autotune.records.job.layout import Attention, Layout, PlannedLayout
+from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.schedule_spec import ScheduleName, runnable, why_illegal
 from autotune.workload.partition import layers_per_stage

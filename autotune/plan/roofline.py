@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from autotune.plan.devices import DeviceSpec
 from autotune.plan.shape import Shape
-from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import Precision
 
 TILE = 128  # rows and columns of the output that one multiprocessor computes at a time

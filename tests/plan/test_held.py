@@ -6,7 +6,8 @@ import torch
 from autotune.pipeline.rank.paper import stage_memory
 from autotune.plan.held import layer_elements, other_bytes, stage_held, static_bytes
 from autotune.plan.shape import Shape, of_workload
-from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import static_bytes as counted_bytes

@@ -12,7 +12,8 @@ from autotune.plan.layouts import Costs, Space, best_layouts, cut_alone, layouts
 from autotune.plan.roofline import Machine
 from autotune.plan.shape import Shape, read_shape
 from autotune.predict.predict import predict
-from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Basis, Candidate
 
 H100 = read_device(Path("h100"))

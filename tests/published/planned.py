@@ -18,7 +18,8 @@ from autotune.plan.network import Network, Wire
 from autotune.plan.roofline import FITTED, Constants, Machine
 from autotune.plan.shape import Shape
 from autotune.predict.predict import predict
-from autotune.records.job.layout import Attention, Layout, Recompute
+from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.schedule_spec import ScheduleName
 from tests.published.extrapolations import Sweep, sweeps

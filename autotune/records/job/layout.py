@@ -5,15 +5,8 @@ from enum import StrEnum
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
+from autotune.records.job.recompute import Recompute
 from autotune.schedule_spec import ScheduleName
-
-
-class Recompute(StrEnum):
-    """What a backward computes again instead of having it kept."""
-
-    NONE = "none"
-    SELECTIVE = "selective"  # the scores of attention
-    FULL = "full"  # whole layers, from their inputs
 
 
 class Attention(StrEnum):
@@ -37,7 +30,7 @@ class Layout(Record):
     sequence_parallel: bool = False
     """Whether what tensor parallelism leaves whole is cut along the sequence."""
     recompute: Recompute = Recompute.NONE
-    """What a backward computes again."""
+    """What a backward computes again; selective is Megatron-LM's: the scores of attention."""
     attention: Attention = Attention.FLASH
     """Kernel of attention: in tiles, or over written scores."""
     shared_optimizer: bool = False

@@ -13,7 +13,8 @@ from autotune.plan.network import read_network
 from autotune.plan.roofline import Machine
 from autotune.plan.shape import Shape, of_workload, read_shape
 from autotune.predict.predict import candidates_for, predict
-from autotune.records.job.layout import Attention, Layout, PlannedLayout, Recompute
+from autotune.records.job.layout import Attention, Layout, PlannedLayout
+from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
 from autotune.records.report import Report
