@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autotune import DISTRIBUTION
 from autotune.workload.gpt import ELEMENT_TYPES
 from autotune.workload.user.refusal import ModelRefused, words_of
 from autotune.workload.user.source import Source
@@ -22,7 +23,7 @@ class HuggingFace(UserModel):
         try:
             import transformers
         except ImportError:
-            raise ModelRefused("--model hf: needs transformers; pip install 'autotune[hf]'") from None
+            raise ModelRefused(f"--model hf: needs transformers; pip install '{DISTRIBUTION}[hf]'") from None
         self.config = self.read_config(transformers)
         if self.request.precision is not None:
             self.config.dtype = ELEMENT_TYPES[self.request.precision]
