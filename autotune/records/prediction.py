@@ -1,7 +1,7 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -68,33 +68,34 @@ class Family(NamedTuple):
         return self._replace(schedule=other) if other else None
 
 
-class Candidate(Record):
-    """One way to run the step: ``micro_batches`` of ``micro_batch_size`` sequences under ``schedule``.
-
-    ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked from the loss. ``split``:
-    the layers of each stage, None where they are cut as evenly as possible. ``recompute``: what each stage computes
-    again in its backward, None where no stage does.
-    """
+class Dimensions(Record):
+    """What tells candidates apart, in the candidate itself and in every record that states it: ``micro_batches`` of
+    ``micro_batch_size`` sequences under ``schedule``, and where its stages lie. A dimension is a field of this class
+    and a row of ``search.space.DIMENSIONS``."""
 
     micro_batches: PositiveInt
+    """Micro-batches per step (m)."""
     micro_batch_size: PositiveInt
-    sequences: PositiveInt
+    """Sequences per micro-batch (b)."""
     schedule: ScheduleName
+    """Schedule, by torch's name."""
     virtual_stages: PositiveInt = 1
+    """Stages per rank (v)."""
     split: tuple[PositiveInt, ...] | None = None
+    """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
     recompute: tuple[Recompute, ...] | None = None
+    """What each stage computes again in its backward; null where no stage does."""
 
     @property
-    def padding(self) -> int:
-        """Rows computed in vain: m·b - B."""
-        return self.micro_batches * self.micro_batch_size - self.sequences
+    def dimensions(self) -> dict[str, Any]:
+        """The value of each dimension, by name, for another record that states them."""
+        return {name: getattr(self, name) for name in Dimensions.model_fields}
 
     @property
     def family(self) -> Family:
         """Every dimension but m: what candidates of one curve have in common. A new field is in it by itself."""
-        left_out = {"micro_batches", "micro_batch_size", "sequences", "schedule"}
-        rest = tuple(getattr(self, name) for name in type(self).model_fields if name not in left_out)
-        return Family(self.schedule, rest)
+        left_out = {"micro_batches", "micro_batch_size", "schedule"}
+        return Family(self.schedule, tuple(value for name, value in self.dimensions.items() if name not in left_out))
 
     @property
     def schedule_text(self) -> str:
@@ -111,6 +112,18 @@ class Candidate(Record):
         """The way its stages lie on the ranks. Candidates of one placement are predicted from one profile in one way,
         and share its errors."""
         return Placement.of(self.schedule, self.virtual_stages, self.split, self.recompute)
+
+
+class Candidate(Dimensions):
+    """One way to run the step. ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked
+    from the loss."""
+
+    sequences: PositiveInt
+
+    @property
+    def padding(self) -> int:
+        """Rows computed in vain: m·b - B."""
+        return self.micro_batches * self.micro_batch_size - self.sequences
 
 
 class TimeSplit(Record):

@@ -8,14 +8,12 @@ from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.correctness import Agreement, Soundness
 from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.job.layout import Layout, PlannedLayout
-from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import WorkloadFacts
 from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Basis, Candidate, Family, Prediction, Revision
+from autotune.records.prediction import Basis, Candidate, Dimensions, Prediction, Revision
 from autotune.records.profile import Profile
 from autotune.records.timed_run import TimedRun
 from autotune.records.verdict import Estimate, Objective, Stop
-from autotune.schedule_spec import ScheduleName
 
 
 class RelativeError(Record):
@@ -33,24 +31,12 @@ REPORT, PREDICTION = "autotune.report", "autotune.prediction"
 """Kinds of a report: of a run, and of a prediction for which nothing ran."""
 
 
-class CandidateReport(Record):
+class CandidateReport(Dimensions):
     """One candidate: what was predicted, what was measured or went wrong, or why it was not tried. ``rate`` is what
     every part of a report states."""
 
-    micro_batches: PositiveInt
-    """Micro-batches per step (m)."""
-    micro_batch_size: PositiveInt
-    """Sequences per micro-batch (b)."""
     padding: NonNegativeInt
     """Rows of a step that only fill up the last micro-batches."""
-    schedule: ScheduleName
-    """Schedule, by torch's name."""
-    virtual_stages: PositiveInt
-    """Stages per rank (v)."""
-    split: tuple[PositiveInt, ...] | None = None
-    """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
-    recompute: tuple[Recompute, ...] | None = None
-    """What each stage computes again in its backward; null where no stage does."""
     prediction: Prediction
     """Prediction made before any trial."""
     last_prediction: Revision | None = None
@@ -78,24 +64,9 @@ class CandidateReport(Record):
     """The part of a step in which it loses most to the winner."""
 
     @property
-    def schedule_text(self) -> str:
-        """``Interleaved1F1B x2 cut 7,6,6,5``."""
-        return self.candidate.schedule_text
-
-    @property
     def candidate(self) -> Candidate:
         """The candidate by itself."""
-        return Candidate(**{name: getattr(self, name) for name in Candidate.model_fields})
-
-    @property
-    def family(self) -> Family:
-        """Every dimension but m: what the candidates of one curve have in common."""
-        return self.candidate.family
-
-    @property
-    def name(self) -> str:
-        """``m = 8 1F1B``."""
-        return self.candidate.label
+        return Candidate(**self.dimensions, sequences=self.sequences)
 
     @property
     def sequences(self) -> int:
@@ -171,7 +142,7 @@ class ParetoPoint(Record):
     """The source: real steps of it, or the prediction alone."""
 
 
-class SweetSpot(Record):
+class SweetSpot(Dimensions):
     """The recommendation. Candidates are named by their index into ``candidates``."""
 
     candidate: NonNegativeInt
@@ -183,18 +154,6 @@ class SweetSpot(Record):
     baseline: NonNegativeInt | None = None
     """The candidate that the speed-up is against: m = 1 or, where that does not fit or did not run, the smallest m that
     did."""
-    micro_batches: PositiveInt
-    """Micro-batches per step (m)."""
-    micro_batch_size: PositiveInt
-    """Sequences per micro-batch (b)."""
-    schedule: ScheduleName
-    """Schedule, by torch's name."""
-    virtual_stages: PositiveInt
-    """Stages per rank (v)."""
-    split: tuple[PositiveInt, ...] | None = None
-    """Layers of each stage, in the order of the model; null where they are cut as evenly as possible."""
-    recompute: tuple[Recompute, ...] | None = None
-    """What each stage computes again in its backward; null where no stage does."""
     throughput_seq_s: float
     """Estimated throughput, sequences per second."""
     speedup_over_naive: float | None
@@ -391,13 +350,8 @@ def candidate_report(
     """Return the report's row of one candidate."""
     measurement = outcome if isinstance(outcome, Measurement) else None
     return CandidateReport(
-        micro_batches=candidate.micro_batches,
-        micro_batch_size=candidate.micro_batch_size,
+        **candidate.dimensions,
         padding=candidate.padding,
-        schedule=candidate.schedule,
-        virtual_stages=candidate.virtual_stages,
-        split=candidate.split,
-        recompute=candidate.recompute,
         prediction=prediction,
         measurement=measurement,
         failure=outcome if isinstance(outcome, Failure) else None,

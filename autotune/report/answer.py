@@ -218,7 +218,7 @@ def pareto_lines(report: Report) -> list[str]:
     if len(points) < 2:
         return []
     shown = [
-        f"{report.candidates[point.candidate].name} {show_rate(point.throughput_seq_s)}/s"
+        f"{report.candidates[point.candidate].label} {show_rate(point.throughput_seq_s)}/s"
         f" {show_bytes(point.peak_memory_bytes)}{not_run(report, point.source)}"
         for point in points
     ]

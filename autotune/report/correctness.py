@@ -149,9 +149,9 @@ def disagreement(rows: Rows, found: Mapping[int, Agreement], tolerance: float) -
     row, reference = rows[worst], rows[found[worst].reference]
     mine, theirs = row.measurement, reference.measurement
     assert mine is not None and theirs is not None
-    others = ", ".join(rows[index].name for index in wrong if index != worst)
+    others = ", ".join(rows[index].label for index in wrong if index != worst)
     return (
-        f"{row.name} does not compute what {reference.name} computes: from the same weights and sequences its loss is"
+        f"{row.label} does not compute what {reference.label} computes: from the same weights and sequences its loss is"
         f" {mine.first_loss:.6g}, not {theirs.first_loss:.6g}, and its gradient norm {mine.gradient_norm:.6g}, not"
         f" {theirs.gradient_norm:.6g}, where rounding explains {tolerance:.2%}; {hint(row, reference, found[worst])}"
         + (f"; likewise {others}" if others else "")
@@ -190,9 +190,9 @@ def leak(rows: Rows) -> str | None:
     row = max(leaking, key=lambda one: growth(one) or 0)
     most = growth(row) or 0
     assert row.measurement is not None and row.measurement.growth_bytes is not None
-    others = ", ".join(one.name for one in leaking if one is not row)
+    others = ", ".join(one.label for one in leaking if one is not row)
     return (
-        f"{row.name} leaks memory: each step leaves {show_bytes(most)} behind on rank"
+        f"{row.label} leaks memory: each step leaves {show_bytes(most)} behind on rank"
         f" {row.measurement.growth_bytes.index(most)}, {show_bytes(most / row.micro_batches)} per micro-batch; look for"
         " what keeps outputs, losses or hooks' tensors from step to step" + (f"; likewise {others}" if others else "")
     )
@@ -211,9 +211,9 @@ def retried(rows: Rows) -> str | None:
         return None
     row = max(tight, key=retries)
     assert row.measurement is not None and row.measurement.alloc_retries is not None
-    steps, others = len(row.measurement.step_times_s), ", ".join(one.name for one in tight if one is not row)
+    steps, others = len(row.measurement.step_times_s), ", ".join(one.label for one in tight if one is not row)
     return (
-        f"{row.name} is so close to the memory limit that torch's allocator gave back {retries(row)} times in"
+        f"{row.label} is so close to the memory limit that torch's allocator gave back {retries(row)} times in"
         f" {steps} timed steps what it kept, on rank {row.measurement.alloc_retries.index(retries(row))}: its steps are"
         " slower for that; use more micro-batches or a higher --memory-limit"
         + (f"; likewise {others}" if others else "")

@@ -48,16 +48,11 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     if reference == verdict.pick and row.micro_batches > 1:
         speedup = None  # nothing that ran has a smaller m
     return SweetSpot(
+        **row.dimensions,
         candidate=verdict.pick,
         certainty=verdict.certainty,
         undecided_with=verdict.undecided_with if is_undecided(verdict) else (),
         baseline=reference,
-        micro_batches=row.micro_batches,
-        micro_batch_size=row.micro_batch_size,
-        schedule=row.schedule,
-        virtual_stages=row.virtual_stages,
-        split=row.split,
-        recompute=row.recompute,
         throughput_seq_s=row.rate,
         speedup_over_naive=speedup,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
@@ -80,7 +75,7 @@ def undecided_text(report: Report) -> str:
         return "undecided"
     found = sorted((rows[index] for index in (spot.candidate, *spot.undecided_with)), key=lambda row: row.micro_batches)
     is_alike = len({row.family for row in found}) == 1
-    *names, last = [str(row.micro_batches) if is_alike else row.name for row in found]
+    *names, last = [str(row.micro_batches) if is_alike else row.label for row in found]
     return f"undecided between {'m = ' if is_alike else ''}{', '.join(names)} and {last}"
 
 
@@ -132,7 +127,7 @@ def reason(rows: Rows, pick: int, objective: Objective, tolerance: float) -> str
         return leanest(rows, pick, top, close, tolerance)
     if not close:
         return f"it has the highest throughput, {show_share(rows[pick].rate / rows[others[0]].rate - 1)} above the next"
-    names = ", ".join(rows[index].name for index in close)
+    names = ", ".join(rows[index].label for index in close)
     saved = saved_bytes(rows[pick], [rows[index] for index in close])
     tie = f"it is tied with {names} within {show_share(tolerance, 0)}"
     if saved is None or saved < 0:
@@ -157,10 +152,10 @@ def behind(pick: CandidateReport, top: CandidateReport) -> str:
     saved = saved_bytes(pick, [top])
     if overlap(pick, top) and saved is not None and saved > 0:
         return (
-            f"it needs {show_bytes(saved)} less memory than {top.name}, which is estimated to be {gap} faster, and the"
+            f"it needs {show_bytes(saved)} less memory than {top.label}, which is estimated to be {gap} faster, and the"
             " steps do not tell the two apart"
         )
-    return f"the search picked it, although by the figures in this table {top.name} is {gap} faster"
+    return f"the search picked it, although by the figures in this table {top.label} is {gap} faster"
 
 
 def overlap(one: CandidateReport, other: CandidateReport) -> bool:
@@ -178,7 +173,7 @@ def overlap(one: CandidateReport, other: CandidateReport) -> bool:
 def leanest(rows: Rows, pick: int, top: int, close: Sequence[int], tolerance: float) -> str:
     """Return the reason where memory is the objective; ``close``: the others that are fast enough."""
     lag = 1 - rows[pick].rate / rows[top].rate
-    speed = f"only {show_share(lag)} slower than {rows[top].name}" if pick != top else "the fastest as well"
+    speed = f"only {show_share(lag)} slower than {rows[top].label}" if pick != top else "the fastest as well"
     within = f"within {show_share(tolerance, 0)} of the best"
     saved = saved_bytes(rows[pick], [rows[index] for index in close])
     if close and (saved is None or saved < 0):
@@ -201,7 +196,7 @@ def ties(rows: Rows, pick: int, tolerance: float) -> tuple[str, ...]:
         if index == pick or abs(1 - min(mine.rate, other.rate) / max(mine.rate, other.rate)) > tolerance:
             continue
         is_alike = mine.family == other.family
-        names = [f"m = {row.micro_batches}" if is_alike else row.name for row in (mine, other)]
+        names = [f"m = {row.micro_batches}" if is_alike else row.label for row in (mine, other)]
         saved = saved_bytes(mine, [other])
         first = str(mine.micro_batches) if is_alike else names[0]
         rest = f"; {first} needs {show_bytes(abs(saved))} {'less' if saved > 0 else 'more'}" if saved else ""

@@ -38,7 +38,7 @@ def test_what_stands_in_where_m_is_too_small_is_of_the_same_curve():
 def test_a_row_of_a_report_is_called_as_its_candidate():
     own = candidate(8, "Interleaved1F1B", virtual_stages=2, split=(1, 2, 3, 4))
     row = candidate_report(own, PREDICTIONS[0], None, None)
-    assert (row.candidate, row.family, row.name) == (own, own.family, own.label)
+    assert (row.candidate, row.family, row.label) == (own, own.family, own.label)
     assert own.label == "m = 8 Interleaved1F1B x2 cut 1,2,3,4"
 
 

@@ -65,14 +65,14 @@ def pick_notes(report: Report, index: int) -> Iterator[str]:
     """Yield what keeps the exported candidate from being a sure choice under the limits of the report."""
     row, spot = report.candidates[index], report.sweet_spot
     if report.is_predicted:
-        yield f"{row.name} is predicted, and {origin(report)}: autotune run confirms it"
+        yield f"{row.label} is predicted, and {origin(report)}: autotune run confirms it"
     if row.prediction.basis is Basis.EXTRAPOLATED and row.measurement is None:
-        yield f"micro-batches of {row.micro_batch_size} were not timed: the figures of {row.name} are extrapolated"
+        yield f"micro-batches of {row.micro_batch_size} were not timed: the figures of {row.label} are extrapolated"
     if spot is not None and spot.candidate == index and is_undecided(spot):
         sure = f" ({show_certainty(spot.certainty)} sure)" if spot.certainty is not None else ""
-        yield f"the report is {undecided_text(report)}{sure}; {row.name} is exported because {spot.reason}"
+        yield f"the report is {undecided_text(report)}{sure}; {row.label} is exported because {spot.reason}"
     if row.over_limit_bytes is not None:
-        yield f"{row.name} needs {show_bytes(row.over_limit_bytes)} more than the report's memory limit"
+        yield f"{row.label} needs {show_bytes(row.over_limit_bytes)} more than the report's memory limit"
 
 
 def nearest(report: Report, target: Target, data_parallel: int) -> str:

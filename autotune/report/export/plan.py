@@ -1,30 +1,22 @@
 """The plan for a launcher: one candidate of a report, with the number of data-parallel replicas."""
 
-from dataclasses import dataclass
-
 from autotune.errors import InputError, UsageError
-from autotune.records.job.recompute import Modes, show_modes
+from autotune.records.job.recompute import show_modes
 from autotune.records.job.split import Split, show_split
 from autotune.records.job.workload import WorkloadFacts
+from autotune.records.prediction import Dimensions
 from autotune.records.report import Report
 from autotune.schedule_spec import ScheduleName
 from autotune.workload.partition import layers_per_stage
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Dimensions):
     """A candidate as a launcher needs it.
 
     Every launcher holds ``global_batch`` = micro-batch size x m x data-parallel replicas sequences per step.
     """
 
-    micro_batches: int
-    micro_batch_size: int
-    schedule: ScheduleName
     stages: int
-    virtual_stages: int
-    split: Split | None
-    recompute: Modes | None
     padding: int
     data_parallel: int
     workload: WorkloadFacts
@@ -61,13 +53,8 @@ def plan_of(report: Report, candidate: int, data_parallel: int) -> Plan:
     """Return the plan of a candidate by its index in the report."""
     row = report.candidates[candidate]
     return Plan(
-        micro_batches=row.micro_batches,
-        micro_batch_size=row.micro_batch_size,
-        schedule=row.schedule,
+        **row.dimensions,
         stages=report.profile.ranks,
-        virtual_stages=row.virtual_stages,
-        split=row.split,
-        recompute=row.recompute,
         padding=row.padding,
         data_parallel=data_parallel,
         workload=report.workload,

@@ -174,7 +174,7 @@ def add_out(plot: Any, report: Report) -> list[Key]:
     data = {
         "m": [row.micro_batches for row in found],
         "foot": [0.0] * len(found),
-        "name": [row.name for row in found],
+        "name": [row.label for row in found],
         "why": [row.failure.message if row.failure else row.excluded or "does not fit" for row in found],
     }
     crosses = plot.scatter("m", "foot", source=ColumnDataSource(data), marker="x", size=12, color=OUT, line_width=3)
@@ -219,7 +219,7 @@ def add_dots(
     data = {
         "memory": [(row.peak or 0) / size for row in found],
         "rate": [rate_of(report, row) for row in found],
-        "name": [row.name for row in found],
+        "name": [row.label for row in found],
     }
     source, fill = ColumnDataSource(data), INK_HEX if has_run else None
     dots = inked(plot.scatter("memory", "rate", source=source, size=8, line_color=INK_HEX, fill_color=fill))
@@ -237,7 +237,7 @@ def history(report: Report, rows: Sequence[CandidateReport]) -> Chart:
     plot.xaxis.ticker = numbers
     plot.y_range = Range1d(start=0, end=ROOM * max(rates))
     plot.step(numbers, best, mode="after", color=OTHERS, line_width=2)
-    source = ColumnDataSource({"number": numbers, "rate": rates, "name": [row.name for row in rows]})
+    source = ColumnDataSource({"number": numbers, "rate": rates, "name": [row.label for row in rows]})
     dots = inked(plot.scatter("number", "rate", source=source, size=8, color=INK_HEX))
     plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
     keys = [Key("estimate", INK, Sign.CIRCLE), Key("best by then", OTHERS, Sign.LINE)]

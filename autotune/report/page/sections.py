@@ -93,7 +93,7 @@ def naive_lines(report: Report) -> list[str]:
     source = "" if rival.measurement or report.is_predicted else " (estimated, not run)"
     return [
         "Cutting the batch into micro-batches does not pay here: the best of the others,"
-        f" {rival.name}{source}, has {show_share(abs(loss))} {'less' if loss >= 0 else 'more'} throughput{mostly}."
+        f" {rival.label}{source}, has {show_share(abs(loss))} {'less' if loss >= 0 else 'more'} throughput{mostly}."
     ]
 
 
@@ -193,7 +193,7 @@ def timelines(report: Report) -> Section:
     for (row, step), length in zip(drawn, lengths, strict=True):
         span = shared if is_alike else span_of(length)
         for one in step.each:
-            name = f"{row.name}, {source_text(report, one)}"
+            name = f"{row.label}, {source_text(report, one)}"
             chart = timeline(one, span)
             chart.title = f"★ {name}" if row is pick else name
             charts.append(chart)
@@ -225,10 +225,10 @@ def recorded_step(report: Report) -> Section:
         return Section("Measured beside predicted", "")
     parts = stacks.recorded_parts(step)
     chart = stacks.recorded(step)
-    chart.title = f"★ {row.name}" if row is plots.pick_of(report) else row.name
+    chart.title = f"★ {row.label}" if row is plots.pick_of(report) else row.label
     return Section(
         "Measured beside predicted",
-        f"Seconds of the mean rank in the recorded step of {row.name}, and in the predicted one. Idle is all idle time,"
+        f"Seconds of the mean rank in the recorded step of {row.label}, and in the predicted one. Idle is all idle time,"
         " whatever it is due to: a recording does not tell the bubble from the rest.",
         [chart],
         ("part", "predicted", "measured"),
@@ -265,7 +265,7 @@ def pareto_front(report: Report) -> Section:
         ("candidate", "sequences/s", "peak memory", "ran"),
         [
             (
-                report.candidates[point.candidate].name,
+                report.candidates[point.candidate].label,
                 show_rate(report.replicas * point.throughput_seq_s),
                 show_bytes(point.peak_memory_bytes),
                 "yes" if point.source == "measured" else "no",
@@ -325,7 +325,7 @@ def history_rows(report: Report) -> list[list[str]]:
     rows = [
         [
             one.measured_at or "-",
-            row.name,
+            row.label,
             str(len(one.step_times_s)),
             ", ".join(map(show_seconds, one.step_times_s)),
             show_rate(one.throughput_seq_s),
@@ -335,4 +335,4 @@ def history_rows(report: Report) -> list[list[str]]:
         if (one := row.measurement)
     ]
     failed = [row for row in report.candidates if row.failure]
-    return rows + [["-", row.name, "-", "-", "-", row.failure.message if row.failure else ""] for row in failed]
+    return rows + [["-", row.label, "-", "-", "-", row.failure.message if row.failure else ""] for row in failed]
