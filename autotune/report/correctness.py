@@ -239,7 +239,7 @@ def peak_slope(rows: Rows, profile: Profile) -> PeakSlope | None:
     own = (None, tuple(stage.layers for stage in profile.stages))
     alike = [row for row in rows if row.recompute == profile.recompute and row.split in own]
     steady = sorted((row for row in alike if is_steady(row, profile.ranks)), key=lambda row: row.micro_batches)
-    if len(steady) < 2:
+    if len({row.micro_batches for row in steady}) < 2:
         return None
     slopes = [rank_slope(steady, stage, rank) for rank, stage in enumerate(profile.stages)]
     return max((one for one in slopes if one), key=lambda one: one.share_of_peak, default=None)
