@@ -121,7 +121,7 @@ def test_what_is_extrapolated_is_marked_everywhere(tmp_path):
     done = run("predict", tmp_path / "profile.json", "--html", page, "--out", record)
     assert "extrapolated, not timed at this b" in done.stdout
     assert "time b = " in done.stderr
-    assert "Hollow points are extrapolated" in page.read_text()
+    assert ", extrapolated</li>" in page.read_text()  # in the legend of the throughput
     bases = [row["prediction"]["basis"] for row in json.loads(record.read_text())["candidates"]]
     assert bases.count("measured") == 1
     assert bases.count("extrapolated") == 6

@@ -1,11 +1,12 @@
 """Charts of candidates as points: throughput against m, throughput against memory, the real runs in their order."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Any
 
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
 
-from autotune.records.prediction import Family
+from autotune.records.prediction import Basis, Family
 from autotune.records.report import CandidateReport, Report
 from autotune.report.answer import does_not_fit
 from autotune.report.bars import under_one_schedule
@@ -91,33 +92,50 @@ def cycle(count: int) -> list[str]:
     return [names[at % len(names)] for at in range(count)]
 
 
+class Known(StrEnum):
+    """What a point of a curve rests on."""
+
+    RAN = "ran"
+    NOT_RUN = "not run"
+    EXTRAPOLATED = "extrapolated"
+
+
+def known_of(row: CandidateReport) -> Known:
+    """Return what the rate of a candidate rests on."""
+    if row.measurement is not None:
+        return Known.RAN
+    return Known.EXTRAPOLATED if row.prediction.basis is Basis.EXTRAPOLATED else Known.NOT_RUN
+
+
 def add_curve(
     plot: Any, report: Report, name: str, rows: Sequence[CandidateReport], marker: str, is_pick: bool
 ) -> list[Key]:
-    """Add a schedule's curve: a line of the estimates, a band of their interval, a full point where a candidate ran and
-    a hollow one where none did; return its keys. ``is_pick``: it is the schedule of the pick."""
+    """Add a schedule's curve: a line of the estimates, a band of their interval, a full point where a candidate ran, a
+    hollow one where none did and a cross where its times are extrapolated; return its keys. ``is_pick``: it is the
+    schedule of the pick."""
     colour, width = (INK_HEX, 2) if is_pick else (OTHERS, 1)
     source = ColumnDataSource(curve_columns(report, rows))
     band = plot.varea("m", "low", "high", source=source, color=colour, alpha=0.12 if is_pick else 0.08)
     line = plot.line("m", "rate", source=source, color=colour, line_width=width)
     drawn, keys = [band, line], []
-    for has_run in (True, False):
-        found = [row for row in rows if (row.measurement is not None) == has_run]
+    for known in Known:
+        found = [row for row in rows if known_of(row) is known]
         if not found:
             continue
+        has_run, is_guess = known is Known.RAN, known is Known.EXTRAPOLATED
         points = plot.scatter(
             "m",
             "rate",
             source=ColumnDataSource(curve_columns(report, found)),
-            marker=marker,
+            marker="x" if is_guess else marker,
             size=9,
             line_color=colour,
             fill_color=colour if has_run else None,
         )
         drawn.append(points)
         plot.add_tools(HoverTool(renderers=[points], tooltips=tips(name, has_run)))
-        sign = MARKERS[marker] if has_run else Sign.HOLLOW
-        keys.append(Key(f"{name}, {'ran' if has_run else 'not run'}", INK if is_pick else OTHERS, sign))
+        sign = MARKERS[marker] if has_run else Sign.CROSS if is_guess else Sign.HOLLOW
+        keys.append(Key(f"{name}, {known.value}", INK if is_pick else OTHERS, sign))
     if is_pick:
         for one in drawn:
             inked(one)

@@ -228,8 +228,8 @@ def recorded_step(report: Report) -> Section:
     chart.title = f"★ {row.label}" if row is plots.pick_of(report) else row.label
     return Section(
         "Measured beside predicted",
-        f"Seconds of the mean rank in the recorded step of {row.label}, and in the predicted one. Idle is all idle time,"
-        " whatever it is due to: a recording does not tell the bubble from the rest.",
+        f"Seconds of the mean rank in the recorded step of {row.label}, and in the predicted one. Idle is all idle"
+        " time, whatever it is due to: a recording does not tell the bubble from the rest.",
         [chart],
         ("part", "predicted", "measured"),
         [[name, *map(show_seconds, seconds)] for name, seconds in parts.items()],

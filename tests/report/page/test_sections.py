@@ -54,7 +54,7 @@ def test_the_pick_is_marked_in_every_chart(report):
     assert {section.title for section, _ in shown} >= {"Throughput", "Where the time goes", "One step"}
     for section, chart in shown:
         if section.title in ("One step", "Measured beside predicted"):
-            assert chart.title.startswith("★ ") == chart.title.removeprefix("★ ").startswith(pick.name)
+            assert chart.title.startswith("★ ") == chart.title.removeprefix("★ ").startswith(pick.label)
             continue
         ((x, _),) = stars(chart)
         assert chart.keys[0].colour == PICK
@@ -133,7 +133,7 @@ def test_where_m_1_wins_the_page_shows_what_more_would_cost():
     assert rival.micro_batches > 1
     texts = Reader(page(report)).texts
     (line,) = [text for text in texts if text.startswith("Cutting the batch into micro-batches does not pay here")]
-    assert rival.name in line and f"{1 - rival.rate / report.candidates[report.sweet_spot.candidate].rate:.1%}" in line
+    assert rival.label in line and f"{1 - rival.rate / report.candidates[report.sweet_spot.candidate].rate:.1%}" in line
     counts = sorted({row.micro_batches for row in report.candidates if row.schedule in ("GPipe", "1F1B")})
     for section in sections_of(report):
         if section.title in ("Peak memory", "Where the time goes"):
