@@ -38,7 +38,7 @@ def main() -> None:
             picture(command, typed([*command.split()[1:], *quiet], folder, COLUMNS), file)
         with opened(folder / "report.html") as (page, complaints, _):
             assert not complaints, complaints
-            page.set_viewport_size({"width": 1200, "height": 1100})
+            page.set_viewport_size({"width": 1200, "height": 1150})
             page.screenshot(path=PICTURES / "page.png")
             page.emulate_media(color_scheme="dark")
             page.set_viewport_size({"width": 1200, "height": 700})

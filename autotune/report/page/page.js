@@ -27,6 +27,7 @@ function paint(shades) {
         const glyph = renderer.glyph;
         if (name in glyph && glyph[name] !== null && glyph[name].value !== null) glyph[name] = {value: shades.ink};
       }
+      view.renderer_views.get(renderer)?.set_visuals();  // now, and not with the next frame: paper does not wait
     }
   }
 }

@@ -24,9 +24,9 @@ from autotune.report.paper.predicted_cells import origin
 
 @dataclass
 class Page:
-    """What stands on a page, from the top: title, tiles, the answer in a sentence, what must be known before it is
-    used, the table, what else there is to say, the sections, the facts. ``export``: a command that hands the answer on,
-    up to the name of the launcher."""
+    """What stands on a page, from the top: title, tiles, the answer in a sentence with ``remarks``, ``cautions`` that
+    must be known before it is used, the table, a command that hands the answer on (``export``, up to the name of the
+    launcher), the sections, below the first of them ``notes`` and ``warnings``, the facts."""
 
     title: str
     answer: str
@@ -34,6 +34,7 @@ class Page:
     sections: Sequence[Section]
     facts: Sequence[tuple[str, str]]
     tiles: Sequence[Tile] = ()
+    remarks: Sequence[str] = ()
     cautions: Sequence[str] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -52,9 +53,10 @@ def page(report: Report, source: Path | None = None) -> str:
             title=title,
             tiles=tiles(report),
             answer=answer,
+            remarks=naive_lines(report),
             cautions=cautions,
             table=table_section(report),
-            notes=[line for line in (*naive_lines(report), *notes) if line and line not in cautions],
+            notes=[line for line in notes if line and line not in cautions],
             warnings=report.warnings,
             sections=sections_of(report),
             facts=facts(report),

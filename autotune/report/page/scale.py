@@ -14,7 +14,7 @@ from autotune.report.page.page import Page, fact_rows, rendered
 from autotune.report.page.plots import cycle
 from autotune.report.page.sections import Section
 from autotune.report.page.stacks import ABOVE, stacked
-from autotune.report.page.tiles import Tile
+from autotune.report.page.tiles import PEAK, Tile
 from autotune.report.paper.scale import (
     COLUMNS,
     ON_PAPER,
@@ -87,9 +87,13 @@ def tiles(plan: ScalePlan) -> list[Tile]:
     if point.peak_memory_bytes is not None:
         limit = plan.memory_limit_bytes
         share = point.peak_memory_bytes / limit if limit else None
-        note = f"{show_share(share)} of {show_bytes(limit)}" if limit and share is not None else "no limit is known"
+        note = (
+            f"{show_share(share)} of {show_bytes(limit)}{', too much' if share > 1 else ''}"
+            if limit and share is not None
+            else "no limit is known"
+        )
         bar = min(1.0, share) if share is not None else None
-        found.append(Tile("of the fullest rank", show_bytes(point.peak_memory_bytes), note, bar))
+        found.append(Tile(PEAK, show_bytes(point.peak_memory_bytes), note, bar))
     return found
 
 

@@ -7,6 +7,8 @@ from autotune.report.paper.predicted_cells import forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_share
 
+PEAK = "peak memory of the fullest rank"
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -59,7 +61,7 @@ def memory(report: Report, row: CandidateReport) -> Tile | None:
     source = "measured" if is_measured else "predicted"
     limit = report.memory_limit_bytes
     note = f"{show_share(row.peak / limit)} of {show_bytes(limit)}, {source}" if limit else source
-    return Tile("of the fullest rank", show_bytes(row.peak), note, min(1.0, row.peak / limit) if limit else None)
+    return Tile(PEAK, show_bytes(row.peak), note, min(1.0, row.peak / limit) if limit else None)
 
 
 def bubble(report: Report, row: CandidateReport) -> Tile:

@@ -149,7 +149,7 @@ def test_tiles_are_the_answer():
     assert named["micro-batches"].value == "m = 8"
     assert named["tokens/s"].value == "4,100"  # 128 sequences of 32 tokens, three digits
     assert "128.0 sequences/s" in named["tokens/s"].note
-    assert named["of the fullest rank"].note == "0.0% of 1.0 GiB, measured"
+    assert named["peak memory of the fullest rank"].note == "0.0% of 1.0 GiB, measured"
     share = report.candidates[report.sweet_spot.candidate].prediction.bubble_share
     assert named["bubble"].value == f"{share:.0%}"
     assert "sure" not in named  # this report does not know
