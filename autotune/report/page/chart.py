@@ -29,6 +29,11 @@ class Sign(StrEnum):
     INVERTED_TRIANGLE = "▼"
     HEX = "⬢"
     HOLLOW = "○"
+    HOLLOW_SQUARE = "◻"
+    HOLLOW_TRIANGLE = "△"
+    HOLLOW_DIAMOND = "◇"
+    HOLLOW_INVERTED_TRIANGLE = "▽"
+    HOLLOW_HEX = "⬡"
 
 
 MARKERS = {
@@ -40,6 +45,15 @@ MARKERS = {
     "hex": Sign.HEX,
 }
 """Shapes of points, by which schedules are told apart, and their signs."""
+HOLLOW = {
+    "circle": Sign.HOLLOW,
+    "square": Sign.HOLLOW_SQUARE,
+    "triangle": Sign.HOLLOW_TRIANGLE,
+    "diamond": Sign.HOLLOW_DIAMOND,
+    "inverted_triangle": Sign.HOLLOW_INVERTED_TRIANGLE,
+    "hex": Sign.HOLLOW_HEX,
+}
+"""The signs of points that are not filled, because nothing ran there."""
 
 
 @dataclass(frozen=True)

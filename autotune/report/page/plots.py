@@ -10,10 +10,11 @@ from autotune.records.prediction import Basis, Family
 from autotune.records.report import CandidateReport, Report
 from autotune.report.answer import does_not_fit
 from autotune.report.bars import under_one_schedule
-from autotune.report.page.chart import MARKERS, Chart, Key, Sign, inked, mark, memory_unit, plain
+from autotune.report.page.chart import HOLLOW, MARKERS, Chart, Key, Sign, inked, mark, memory_unit, plain
 from autotune.report.page.colours import INK, INK_HEX, OTHERS, OUT, PICK
 from autotune.report.recommend import is_undecided
 
+FOOT = 0.04  # of the height of a chart, at which what has no rate is marked
 ROOM = 1.15  # times the highest rate that is drawn: intervals may leave the frame, points may not
 
 
@@ -67,8 +68,8 @@ def throughput(report: Report) -> Chart:
     if not report.is_predicted:
         keys.append(add_predicted(plot, report, shown))
         rates += [row.prediction.throughput_seq_s for row in shown]
-    keys += add_out(plot, report)
     plot.y_range = Range1d(start=0, end=ROOM * max(rates, default=1.0))
+    keys += add_out(plot, report)
     if pick := pick_of(report):
         plot.vspan(x=[pick.micro_batches], line_color=PICK, line_alpha=0.5)
         mark(plot, pick.micro_batches, rate_of(report, pick))
@@ -134,7 +135,7 @@ def add_curve(
         )
         drawn.append(points)
         plot.add_tools(HoverTool(renderers=[points], tooltips=tips(name, has_run)))
-        sign = MARKERS[marker] if has_run else Sign.CROSS if is_guess else Sign.HOLLOW
+        sign = MARKERS[marker] if has_run else Sign.CROSS if is_guess else HOLLOW[marker]
         keys.append(Key(f"{name}, {known.value}", INK if is_pick else OTHERS, sign))
     if is_pick:
         for one in drawn:
@@ -191,7 +192,7 @@ def add_out(plot: Any, report: Report) -> list[Key]:
         return []
     data = {
         "m": [row.micro_batches for row in found],
-        "foot": [0.0] * len(found),
+        "foot": [FOOT * plot.y_range.end] * len(found),
         "name": [row.label for row in found],
         "why": [row.failure.message if row.failure else row.excluded or "does not fit" for row in found],
     }

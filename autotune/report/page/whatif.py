@@ -3,7 +3,7 @@
 from typing import Any
 
 from bokeh.models import ColumnDataSource, HoverTool, LogColorMapper
-from bokeh.palettes import Viridis256
+from bokeh.palettes import Blues256
 
 from autotune import __version__
 from autotune.plan.whatif import WhatIf
@@ -12,6 +12,9 @@ from autotune.report.page.colours import INK_HEX
 from autotune.report.page.page import Page, rendered
 from autotune.report.page.sections import Section
 from autotune.report.paper.whatif import TITLES, shown, varied, what_if_rows
+
+PALE = Blues256[:100:-1]
+"""From nearly white to a blue on which dark numbers can be read."""
 
 
 def what_if_page(found: WhatIf) -> str:
@@ -54,16 +57,10 @@ def picture(found: WhatIf) -> Any | None:
         labels: dict[str, Any] = {"x_axis_label": TITLES[names[1]], "y_axis_label": TITLES[names[0]]}
         plot = plain(x_range=axes[1], y_range=axes[0], **labels)
         low, high = min(data["m"]), max(data["m"])
-        colours = LogColorMapper(palette=Viridis256, low=low, high=max(high, low + 1))
+        colours = LogColorMapper(palette=PALE, low=low, high=max(high, low + 1))
         fill = {"field": "m", "transform": colours}
         marks = plot.rect(names[1], names[0], 1, 1, source=source, fill_color=fill, line_color="white")
-        style = {
-            "text_align": "center",
-            "text_baseline": "middle",
-            "text_color": "#ffffff",
-            "text_outline_color": "#1b1b1b",
-        }
+        style = {"text_align": "center", "text_baseline": "middle", "text_color": INK_HEX, "text_font_style": "bold"}
         plot.text(names[1], names[0], "words", source=source, **style)
-        plot.add_layout(marks.construct_color_bar(), "right")
     plot.add_tools(HoverTool(renderers=[marks], tooltips=tips))
     return plot
