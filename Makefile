@@ -7,6 +7,10 @@ DEV := .venv/.installed-dev
 PYTEST := $(BIN)/python -m pytest --timeout 300
 INTEROP_PYTHON := .venv-interop/bin/python
 INTEROP := .venv-interop/.installed
+TORCH ?= 2.8.0
+OTHER_PYTHON := .venv-torch-$(TORCH)/bin/python
+OTHER := .venv-torch-$(TORCH)/.installed
+OTHER_TESTS := $(addprefix tests/pipeline/test_,gradients.py peak_memory.py ranks.py recording.py probe.py torch_versions.py) tests/workload/test_user_model.py
 EMULATED_PYTHON := .venv-emulated/bin/python
 EMULATED_INSTALLED := .venv-emulated/.installed
 EMULATED := .venv-emulated/.built
@@ -17,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check bench fuzz guide pictures test-gpu test-emulated interop dist clean
+.PHONY: help setup run test test-all check bench fuzz guide pictures test-gpu test-torch test-emulated interop dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -62,6 +66,9 @@ pictures: $(DEV)  ## make the pictures in the README again, from a real run
 test-gpu: $(DEV)  ## only the tests that need a GPU
 	$(PYTEST) tests/gpu -rs
 
+test-torch: $(OTHER)  ## pipelines, gradients and memory under another torch: make test-torch TORCH=2.8.0; up to 7 GB
+	$(OTHER_PYTHON) -m pytest --timeout 600 $(OTHER_TESTS)
+
 test-emulated: $(EMULATED)  ## the CUDA path on emulated GPUs: needs g++ and 6 GB, most of it torch's CUDA build
 	$(EMULATED_PYTHON) -m pytest --timeout 900 tests/emulated
 
@@ -72,8 +79,8 @@ dist: $(DEV)  ## build the wheel and the source distribution into dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-clean:  ## remove .venv, .venv-interop, .venv-emulated, caches and what runs have written here
-	rm -rf .venv .venv-interop .venv-emulated .pytest_cache .mypy_cache .ruff_cache .hypothesis dist .autotune report.json report.html profile.json
+clean:  ## remove .venv and all other .venv-*, caches and what runs have written here
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist .autotune report.json report.html profile.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and at its exact version, so that nothing else can make pip look for another build of it.
@@ -95,6 +102,15 @@ $(INTEROP): pyproject.toml constraints.txt tests/interop/requirements.txt
 	$(INTEROP_PYTHON) -m pip install --quiet -e '.[dev]'
 	$(INTEROP_PYTHON) -m pip install --quiet --no-deps -r tests/interop/requirements.txt
 	$(INTEROP_PYTHON) -m pip install --quiet --no-deps --target .venv-interop/torchtitan-0.2 torchtitan==0.2.2
+	touch $@
+
+# Another version of torch decides what it needs of other packages: the constraints do not hold for those. Where pip is
+# offered no CPU build of that version, this is a CUDA build, of several gigabytes.
+$(OTHER): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-torch-$(TORCH)
+	grep -vE '^(torch|sympy|setuptools|networkx|fsspec|filelock)==' constraints.txt > .venv-torch-$(TORCH)/constraints.txt
+	env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT $(OTHER_PYTHON) -m pip install --quiet --no-cache-dir torch==$(TORCH)
+	env -u PIP_BUILD_CONSTRAINT PIP_CONSTRAINT=.venv-torch-$(TORCH)/constraints.txt $(OTHER_PYTHON) -m pip install --quiet -e . pytest pytest-timeout hypothesis
 	touch $@
 
 # torch's CUDA build of the same version. A configuration of pip may offer the CPU build, which would win: none is read.

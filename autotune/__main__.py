@@ -1,6 +1,7 @@
 """``python -m autotune`` is the ``autotune`` command."""
 
 import sys
+from importlib.util import find_spec
 
 import autotune
 
@@ -10,7 +11,11 @@ if not hasattr(autotune, "DISTRIBUTION"):  # what is called autotune on PyPI has
         " pip uninstall autotune, and install pipeline-autotune again with --force-reinstall --no-deps"
     )
 
-from autotune.cli import main
-
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"] and find_spec("typer") is None:  # an environment with nothing but torch
+        from autotune.worker import main as worker
+
+        sys.exit(worker(sys.argv[2:]))
+    from autotune.cli import main
+
     main()

@@ -1,6 +1,7 @@
 """The checks of ``autotune doctor``: everything that a pipeline needs of this host, each as a ``Check``."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -11,9 +12,9 @@ from autotune import DISTRIBUTION
 from autotune.disk import refusal
 from autotune.errors import AutotuneError
 from autotune.pipeline.control.commands import Ping
-from autotune.pipeline.control.process import GpuState, collect_environment, gpu_state
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, SHARED_MEMORY, remedy, shared_memory_bytes
+from autotune.pipeline.control.survey import GpuState, collect_environment, gpu_state
 from autotune.records.job.environment import Environment
 from autotune.report.doctor import Check, Checkup
 from autotune.report.units import show_bytes, show_seconds
@@ -25,18 +26,20 @@ PING_TIMEOUT_S = 90.0
 LARGE_BYTES = 16 * 2**20
 
 
-def examine() -> Checkup:
-    """Look at devices, torch, memory, the folders that a run writes to, and at two ranks that talk."""
+def examine(python: str | None = None) -> Checkup:
+    """Look at devices, torch, memory, the folders that a run writes to, and at two ranks that talk. ``python``: the
+    interpreter that has torch, where that is another one."""
+    interpreter = python or sys.executable
     try:
-        environment = Environment.model_validate(collect_environment())
+        environment = Environment.model_validate(collect_environment(interpreter))
     except AutotuneError as error:
         return Checkup(environment=Environment(), checks=(Check.problem("torch", str(error)),), next_command=None)
     checks = [*folders(), *installation()]
     if environment.device == "cuda":
-        checks += [*gpus(environment, gpu_state()), shared_memory()]
+        checks += [*gpus(environment, gpu_state(interpreter)), shared_memory()]
     else:
         checks += cpu(environment)
-    checks.append(round_trip(environment))
+    checks.append(round_trip(environment, interpreter))
     return Checkup(environment=environment, checks=tuple(checks), next_command=next_command(environment))
 
 
@@ -129,7 +132,7 @@ def shared_memory(folder: Path = SHARED_MEMORY) -> Check:
     return Check.ok(str(folder), f"{show_bytes(free)} free")
 
 
-def round_trip(environment: Environment) -> Check:
+def round_trip(environment: Environment, python: str = sys.executable) -> Check:
     """Try two real ranks, and messages between them: over NCCL on GPUs, over gloo on the CPU, by the code of every
     run."""
     device = environment.device or "cpu"
@@ -137,7 +140,7 @@ def round_trip(environment: Environment) -> Check:
     if device == "cuda" and len(environment.devices) < 2:
         return Check.note(label, "not tried: there is one GPU, and each rank needs its own")
     try:
-        with Ranks(2, device) as ranks:
+        with Ranks(2, device, python=python) as ranks:
             short = ranks.ask(ping(1, 20), PING_TIMEOUT_S)[0]
             long = ranks.ask(ping(LARGE_BYTES, 4), PING_TIMEOUT_S)[0]
     except RankFailure as error:

@@ -6,6 +6,7 @@ error (exit 3).
 
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -42,7 +43,7 @@ UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 LEAST_BARE = 2**20
 """Bytes of a memory limit from which on it needs no unit."""
-FLAGS_ALONE = {"model", "model_args"}
+FLAGS_ALONE = {"model", "model_args", "python"}
 OPERATIONS = {"": 1, "g": 10**9, "t": 10**12, "p": 10**15, "gflops": 10**9, "tflops": 10**12, "pflops": 10**15}
 SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -207,6 +208,7 @@ class Config(Record):
     profile: Path | None = setting("profile")
     device: DeviceKind = setting("device")
     memory_limit: Annotated[PositiveInt | None, BeforeValidator(parse_limit)] = setting("memory_limit")
+    python: str | None = setting("python")
     budget: Annotated[float | None, BeforeValidator(parse_seconds)] = setting("budget", gt=0)
     trials: PositiveInt | None = setting("trials")
     exhaustive: bool = setting("exhaustive")
@@ -314,6 +316,11 @@ class Config(Record):
         """Return the numbers of micro-batches to try; m = 1 is always one, because it shows what pipelining buys."""
         return self.counts() if self.micro_batch_size else tuple(sorted({1, *self.counts()}))
 
+    @property
+    def interpreter(self) -> str:
+        """The Python that ranks run under."""
+        return self.python or sys.executable
+
     def counts(self) -> tuple[int, ...]:
         """Return the candidate numbers of micro-batches, ascending, without repeats."""
         return tuple(sorted(set(self.micro_batches or divisors(self.batch))))
@@ -342,13 +349,14 @@ def read_toml(path: Path, kind: str = "") -> dict[str, Any]:
 def load_config(file: Path | None, flags: Mapping[str, Any]) -> Config:
     """Merge ``file`` and the ``flags`` that were given (None: not given) into a Config.
 
-    In the file ``seq-len`` and ``seq_len`` are the same key.
+    In the file ``seq-len`` and ``seq_len`` are the same key. What runs a program is none: a file may come from anybody.
     """
     table = {key.replace("-", "_"): value for key, value in (read_toml(file) if file is not None else {}).items()}
     given = {key: value for key, value in flags.items() if value is not None}
     for name in FLAGS_ALONE & table.keys():
         raise InputError(
-            f"config {file}: unknown key {name!r}: no file may name code; give --model on the command line"
+            f"config {file}: unknown key {name!r}: no file may name code or a program; give it on the command line,"
+            f" with --{name.replace('_', '-')}"
         )
     try:
         return Config.model_validate({**table, **given})

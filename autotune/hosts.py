@@ -1,40 +1,21 @@
-"""A pipeline over several hosts, from flags and the launcher's environment: the rendezvous, and the worker that goes
-there."""
+"""A pipeline over several hosts, from a config: the rendezvous, and what its hosts have in common."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
-from typing import Any
 
 from autotune import __version__
-from autotune.config import Config, load_config
-from autotune.errors import DeviceError, UsageError
+from autotune.config import Config
+from autotune.errors import DeviceError
 from autotune.events import Events
-from autotune.pipeline.hosts.handshake import PORT, parse_address, read_secret
+from autotune.pipeline.hosts.handshake import read_secret
 from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
-from autotune.pipeline.hosts.worker import NO_RUN, Worker, launched_as
+from autotune.pipeline.hosts.worker import NO_RUN
 from autotune.records.job.environment import OF_EACH_GPU, Environment
+from autotune.worker import address_of
 
 Tell = Callable[[str], None]
-FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
-"""Who tells the first host of an allocation: srun and Slurm's batch script, where the controller runs; torchrun."""
-
-
-def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Return where ``--rendezvous auto`` is; raise UsageError where nothing tells."""
-    found = next((environment[name] for name in FIRST_HOST if environment.get(name)), None)
-    if found is None:
-        raise UsageError(
-            f"--rendezvous auto: none of {', '.join(FIRST_HOST)} is set; give HOST:PORT, such as 10.0.0.1:{PORT}"
-        )
-    return found, PORT
-
-
-def address_of(rendezvous: str) -> tuple[str, int]:
-    """Return the address that ``HOST:PORT``, or ``auto``, names."""
-    return first_host(os.environ) if rendezvous == "auto" else parse_address(rendezvous)
 
 
 @contextmanager
@@ -44,7 +25,7 @@ def rendezvous_of(config: Config, ranks: int, events: Events) -> Iterator[Rendez
         yield None
         return
     run_id = config.run_id or os.environ.get("SLURM_JOB_ID", NO_RUN)
-    identity = Identity(__version__, version("torch"), run_id, ranks)
+    identity = Identity(__version__, run_id, ranks)
     secret = read_secret(config.secret_file)
     address = address_of(config.rendezvous)
     limit_s = config.host_timeout
@@ -58,7 +39,7 @@ def common_environment(rendezvous: Rendezvous) -> Environment:
     differ in kind. ``devices`` has that of every rank, of CPUs every kind once."""
     seen = [Environment.model_validate(one) for one in rendezvous.environments]
     unseen = [(host, here.unseen_gpu) for here, host in zip(seen, rendezvous.hosts, strict=True) if here.unseen_gpu]
-    for name in ("device", "cuda_version", "nccl_version"):
+    for name in ("device", "torch_version", "cuda_version", "nccl_version"):
         values = {getattr(one, name): host for one, host in zip(seen, rendezvous.hosts, strict=True)}
         if len(values) > 1:
             told = ", ".join(f"{value} on {host}" for value, host in values.items())
@@ -94,12 +75,3 @@ def of_each_rank(used: list[Environment], name: str) -> tuple[object, ...]:
     """Return what the field says of each rank's GPU; nothing where some host cannot tell."""
     values = [getattr(here, name) for here in used]
     return tuple(value for (value,) in values) if all(values) else ()
-
-
-def work(flags: Mapping[str, Any], say: Tell) -> None:
-    """Keep one rank until the run is over: ``autotune worker``."""
-    config = load_config(None, flags)
-    place = launched_as(os.environ)
-    Worker(
-        address_of(config.rendezvous or "auto"), read_secret(config.secret_file), place, config.host_timeout, say
-    ).run()

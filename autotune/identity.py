@@ -13,7 +13,7 @@ A digest, once given, stays: it names what earlier versions have kept (tests/tes
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from autotune import __version__
@@ -87,14 +87,22 @@ OF_A_MODEL = (
 """What tells models apart; of the built-in GPT it follows from its sizes, and earlier versions did not keep it."""
 
 
-def uncounted(workload: WorkloadFacts) -> set[str]:
-    """Return the facts that figures of this model do not depend on beside the others."""
-    return set(OF_A_MODEL) if workload.model in (None, GPT) else set()
+def counted(workload: WorkloadFacts) -> dict[str, Any]:
+    """Return what figures depend on of a workload, as JSON values."""
+    left_out = OF_A_MODEL if workload.model in (None, GPT) else ()
+    return {name: value for name, value in asdict(workload).items() if name not in left_out}
+
+
+def known(value: Any) -> Any:
+    """Return a JSON value without the fields that nothing is known of, at any depth."""
+    if not isinstance(value, dict):
+        return value
+    return {name: known(part) for name, part in value.items() if part is not None}
 
 
 def workload_facts(workload: WorkloadFacts) -> Facts:
     """Return model, sequence length, batch. The seed is none of it."""
-    return workload.model_dump(mode="json", exclude={"seed", *uncounted(workload)})
+    return {name: value for name, value in counted(workload).items() if name != "seed"}
 
 
 def digest_of_report(environment: Environment, workload: WorkloadFacts, version: str) -> str:
@@ -147,8 +155,7 @@ def digest_of_times(workload: AnyWorkload, environment: Environment, *more: obje
     here = environment.model_dump(mode="json", exclude_defaults=True) | {
         "memory_bytes": round((environment.memory_bytes or 0) / 2**30)
     }
-    work = workload.model_dump(mode="json", exclude_none=True, exclude=uncounted(workload.facts))
-    return digest([work, here, *map(str, more)])
+    return digest([known(counted(workload)), here, *map(str, more)])
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ class StudyIdentity:
     def parts(self) -> dict[str, Facts]:
         """The facts by part, as a study keeps them."""
         return {
-            "workload": self.facts.model_dump(mode="json", exclude=uncounted(self.facts)),
+            "workload": counted(self.facts),
             "environment": self.environment.model_dump(mode="json", exclude_defaults=True),
             "search": self.search,
         }

@@ -56,6 +56,7 @@ class ScheduleSpec:
     gradients. ``runtime``: torch's own loop that "waits" for each receive before the action that needs it (GPipe),
     the one that also "exchanges" a send and a receive in one batch (1F1B), or the multi-stage runtime, which runs a
     "lowered" list of computations, sends and receives. ``stand_in``: what runs in its place where it refuses m.
+    ``since``: the release of torch from which on it runs here.
     """
 
     name: ScheduleName
@@ -65,6 +66,7 @@ class ScheduleSpec:
     backward: Literal["fused", "split"] = "fused"
     runtime: Runtime = "lowered"
     stand_in: ScheduleName | None = None
+    since: tuple[int, int] = (2, 4)
 
     @property
     def has_one_stage(self) -> bool:
@@ -77,9 +79,9 @@ ROWS = (
     ScheduleSpec("1F1B", 1, _fills_the_stages(1), runtime="exchanges", stand_in="GPipe"),
     ScheduleSpec("LoopedBFS", None, _any),
     ScheduleSpec("Interleaved1F1B", None, _whole_rounds),
-    ScheduleSpec("InterleavedZeroBubble", None, _whole_rounds, backward="split"),
-    ScheduleSpec("ZBVZeroBubble", 2, _any, placement="v", backward="split"),
-    ScheduleSpec("DualPipeV", 2, _fills_the_stages(2), placement="v", backward="split"),
+    ScheduleSpec("InterleavedZeroBubble", None, _whole_rounds, backward="split", since=(2, 5)),
+    ScheduleSpec("ZBVZeroBubble", 2, _any, placement="v", backward="split", since=(2, 10)),
+    ScheduleSpec("DualPipeV", 2, _fills_the_stages(2), placement="v", backward="split", since=(2, 9)),
 )
 SCHEDULES: dict[str, ScheduleSpec] = {row.name: row for row in ROWS}
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)

@@ -215,6 +215,15 @@ SETTINGS: dict[str, Option] = {
             panel=DEVICES,
             metavar="BYTES",
         ),
+        Option(
+            "python",
+            str,
+            "Python of the environment where the model runs, where that is another one; it needs torch, and nothing"
+            " else. Only the command line can name it, for it is a program that runs.",
+            default_text="the one that runs autotune",
+            panel=DEVICES,
+            metavar="PATH",
+        ),
         # --- search --------------------------------------------------------------------------------------------------
         Option(
             "budget",

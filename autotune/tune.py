@@ -18,8 +18,8 @@ from autotune.identity import StudyIdentity
 from autotune.predict.schedules import build_schedule
 from autotune.records.base import remove_leftovers, write_record, write_text
 from autotune.records.exclusion import ExclusionReason
+from autotune.records.failure import Failure
 from autotune.records.job.recompute import show_modes
-from autotune.records.outcome import Failure
 from autotune.records.profile import Profile
 from autotune.records.report import RecordedStep, Report
 from autotune.records.verdict import Stop, StopReason

@@ -47,7 +47,7 @@ def test_what_earlier_versions_have_kept_is_found_again():
 @pytest.mark.parametrize(
     "other",
     [
-        {"workload": WORK.model_copy(update={"hidden": 32})},
+        {"workload": replace(WORK, hidden=32)},
         {"environment": HERE.model_copy(update={"torch_version": "2.14.0"})},
         {"environment": HERE.model_copy(update={"hostname": "two"})},
         {"search": {"micro_batch_size": None, "schedules": ["1F1B"], "recorded_profile": None}},

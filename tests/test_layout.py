@@ -18,11 +18,13 @@ LAYERS = [
     "schedule_spec",
     "records",
     "identity",
+    "torch_range",
     "config",
     "logs",
     "command",
     "workload",
     "pipeline",
+    "worker",
     "profile",
     "predict",
     "plan",
@@ -200,6 +202,34 @@ def test_help_loads_neither_torch_nor_optuna(light):
     program = f"import sys, {light}; print(sorted({{'torch', 'optuna', 'pydantic', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_ranks_import_torch_and_the_standard_library_alone():
+    """Where they run there may be nothing else (--python). What a user's model needs is imported by its name."""
+    seen, left = set(), {"autotune.worker", "autotune.workload.user_model"}
+    left |= {module_name(source) for source in SOURCES if source.is_relative_to(PACKAGE / "pipeline" / "rank")}
+    while left:
+        name = left.pop()
+        seen.add(name)
+        path = PACKAGE.parent.joinpath(*name.split("."))
+        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        if source == FRONT_DOOR:
+            continue
+        code = source.read_text()
+        left |= imported(source, code) - seen
+        assert foreign(code) <= {"torch"}, f"{source}: {sorted(foreign(code))}"
+    assert "autotune.workload.user_model" in seen
+
+
+def foreign(code: str) -> set[str]:
+    """The packages that ``code`` imports, but ours and those of the standard library."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found - sys.stdlib_module_names - {"autotune"}
 
 
 def test_file_names_tell_the_story():

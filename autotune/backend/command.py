@@ -27,9 +27,10 @@ from autotune.logs.formats.table import formats_for
 from autotune.logs.log import StepShape
 from autotune.predict.predict import candidates_for
 from autotune.records.base import not_written
+from autotune.records.failure import Failure
 from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.job.workload import WorkloadConfig, WorkloadFacts
-from autotune.records.outcome import Failure, KeepGoing, Measurement
+from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 
 FIRST_STEP_S = 60.0

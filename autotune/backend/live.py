@@ -5,27 +5,32 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from autotune.backend.protocol import RecordedSteps
+from autotune.config import Config
 from autotune.errors import InputError, MemoryLimitError
 from autotune.events import Events
 from autotune.hosts import common_environment
 from autotune.pipeline.control.commands import Prepare, StageFacts
 from autotune.pipeline.control.measure import build, describe, measure_candidate, record_steps
-from autotune.pipeline.control.process import collect_environment
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
+from autotune.pipeline.control.survey import collect_environment
 from autotune.pipeline.hosts.rendezvous import Rendezvous
+from autotune.records.failure import Failure
 from autotune.records.job.environment import Environment
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload, WorkloadFacts
-from autotune.records.outcome import Failure, KeepGoing, Measurement
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.outcome import KeepGoing, Measurement
+from autotune.records.prediction import Candidate
 from autotune.report.units import show_bytes
 from autotune.workload.partition import stage_ranks
 
 
-def look_around(rendezvous: Rendezvous | None, events: Events) -> Environment:
-    """Return what this host has, or what all hosts at the ``rendezvous`` have in common."""
+def look_around(config: Config, rendezvous: Rendezvous | None, events: Events) -> Environment:
+    """Return what ranks will find on this host, or what all hosts at the ``rendezvous`` have in common."""
     events.progress("looking at the devices")
-    return common_environment(rendezvous) if rendezvous else Environment.model_validate(collect_environment())
+    if rendezvous is not None:
+        return common_environment(rendezvous)
+    return Environment.model_validate(collect_environment(config.interpreter))
 
 
 @dataclass

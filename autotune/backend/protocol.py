@@ -6,11 +6,12 @@ from typing import NamedTuple, Protocol
 
 from autotune.events import Events
 from autotune.pipeline.control.commands import StepTimes
+from autotune.records.failure import Failure
 from autotune.records.forecast import ForecastBasis
 from autotune.records.job.environment import Environment
 from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import AnyWorkload, WorkloadFacts
-from autotune.records.outcome import Failure, KeepGoing, Measurement
+from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
 from autotune.schedule_spec import SCHEDULES

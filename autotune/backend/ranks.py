@@ -12,19 +12,21 @@ from autotune.config import Config
 from autotune.errors import DeviceError, InputError
 from autotune.events import Events
 from autotune.hosts import rendezvous_of
-from autotune.pipeline.control.process import look_at_model, matrix_rate
 from autotune.pipeline.control.ranks import Ranks
+from autotune.pipeline.control.survey import look_at_model, matrix_rate
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import candidates_for
 from autotune.profile.analytic import assumed_profile
 from autotune.profile.cache import cached_profile, keep_profile, profile_path
 from autotune.profile.measure import measure_profile
 from autotune.records.job.environment import Environment
+from autotune.records.job.placement import Placement
 from autotune.records.job.recompute import modes_of
 from autotune.records.job.workload import AnyWorkload
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
 from autotune.report.units import show_bytes
+from autotune.torch_range import check_torch, runnable_by
 
 
 @dataclass
@@ -60,14 +62,15 @@ class TorchRanks(LiveRanks):
             self.config.split,
             self.config.recompute.modes,
         )
-        return found, self.notes + padded + left_out
+        left, lacking = runnable_by(self.environment.torch_version, found, self.ranks)
+        return left, self.notes + padded + left_out + lacking
 
     def on_paper(self, needs: Sequence[ProfileNeeds]) -> Paper:
         """Return the profiles kept from an earlier run, or what stages would cost by their arithmetic."""
         kept = [self.kept(need._replace(is_split=False)) for need in needs]
         if all(kept):
             return Paper([profile for profile in kept if profile], "profile of an earlier run")
-        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision or "fp32")
+        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision or "fp32", self.live.python)
         assumed = [
             assumed_profile(
                 self.workload,
@@ -125,12 +128,13 @@ def open_ranks(config: Config, events: Events) -> TorchRanks:
     yet."""
     with ExitStack() as hosts:
         rendezvous = hosts.enter_context(rendezvous_of(config, config.stages, events))
-        environment = choose_device(config, look_around(rendezvous, events))
+        environment = choose_device(config, look_around(config, rendezvous, events))
         kind = environment.device or "cpu"
         workload = workload_of(config, kind, events)
+        check_torch(environment.torch_version, workload.precision or "fp32")
         sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
         limit, capped = memory_limit(config, environment, sharing)
-        live = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous)
+        live = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous, python=config.interpreter)
         return TorchRanks(
             environment, workload, workload.facts, limit, live, hosts.pop_all(), config=config, notes=capped
         )
@@ -142,7 +146,7 @@ def workload_of(config: Config, device: str, events: Events) -> AnyWorkload:
     if config.model is None:
         return config.workload(device)
     events.progress("looking at the model", None)
-    found = look_at_model(config.model_request(device))
+    found = look_at_model(config.model_request(device), config.interpreter)
     if found.layers < config.stages:
         raise InputError(
             f"--model {found.model} has {found.layers} layers that it can be cut between, fewer than {config.stages}"

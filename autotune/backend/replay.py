@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from autotune.backend.live import LiveRanks, look_around
@@ -18,11 +18,13 @@ from autotune.predict.calibrate import calibrated
 from autotune.predict.sweep import profile_candidates
 from autotune.profile.measure import Measurer, Warn, waiting
 from autotune.records.job.environment import Environment
+from autotune.records.job.placement import Placement
 from autotune.records.job.recompute import RecomputeChoice
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.prediction import Candidate
 from autotune.records.profile import ROUNDS, Calibration, Profile, StageProfile, read_profile
 from autotune.records.stage_costs import StageTime
+from autotune.torch_range import check_torch, runnable_by
 
 
 @dataclass
@@ -49,7 +51,9 @@ class Replay(LiveRanks):
     def candidates(self) -> tuple[list[Candidate], list[str]]:
         """Return every candidate of the config that runs on the recorded stages."""
         config = self.config.model_copy(update={"micro_batches": self.config.all_counts()})
-        return profile_candidates(self.recorded, config, self.workload.batch)
+        candidates, notes = profile_candidates(self.recorded, config, self.workload.batch)
+        left, lacking = runnable_by(self.environment.torch_version, candidates, self.ranks)
+        return left, notes + lacking
 
     def on_paper(self, needs: Sequence[ProfileNeeds]) -> Paper:
         """Return the recorded profile."""
@@ -77,7 +81,8 @@ def open_replay(config: Config, events: Events) -> Replay:
     recorded = read_profile(config.profile)
     with ExitStack() as hosts:
         rendezvous = hosts.enter_context(rendezvous_of(config, recorded.ranks, events))
-        here = look_around(rendezvous, events)
+        here = look_around(config, rendezvous, events)
+        check_torch(here.torch_version, "fp32")
         there = recorded.environment
         environment = here.with_gpus(()).model_copy(
             update={
@@ -97,10 +102,13 @@ def open_replay(config: Config, events: Events) -> Replay:
             raise UsageError("--recompute: a recorded profile says what its stages recompute; leave it out")
         batch = config.batch if "batch" in config.model_fields_set else recorded.workload.batch or config.batch
         settled = load_config(None, config.model_dump(exclude_unset=True) | {"batch": batch})
-        facts = recorded.workload.model_copy(update={"stages": recorded.ranks, "batch": batch})
+        facts = replace(recorded.workload, stages=recorded.ranks, batch=batch)
         sharing = there.most_on_a_host(recorded.ranks) if there.device == "cpu" else 1
         limit = config.memory_limit or (there.memory_bytes or 0) // sharing or None
-        workload, live = replay_workload(recorded, batch), Ranks(recorded.ranks, "cpu", rendezvous=rendezvous)
+        workload, live = (
+            replay_workload(recorded, batch),
+            Ranks(recorded.ranks, "cpu", rendezvous=rendezvous, python=config.interpreter),
+        )
         return Replay(environment, workload, facts, limit, live, hosts.pop_all(), config=settled, recorded=recorded)
 
 
@@ -131,7 +139,7 @@ def as_waited(stage: StageProfile) -> StageProfile:
     are known, and it starts no kernels."""
 
     def row(times: StageTime) -> StageTime:
-        return times.model_copy(update={"host_s": None} | ({"t_bw": None} if times.t_b is not None else {}))
+        return replace(times, host_s=None, t_bw=None if times.t_b is not None else times.t_bw)
 
     return stage.model_copy(update={"time_s": tuple(map(row, stage.time_s))})
 

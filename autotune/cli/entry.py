@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import sys
-from importlib.machinery import ModuleSpec
 from typing import Annotated, Any
 
 import typer
@@ -170,8 +169,6 @@ def main() -> None:
     open_what_is_closed()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    # As under python -m: multiprocessing would have every rank run the console script and import all this once more.
-    sys.modules["__main__"].__spec__ = ModuleSpec("autotune.__main__", None)
     try:
         found = app(prog_name="autotune", standalone_mode=False)
         sys.stdout.flush()

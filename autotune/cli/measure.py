@@ -11,11 +11,11 @@ from autotune.cli.output import console, print_json, profile_template
 def run(config: Path | None, dry_run: bool, json_output: bool, verbose: bool, quiet: bool, **settings: Any) -> None:
     """Profile, predict, confirm by real runs; print the table, write report.json, report.html and profile.json."""
     from autotune.config import load_config
-    from autotune.pipeline.control.process import load_torch
+    from autotune.pipeline.control.server import server
 
     settled = load_config(config, settings)
     if settled.rendezvous is None and not settled.command:
-        load_torch()  # takes longest by far: on a core of its own, while ours loads the rest
+        server(settled.interpreter)  # takes longest by far: on a core of its own, while ours loads the rest
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:
@@ -53,8 +53,8 @@ def profile(config: Path | None, template: bool, json_output: bool, quiet: bool,
         sys.stdout.write(f"{settled.out}: {len(measured.stages)} stages; autotune predict {settled.out} reads it\n")
 
 
-def worker(**settings: Any) -> None:
+def worker(rendezvous: str | None, secret_file: Path | None, host_timeout: str | None) -> None:
     """Keep one rank of a pipeline over several hosts, for the autotune run at the rendezvous."""
-    from autotune.hosts import work
+    from autotune.worker import work
 
-    work(settings, lambda line: print(f"autotune: {line}", file=sys.stderr, flush=True))
+    work(rendezvous, secret_file, host_timeout)

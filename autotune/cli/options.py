@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
     "profile": (
         CONFIG,
         *SIZES,
-        *settings("micro_batches", "micro_batch_size", "device", "memory_limit"),
+        *settings("micro_batches", "micro_batch_size", "device", "memory_limit", "python"),
         *settings("rendezvous", "secret_file", "run_id", "host_timeout"),
         SETTINGS["out"].of(help="Where the profile is written.", default=Path("profile.json")),
         *settings("state_dir", "fresh", "seed"),
@@ -350,6 +350,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         Option("merge", Path, "A config file of the launcher, to print with only these keys changed.", metavar="FILE"),
         Option("out", Path, "Write to this file, which may be the one merged.", default_text="stdout", metavar="FILE"),
         VERIFY_ENVIRONMENT,
+        SETTINGS["python"],
         QUIET.of(help="No notes on stderr."),
     ),
     "check": (
@@ -364,6 +365,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         ),
         Option("max_regression", str, "How much worse a figure may become.", "3%", panel=CHECKS, metavar="PERCENT"),
         VERIFY_ENVIRONMENT,
+        SETTINGS["python"],
         Option(
             "markdown_file",
             Path,
@@ -380,7 +382,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         ),
         JSON,
     ),
-    "doctor": (JSON,),
+    "doctor": (SETTINGS["python"], JSON),
     "guide": (argument("topic", "[TOPIC]", "The page to print; without one, the list of pages.", str, None),),
     "schema": (argument("record", "{config,profile,report,scale}", "The file whose schema is printed.", str),),
 }

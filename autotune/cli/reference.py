@@ -5,12 +5,12 @@ from typing import Any
 from autotune.cli.output import console, print_json
 
 
-def doctor(json_output: bool) -> None:
+def doctor(python: str | None, json_output: bool) -> None:
     """Say what is here: devices, torch, memory, and what would keep a run from working."""
     from autotune.checkup import examine
     from autotune.report.doctor import print_checkup
 
-    checkup = examine()
+    checkup = examine(python)
     print_json(checkup.model_dump(mode="json")) if json_output else print_checkup(checkup, console())
 
 

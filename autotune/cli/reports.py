@@ -42,6 +42,7 @@ def export(
     merge: Path | None,
     out: Path | None,
     verify_environment: bool,
+    python: str | None,
     quiet: bool,
 ) -> None:
     """Print the launcher's own flags or config file for the sweet spot of a report."""
@@ -51,7 +52,7 @@ def export(
 
     report = read_report(path)
     if verify_environment:
-        verify_here(report)
+        verify_here(python, report)
     made = settings_for(
         report, to, candidate=candidate, data_parallel=data_parallel, version=target_version, merge=merge
     )
@@ -65,6 +66,7 @@ def check(
     baseline: list[Path],
     max_regression: str,
     verify_environment: bool,
+    python: str | None,
     markdown_file: Path | None,
     junit_file: Path | None,
     json_output: bool,
@@ -79,7 +81,7 @@ def check(
     allowed = parse_regression(max_regression)
     new = [read_report(path) for path in paths]
     if verify_environment:
-        verify_here(*new)
+        verify_here(python, *new)
     found = compare(new, [read_report(path) for path in baseline], allowed)
     for path, text in ((markdown_file, markdown(found)), (junit_file, junit(found))):
         if path is not None:
@@ -90,10 +92,10 @@ def check(
         raise_regression(found)
 
 
-def verify_here(*reports: "Report") -> None:
+def verify_here(python: str | None, *reports: "Report") -> None:
     """Raise InputError where a report is not of this machine as it is now; loads torch in a process of its own."""
     from autotune.identity import verify_environment
-    from autotune.pipeline.control.process import collect_environment
+    from autotune.pipeline.control.survey import collect_environment
     from autotune.records.job.environment import Environment
 
-    verify_environment(Environment.model_validate(collect_environment()), *reports)
+    verify_environment(Environment.model_validate(collect_environment(python or sys.executable)), *reports)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 
 from autotune.logs.text import tidy
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "KiB": 2**10, "bytes": 1, "B": 1, "EB": 10**18}
 OUT_OF_MEMORY = re.compile(

@@ -19,7 +19,8 @@ from autotune.errors import DeviceError
 from autotune.logs.formats.spec import LogFormat
 from autotune.logs.log import Log, StepShape
 from autotune.logs.noted import Notes
-from autotune.records.outcome import Failure, KeepGoing
+from autotune.records.failure import Failure
+from autotune.records.outcome import KeepGoing
 
 LAST_WORDS_S = 1.0
 """After a line that says memory ran out, so long the rest of the message may come."""

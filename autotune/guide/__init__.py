@@ -25,6 +25,7 @@ TOPICS = (
     "correctness",
     "launchers",
     "ci",
+    "environments",
     "hosts",
     "studies",
     "replay",

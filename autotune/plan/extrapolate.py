@@ -12,8 +12,10 @@ mean layer in the middle costs is theirs alone, and stays as it is; so does work
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from math import inf
+from typing import Any
 
 from autotune.errors import InputError, UsageError
 from autotune.records.profile import Profile, StageProfile
@@ -38,7 +40,7 @@ def extrapolate(profile: Profile, ranks: int, virtual_stages: int, layers: int |
     alike = virtual_stages == profile.virtual_stages
     counts = layer_counts(profile, templates, ranks, layers, alike)
     made = cache(lambda source, count: resized(profile, source, count))
-    facts = {"layers": sum(counts), "stages": ranks}
+    facts: dict[str, Any] = {"layers": sum(counts), "stages": ranks}
     known = {name: value for name, value in facts.items() if getattr(profile.workload, name) is not None}
     return profile.model_copy(
         update={
@@ -46,7 +48,7 @@ def extrapolate(profile: Profile, ranks: int, virtual_stages: int, layers: int |
             "virtual_stages": virtual_stages,
             "links": profile.links if alike and ranks == profile.ranks else (),
             "outside_bytes": profile.outside_bytes if ranks == profile.ranks else most_outside(profile),
-            "workload": profile.workload.model_copy(update=known),
+            "workload": replace(profile.workload, **known),
         }
     )
 
@@ -134,7 +136,7 @@ def mean_layer(profile: Profile, part: Callable[[StageProfile], float]) -> float
 def grown_time(row: StageTime, grown: Grown) -> StageTime:
     """Return the row's times and their samples; what it does not know stays unknown."""
     size = row.micro_batch_size
-    found: dict[str, float | tuple[float, ...]] = {}
+    found: dict[str, Any] = {}
     parts: dict[str, tuple[float | None, Callable[[StageTime], float]]] = {
         "f": (row.t_f, lambda one: one.t_f),
         "bw": (row.t_bw, lambda one: one.backward),
@@ -147,7 +149,7 @@ def grown_time(row: StageTime, grown: Grown) -> StageTime:
         now = grown(value, lambda stage, part=part: stage.seconds(size, part))  # type: ignore[misc]
         samples = getattr(row, f"samples_{name}")
         found |= {f"t_{name}": now, f"samples_{name}": tuple(one * now / value for one in samples if value)}
-    return row.model_copy(update=found)
+    return replace(row, **found)
 
 
 def grown_memory(row: StageMemory, grown: Grown) -> StageMemory:
@@ -163,7 +165,7 @@ def grown_memory(row: StageMemory, grown: Grown) -> StageMemory:
     found = {"activation_bytes": round(grown(row.activation_bytes, held))}
     if row.split_held_bytes is not None:
         found["split_held_bytes"] = round(grown(row.split_held_bytes, between))
-    return row.model_copy(update=found)
+    return replace(row, **found)
 
 
 def split_held(row: StageMemory) -> int:

@@ -122,7 +122,7 @@ def of_hugging_face(path: Path) -> dict[str, Any]:
 
 def of_workload(facts: WorkloadFacts) -> Shape | None:
     """Return the sizes of the built-in GPT as a profile states them; None where it leaves some out."""
-    sizes = facts.model_dump(include={"layers", "hidden", "heads", "vocab", "seq_len"})
+    sizes = {name: getattr(facts, name) for name in ("layers", "hidden", "heads", "vocab", "seq_len")}
     if None in sizes.values():
         return None
     return Shape(**sizes, kv_heads=sizes["heads"], ffn=4 * sizes["hidden"])

@@ -11,8 +11,9 @@ range; and which m is best where.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -141,11 +142,11 @@ def quicker(stage: StageProfile, times: float) -> StageProfile:
         new = {
             name: value / times for name in ("t_f", "t_b", "t_w", "t_bw") if (value := getattr(row, name)) is not None
         }
-        samples = {
+        samples: dict[str, Any] = {
             name: tuple(value / times for value in getattr(row, name))
             for name in ("samples_f", "samples_b", "samples_w", "samples_bw")
         }
-        rows.append(row.model_copy(update=new | samples))
+        rows.append(replace(row, **new, **samples))
     return stage.model_copy(update={"time_s": tuple(rows), "optimizer_s": stage.optimizer_s / times})
 
 

@@ -5,6 +5,7 @@ from whole pipelined steps: nothing else shows what ranks do to each other while
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -102,5 +103,5 @@ def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
 def waiting_profile(profile: Profile, wait_s: float) -> Profile:
     """Return the same links between stages that only wait, whatever the micro-batch size."""
     row = StageTime(micro_batch_size=1, t_f=wait_s, t_bw=wait_s)
-    rows = (row, row.model_copy(update={"micro_batch_size": 2}))
+    rows = (row, replace(row, micro_batch_size=2))
     return profile.model_copy(update={"stages": (StageProfile(time_s=rows),) * len(profile.stages), "shared": None})

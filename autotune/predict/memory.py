@@ -7,6 +7,7 @@
     messages    a receive buffer per micro-batch and neighbouring stage; what was sent and is not yet let go
     activations from a forward to its backward; of a split backward a part until the weight gradient
     transient   while one action runs
+    outputs     of the last stage, where torch is older than 2.10: until the step ends, when they are merged
 """
 
 from collections.abc import Callable, Sequence
@@ -45,6 +46,9 @@ def held_bytes(profile: Profile, candidate: Candidate, schedule: Schedule) -> He
     between = rows(lambda row: row.activation_bytes if row.split_held_bytes is None else row.split_held_bytes)
     transient = rows(lambda row: row.transient_bytes)
     change = np.array([activation, -activation, between - activation, -between])
+    # Outputs that are kept are among the activations until the backward, or its first half, has used them.
+    outputs = np.array([stage.kept_output_bytes * float(size) for stage in profile.stages])
+    change[[BACKWARD, INPUT_GRADIENT]] += outputs
     during = np.array(
         [
             activation + transient,
@@ -139,18 +143,21 @@ def _rank_peak(
     during = activations + kept + held.transient[kind, stage]
     fullest = int(during.argmax())
     own = [profile.stages[index] for index, owner in enumerate(schedule.stage_ranks) if owner == rank]
-    optimizer = sum(part.optimizer_transient_bytes for part in own)
+    outputs = candidate.micro_batches * candidate.micro_batch_size * sum(part.kept_output_bytes for part in own)
+    # Outputs that were kept are merged when all backwards are done, and stay until the next step.
+    optimizer = max(outputs, sum(part.optimizer_transient_bytes for part in own))
     after = message * left_gradients(schedule, rank)
-    in_optimizer = optimizer + after > during[fullest]
+    in_optimizer = optimizer + after + outputs > during[fullest]
     moment = f"{KINDS[kind[fullest]]}{micro_batch[fullest]} of stage {stage[fullest]}"
+    last_moment = "merging the outputs" if optimizer == outputs > 0 else "the optimizer step"
     taken = held.change[FORWARD, stage[fullest]] if kind[fullest] == FORWARD else 0.0
     return MemorySplit(
         static=sum(part.static_bytes for part in own),
         batch=batch_bytes(profile, candidate),
         messages=round(buffers(schedule, rank, message) + (after if in_optimizer else kept[fullest])),
-        activations=0 if in_optimizer else round(activations[fullest] + taken),
+        activations=outputs if in_optimizer else round(activations[fullest] + taken),
         transient=optimizer if in_optimizer else round(held.transient[kind[fullest], stage[fullest]] - taken),
-        moment="the optimizer step" if in_optimizer else moment,
+        moment=last_moment if in_optimizer else moment,
     )
 
 

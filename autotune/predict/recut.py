@@ -9,13 +9,14 @@ So what layers cost alone only tells by how much a stage changes. The cut that w
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from autotune.errors import InputError
 from autotune.records.job.split import Split
-from autotune.records.profile import LayerProfile, Profile, StageProfile, interpolate
-from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.profile import Profile, StageProfile, interpolate
+from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
 
 
 def measured_split(profile: Profile) -> Split | None:
@@ -105,7 +106,7 @@ def layer_seconds(row: LayerProfile, size: int, part: Callable[[StageTime], floa
 
 def moved_time(row: StageTime, old: Sequence[LayerProfile], new: Sequence[LayerProfile]) -> StageTime:
     """Return the times of a stage with other layers."""
-    update: dict[str, object] = {}
+    update: dict[str, Any] = {}
     for part in PARTS:
         value = getattr(row, part.name)
         if value is None:
@@ -115,7 +116,7 @@ def moved_time(row: StageTime, old: Sequence[LayerProfile], new: Sequence[LayerP
         update[part.name] = value * times
         if part.samples:
             update[part.samples] = tuple(sample * times for sample in getattr(row, part.samples))
-    return row.model_copy(update=update)
+    return replace(row, **update)
 
 
 def moved_memory(row: StageMemory, old: Sequence[LayerProfile], new: Sequence[LayerProfile]) -> StageMemory:
@@ -132,4 +133,4 @@ def moved_memory(row: StageMemory, old: Sequence[LayerProfile], new: Sequence[La
     update = {"activation_bytes": changed(row.activation_bytes, old, new, part("activation_bytes"))}
     if row.split_held_bytes is not None:
         update["split_held_bytes"] = changed(row.split_held_bytes, old, new, part("split_held_bytes"))
-    return row.model_copy(update=update)
+    return replace(row, **update)

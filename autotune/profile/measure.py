@@ -8,8 +8,6 @@ from itertools import chain, pairwise
 from statistics import mean, median, stdev
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import TypeAdapter
-
 from autotune.errors import DeviceError, InputError, MemoryLimitError
 from autotune.pipeline.control.commands import (
     FEWEST_SAMPLES,
@@ -31,19 +29,11 @@ from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.records.job.environment import Environment
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload
-from autotune.records.prediction import Placement
-from autotune.records.profile import (
-    ROUNDS,
-    Calibration,
-    LayerProfile,
-    Link,
-    MessageSize,
-    Profile,
-    SharedCores,
-    StageProfile,
-)
-from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.plain import decode
+from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, SharedCores, StageProfile
+from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
 from autotune.schedule_spec import default_schedule
 from autotune.workload.partition import stage_ranks
 
@@ -113,8 +103,7 @@ class Measurer:
             plan = TimeStages(stages=together, micro_batch_sizes=sizes, fewest=fewest, split=self.split)
             answers = [iter(answer) for answer in self.ask(plan)]
             found |= {stage: next(answers[self.stage_ranks[stage]]) for stage in together}
-        rows = TypeAdapter(list[list[StageTime]])
-        return rows.validate_python([found[stage] for stage in range(len(self.stage_ranks))])
+        return decode(list[list[StageTime]], [found[stage] for stage in range(len(self.stage_ranks))])
 
     def turns(self) -> list[tuple[int, ...]]:
         """Return the stages that are timed at the same moment, one after the other."""
@@ -146,7 +135,7 @@ class Measurer:
         begun = time.monotonic()
         answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
         self.timeout_s = min(COMMAND_TIMEOUT_S, max(FLOOR_S, PATIENCE * (time.monotonic() - begun)))
-        found = TypeAdapter(list[list[StageMemory]]).validate_python(by_stage(answers, self.placement))
+        found = decode(list[list[StageMemory]], by_stage(answers, self.placement))
         count = min(len(rows) for rows in found)
         if not count:
             raise DeviceError(
@@ -160,11 +149,11 @@ class Measurer:
         """Measure a layer of each kind by itself, on the first rank."""
         mode = self.placement.mode_of(0)
         command = MeasureLayers(active=(0,), micro_batch_sizes=self.sizes, split=self.split, mode=mode)
-        return tuple(TypeAdapter(list[LayerProfile]).validate_python(self.ask(command)[0]))
+        return decode(tuple[LayerProfile, ...], self.ask(command)[0])
 
     def optimizers(self) -> list[OptimizerCost]:
         """Measure the optimizer steps, one rank at a time."""
-        return [OptimizerCost.model_validate(self.ask(TimeOptimizer(active=(rank,)))[rank]) for rank in self.everyone]
+        return [decode(OptimizerCost, self.ask(TimeOptimizer(active=(rank,)))[rank]) for rank in self.everyone]
 
     def message_bytes(self, size: int) -> int:
         """Return bytes of the activations (and of their gradients) of one micro-batch at a boundary."""
@@ -193,7 +182,7 @@ class Measurer:
 
     def primed_with(self, plan: Prepare) -> list[Primed]:
         """Run the first step of a plan; return what each rank answered."""
-        return [Primed.model_validate(answer) for answer in self.ask(plan)]
+        return decode(list[Primed], self.ask(plan))
 
     def calibration(
         self, size: int, count: int, wait: ReplayStage | None, steps: int = CALIBRATION_STEPS
@@ -398,6 +387,7 @@ def stage_profiles(
             layers=fact.layers,
             static_bytes=fact.static_bytes,
             batch_statistics=fact.batch_statistics,
+            kept_output_bytes=fact.kept_output_bytes,
             time_s=tuple(time_rows),
             memory=tuple(memory_rows),
             optimizer_s=optimizers[rank].seconds * share,

@@ -3,14 +3,18 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from autotune.records.plain import hints
 
 GIVEN = 200  # characters of a value, or of its path, that a message repeats
 RULES = {
     "missing": "it is missing; give it",
     "extra_forbidden": "it is no key that is known; remove it",
+    "unexpected_keyword_argument": "it is no key that is known; remove it",
     "literal_error": "it must be {expected}",
     "enum": "it must be {expected}",
     "greater_than": "it must be greater than {gt:g}",
@@ -21,6 +25,8 @@ RULES = {
     "too_long": "it takes {max_length} at most",
     "finite_number": "it must be a finite number",
 }
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a key that a record of its own, or a dataclass, does not have."""
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -31,6 +37,7 @@ KINDS = {
     "list": "a list",
     "dict": "a table of keys",
     "model": "a table of keys",
+    "dataclass": "a table of keys",
 }
 """What a field takes, by how the name of pydantic's complaint begins, such as ``int_parsing``."""
 
@@ -42,7 +49,7 @@ def explain(error: ValidationError, record: type[BaseModel] | None = None) -> st
     """
     first, *rest = complaints(error)
     more = f"; and {len(rest)} more" if rest else ""
-    if first["type"] == "extra_forbidden" and (model := model_at(record, first["loc"][:-1])):
+    if first["type"] in UNKNOWN and (model := model_at(record, first["loc"][:-1])):
         return unknown_key(first["loc"], keys_of(model)) + more
     path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
     return f"{path}: {broken_rule(error)}{more}"
@@ -65,7 +72,7 @@ def complaints(error: ValidationError) -> list[Any]:
         if one["type"] != "too_short"
         or not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in every)
     ]
-    return sorted(own, key=lambda one: one["type"] != "extra_forbidden")
+    return sorted(own, key=lambda one: one["type"] not in UNKNOWN)
 
 
 def rule(complaint: Mapping[str, Any]) -> str:
@@ -88,26 +95,32 @@ def unknown_key(place: tuple[int | str, ...], known: list[str]) -> str:
     return f"unknown key {path!r}; " + (f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}")
 
 
-def keys_of(model: type[BaseModel]) -> list[str]:
+def keys_of(record: type[Any]) -> list[str]:
     """Return the keys of a record as a file writes them, sorted."""
-    return sorted(field.alias or name for name, field in model.model_fields.items())
+    return sorted(annotations_of(record))
 
 
-def model_at(record: type[BaseModel] | None, place: tuple[int | str, ...]) -> type[BaseModel] | None:
+def annotations_of(record: type[Any]) -> dict[str, Any]:
+    """Return what each key of a record may hold, by the key as a file writes it."""
+    if is_dataclass(record):
+        return hints(record)
+    return {field.alias or name: field.annotation for name, field in record.model_fields.items()}
+
+
+def model_at(record: type[Any] | None, place: tuple[int | str, ...]) -> type[Any] | None:
     """Return the record that lies at a place inside of another, such as ``("stages", 0)``; None where it is not one
     record alone."""
     for part in place:
         if record is None or isinstance(part, int):
             continue
-        fields = {field.alias or name: field for name, field in record.model_fields.items()}
-        models = list(models_in(fields[part].annotation)) if part in fields else []
+        models = list(models_in(annotations_of(record).get(part)))
         record = models[0] if len(models) == 1 else None
     return record
 
 
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[Any]]:
     """Yield the records that an annotation speaks of, such as one of ``tuple[Stage, ...] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for argument in get_args(annotation):
         yield from models_in(argument)

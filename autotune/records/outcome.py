@@ -1,36 +1,15 @@
-"""The outcome of a real run of a candidate: a Measurement or a Failure. Below search and report, which both read it."""
+"""The Measurement of a candidate that ran. Below search and report, which both read it."""
 
 from collections.abc import Callable
 from statistics import median
-from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from autotune.records.base import Record
-
-FailureKind = Literal["out_of_memory", "hang", "crash", "model_error"]
+from autotune.records.failure import Failure
 
 KeepGoing = Callable[[int, float], bool]
 """Called after each timed step with its number and seconds; says whether another one is wanted."""
-
-
-class Failure(Record):
-    """A candidate that did not run. Null is what is not known."""
-
-    kind: FailureKind
-    """The kind of failure."""
-    rank: NonNegativeInt | None = None
-    """Rank that failed; null where no single rank is to blame."""
-    message: str
-    """The failure, in one line."""
-    stage: NonNegativeInt | None = None
-    """Stage that the rank was at work on."""
-    action: str | None = None
-    """The rank's action then."""
-    short_bytes: NonNegativeInt | None = None
-    """Bytes that the rank lacked, at least."""
-    last_words: str | None = None
-    """End of what the rank wrote to its stderr."""
 
 
 class Measurement(Record):

@@ -1,11 +1,12 @@
 """Candidate and Prediction: what is chosen, and what the cost model says of it."""
 
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autotune.records.base import Record
+from autotune.records.job.placement import Placement
 from autotune.records.job.recompute import Modes, Recompute, show_modes
 from autotune.records.job.split import Split, show_split
 from autotune.schedule_spec import SCHEDULES, ScheduleName
@@ -28,31 +29,6 @@ class Basis(StrEnum):
     INTERPOLATED = "interpolated"  # at a smaller one and at a larger one
     EXTRAPOLATED = "extrapolated"  # only at smaller ones, or only at larger ones
     ESTIMATED = "estimated"  # nothing was timed: from a device's data sheet
-
-
-class Placement(Record):
-    """The placement of stages on ranks: ``virtual_stages`` stages on each, in a loop or ``v_shaped``, in a V.
-
-    ``split``: the layers of each stage, in the order of the model; None: cut as evenly as possible. ``recompute``: what
-    each stage computes again in its backward; None: nothing.
-    """
-
-    virtual_stages: PositiveInt = 1
-    v_shaped: bool = False
-    split: tuple[PositiveInt, ...] | None = None
-    recompute: tuple[Recompute, ...] | None = None
-
-    @classmethod
-    def of(
-        cls, schedule: ScheduleName, virtual_stages: int, split: Split | None = None, recompute: Modes | None = None
-    ) -> Self:
-        """Return how a schedule lays its stages."""
-        v_shaped = SCHEDULES[schedule].placement == "v"
-        return cls(virtual_stages=virtual_stages, v_shaped=v_shaped, split=split, recompute=recompute)
-
-    def mode_of(self, stage: int) -> Recompute:
-        """Return what a stage computes again."""
-        return self.recompute[stage] if self.recompute else Recompute.NONE
 
 
 class Family(NamedTuple):

@@ -14,7 +14,7 @@ from autotune.records.base import SCHEMA_VERSION, Record, read_record
 from autotune.records.job.environment import Environment, group_numbers
 from autotune.records.job.recompute import Modes, Recompute
 from autotune.records.job.workload import WorkloadFacts
-from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
 from autotune.schedule_spec import ScheduleName
 
 ROUNDS = 3
@@ -41,6 +41,8 @@ class StageProfile(Record):
     """Seconds of the optimizer's step."""
     optimizer_transient_bytes: NonNegativeInt = 0
     """The most bytes that the optimizer holds while it runs."""
+    kept_output_bytes: NonNegativeInt = 0
+    """Bytes that the last stage keeps of each sequence until the step ends, where torch is older than 2.10."""
 
     def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
         """Return ``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured
@@ -63,21 +65,6 @@ class StageProfile(Record):
             if sizes != sorted(set(sizes)):
                 raise ValueError(f"{name}: rows must ascend in micro_batch_size, each once (given: {sizes})")
         return self
-
-
-class LayerProfile(Record):
-    """What a layer costs by itself, with what comes before the first or after the last where it is that one."""
-
-    layers: tuple[NonNegativeInt, ...] = Field(min_length=1)
-    """Layers of the model that are alike, of which the first was measured."""
-    static_bytes: NonNegativeInt = 0
-    """Weights, gradients, optimizer state and constant buffers."""
-    parameters: NonNegativeInt = 0
-    """Number of weights."""
-    time_s: tuple[StageTime, ...] = Field(min_length=1)
-    """Times by micro-batch size, ascending."""
-    memory: tuple[StageMemory, ...] = ()
-    """Memory by micro-batch size, ascending."""
 
 
 class LinkTime(Record):

@@ -6,10 +6,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.correctness import Agreement, Soundness
+from autotune.records.failure import Failure
 from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.job.layout import Layout, PlannedLayout
 from autotune.records.job.workload import WorkloadFacts
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.outcome import Measurement
 from autotune.records.prediction import Basis, Candidate, Dimensions, Prediction, Revision
 from autotune.records.profile import Profile
 from autotune.records.timed_run import TimedRun

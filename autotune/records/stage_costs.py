@@ -2,15 +2,14 @@
 it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
-
-from autotune.records.base import Record
+from autotune.records.plain import NonNegativeFloat, NonNegativeInt, Plain, PositiveInt, Row
 
 
-class StageTime(Record):
+@dataclass(frozen=True, kw_only=True)
+class StageTime(Plain):
     """Seconds of one micro-batch of ``micro_batch_size`` sequences on one stage, alone on its host.
 
     The fused backward ``t_bw`` is given, or ``t_b`` and ``t_w`` (input gradient, weight gradient), or all three where
@@ -70,11 +69,9 @@ class StageTime(Record):
         host = [row.host_s for row in rows if row.host_s is not None]
         return StageTime.of(rows[0].micro_batch_size, f, bw, b, w, host)
 
-    @model_validator(mode="after")
-    def _one_backward(self) -> Self:
+    def __post_init__(self) -> None:
         if (self.t_b is None) != (self.t_w is None) or (self.t_b is None and self.t_bw is None):
             raise ValueError("give the backward as t_bw (fused), or as t_b with t_w (input gradient, weight gradient)")
-        return self
 
     @property
     def backward(self) -> float:
@@ -92,7 +89,8 @@ class StageTime(Record):
         return self.t_w if self.t_w is not None else self.backward / 2
 
 
-class StageMemory(Record):
+@dataclass(frozen=True, kw_only=True)
+class StageMemory(Plain):
     """Bytes of one micro-batch on one stage."""
 
     micro_batch_size: PositiveInt
@@ -107,3 +105,19 @@ class StageMemory(Record):
     """The most that the input gradient holds above what is held when it begins; null where not measured."""
     weight_transient_bytes: NonNegativeInt | None = None
     """The most that the weight gradient holds above what is held when it begins; null where not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProfile(Plain):
+    """What a layer costs by itself, with what comes before the first or after the last where it is that one."""
+
+    layers: Row[NonNegativeInt]
+    """Layers of the model that are alike, of which the first was measured."""
+    static_bytes: NonNegativeInt = 0
+    """Weights, gradients, optimizer state and constant buffers."""
+    parameters: NonNegativeInt = 0
+    """Number of weights."""
+    time_s: Row[StageTime]
+    """Times by micro-batch size, ascending."""
+    memory: tuple[StageMemory, ...] = ()
+    """Memory by micro-batch size, ascending."""

@@ -1,6 +1,6 @@
 """What is left to try, and what failures mean for it."""
 
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
 from autotune.records.prediction import Candidate
 from autotune.records.verdict import StopReason
 from autotune.search.state import ACCIDENTS, SearchState

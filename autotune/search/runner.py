@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from autotune.config import SamplerName
 from autotune.events import Events
-from autotune.records.outcome import Failure, KeepGoing, Measurement, Outcome
+from autotune.records.failure import Failure
+from autotune.records.outcome import KeepGoing, Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.belief.belief import Belief

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from autotune.records.exclusion import Exclusion, ExclusionReason
-from autotune.records.outcome import Failure, Measurement, Outcome
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement, Outcome
 from autotune.records.prediction import Candidate, Prediction, Revision
 from autotune.records.verdict import Stop, StopReason
 from autotune.search.goal import LEAST_STEPS, Goal

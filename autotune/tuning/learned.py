@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +142,7 @@ def common_facts(told: Sequence[WorkloadFacts], asked: Asked, runs: Sequence[Tim
     says the number of stages."""
     merged: dict[str, Any] = {}
     for facts in told:
-        for name, value in facts:
+        for name, value in asdict(facts).items():
             if value is None or name == "batch":
                 continue
             if merged.setdefault(name, value) != value:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from autotune import DISTRIBUTION
 from autotune.workload.gpt import ELEMENT_TYPES
 from autotune.workload.user.refusal import ModelRefused, words_of
 from autotune.workload.user.source import Source
@@ -23,7 +22,10 @@ class HuggingFace(UserModel):
         try:
             import transformers
         except ImportError:
-            raise ModelRefused(f"--model hf: needs transformers; pip install '{DISTRIBUTION}[hf]'") from None
+            raise ModelRefused(
+                "it needs transformers where the ranks run, and there is none; "
+                f"{sys.executable} -m pip install transformers"
+            ) from None
         self.config = self.read_config(transformers)
         if self.request.precision is not None:
             self.config.dtype = ELEMENT_TYPES[self.request.precision]

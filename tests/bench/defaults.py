@@ -5,6 +5,7 @@ assumed: published throughput against the micro-batch size, scaled to what such 
 """
 
 import csv
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -115,7 +116,7 @@ def profile(machine: Machine, sizes: tuple[int, ...], rates: dict[int, float]) -
     wire = {"latency_s": 1e-5, "bandwidth_bytes_s": machine.link_bytes_s}
     message = work.seq_len * work.hidden * boundary_type(work).itemsize
     return Profile(
-        workload=work.model_dump(),
+        workload=asdict(work),
         stages=tuple(stages),
         links=tuple(Link(**{"from": a, "to": b}, **wire) for a, b in pairs),
         message_bytes=tuple(MessageSize(micro_batch_size=size, bytes=size * message) for size in sizes),

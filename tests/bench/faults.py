@@ -5,8 +5,9 @@ from statistics import median
 
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
-from autotune.records.outcome import Failure, Measurement
-from tests.pipeline.faults import FAULTS, FaultyRank
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
+from tests.pipeline.faults import FAULTS, faulty_rank
 from tests.pipeline.test_faults import BAD, GOOD, LIMIT, WORK, P
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     recoveries = []
     for fault in FAULTS:
         for stage in range(P):
-            with Ranks(P, "cpu", FaultyRank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
+            with Ranks(P, "cpu", faulty_rank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
                 build(ranks, WORK, BAD.placement)
                 begun = time.monotonic()
                 outcome = measure_candidate(ranks, WORK, BAD, 0.1, 1, lambda *_: True)

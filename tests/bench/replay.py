@@ -18,9 +18,10 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.calibrate import calibrated
 from autotune.predict.predict import predict
 from autotune.records.job.environment import Environment
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Measurement
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.prediction import Candidate
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, why_illegal

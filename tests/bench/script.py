@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, median
 
@@ -30,7 +31,7 @@ def visit(ranks: Ranks, report: Report) -> float:
     row = report.candidates[report.sweet_spot.candidate]
     known = row.model_dump(include={"micro_batches", "micro_batch_size", "schedule", "virtual_stages"})
     plan = Prepare(sequences=row.sequences, **known)
-    workload = WorkloadConfig.model_validate(report.workload.model_dump(exclude_none=True))
+    workload = WorkloadConfig(**{name: value for name, value in asdict(report.workload).items() if value is not None})
     found = measure_candidate(ranks, workload, plan, row.prediction.step_time_s, STEPS, lambda *_: True)
     assert isinstance(found, Measurement), found
     return found.throughput_seq_s

@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import is_dataclass, replace
 
 import pytest
 
 from autotune.checkup import gpus, next_command, round_trip, shared_memory
-from autotune.pipeline.control.process import GpuState
 from autotune.pipeline.control.starting import LEAST_SHARED_BYTES, not_started, remedy
+from autotune.pipeline.control.survey import GpuState
+from autotune.records.failure import Failure
 from autotune.records.job.environment import Environment
-from autotune.records.outcome import Failure
 from autotune.report.doctor import Check, Verdict
 from tests.test_distribution import stranger
 
@@ -33,7 +34,7 @@ def found(environment=TWO, state=IDLE):
 
 
 def changed(record, **update):
-    return record.model_copy(update=update)
+    return replace(record, **update) if is_dataclass(record) else record.model_copy(update=update)
 
 
 def test_idle_gpus_that_reach_each_other_are_fine():
@@ -96,7 +97,7 @@ def test_little_shared_memory_is_a_problem_and_its_remedy_is_named(small, large,
 def test_ranks_that_do_not_start_name_the_remedy(small, large):
     assert "--shm-size=1g" in remedy("cuda", CRASH, small)
     assert "NCCL_P2P_DISABLE=1" in remedy("cuda", CRASH, large)
-    short = CRASH.model_copy(update={"kind": "out_of_memory"})
+    short = replace(CRASH, kind="out_of_memory")
     assert remedy("cuda", short, small) == remedy("cpu", CRASH, small) == "see autotune doctor"
     assert str(not_started("cuda", CRASH, small)).startswith("the ranks did not start: NCCL error; ")
 

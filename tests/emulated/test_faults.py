@@ -13,9 +13,11 @@ from torch import nn
 
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.process import Run
 from autotune.pipeline.control.ranks import Ranks
+from autotune.records.failure import Failure
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.outcome import Measurement
 from autotune.workload.gpt import Gpt
 from tests.emulated.machine import model
 
@@ -51,21 +53,21 @@ class SlowGpt(Gpt):
         return SlowStage(*stage.children()) if layers.start // len(layers) == self.stage else stage
 
 
-class SlowRank:
-    """Runs in the process of a rank; ``stage`` is slow."""
+def slow_rank(stage):
+    """What a rank runs whose ``stage`` is slow."""
+    return Run("tests.emulated.test_faults:serve_slow", (stage,))
 
-    def __init__(self, stage):
-        self.stage = stage
 
-    def __call__(self, *arguments):
-        from autotune.pipeline.rank.rank import serve
+def serve_slow(stage, *arguments):
+    """Runs in the process of a rank."""
+    from autotune.pipeline.rank.rank import serve
 
-        serve(*arguments, partial(SlowGpt, stage=self.stage))
+    serve(*arguments, partial(SlowGpt, stage=stage))
 
 
 @pytest.mark.parametrize("stage", range(P), ids=["first", "middle", "last"])
 def test_a_gpu_that_hangs_is_named_with_the_action_that_it_is_in(stage):
-    with Ranks(P, "cuda", SlowRank(stage)) as ranks:
+    with Ranks(P, "cuda", slow_rank(stage)) as ranks:
         build(ranks, WORK, BAD.placement)
         outcome = measure_candidate(ranks, WORK, BAD, 0.1, 2, lambda *_: True)
         healthy = measure_candidate(ranks, WORK, GOOD, 0.1, 2, lambda *_: True)

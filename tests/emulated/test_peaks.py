@@ -8,7 +8,7 @@ from autotune.pipeline.control.measure import build, describe
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
-from autotune.records.prediction import Placement
+from autotune.records.job.placement import Placement
 from tests.pipeline.test_peak_memory import candidates, measured_profile, workload
 
 WITHIN = 0.02

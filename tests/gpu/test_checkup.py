@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autotune.checkup import examine, round_trip
-from autotune.pipeline.control.process import collect_environment, gpu_state
+from autotune.pipeline.control.survey import collect_environment, gpu_state
 from autotune.records.job.environment import OF_EACH_GPU, Environment
 from autotune.report.doctor import Verdict
 

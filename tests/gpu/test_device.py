@@ -11,8 +11,8 @@ from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.pipeline.device.device import CudaDevice, open_device
 from autotune.pipeline.rank.recording import Recording
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.prediction import Placement
 from autotune.report.correctness import TOLERANCE
 
 MIB = 2**20

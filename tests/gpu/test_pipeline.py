@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -15,9 +16,11 @@ from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.outcome import Measurement
+from autotune.records.prediction import Candidate
 from autotune.report.units import show_bytes
 from tests.gpu.figures import IS_EMULATED, note
 from tests.pipeline.test_peak_memory import BATCH, measured_profile
@@ -112,7 +115,7 @@ def test_every_kind_of_schedule_computes_the_same_over_nccl(schedule):
         found = measured(ranks, work, plan_of(schedule, 4))
     assert isinstance(found, Measurement), found
     with Ranks(1, "cuda") as ranks:
-        alone = work.model_copy(update={"stages": 1})
+        alone = replace(work, stages=1)
         build(ranks, alone, Placement())
         whole = measured(ranks, alone, plan_of("GPipe", 1))
     assert found.first_loss == pytest.approx(whole.first_loss, rel=1e-2)

@@ -9,7 +9,7 @@ import pytest
 from autotune.cli.options import COMMANDS
 from autotune.cli.reference import schema_of
 from autotune.guide import page
-from autotune.records.outcome import FailureKind
+from autotune.records.failure import FailureKind
 from autotune.records.prediction import TimeSplit
 from autotune.report import table
 from autotune.report.check.judge import Verdict

@@ -52,4 +52,4 @@ def main(config: str, stages: int, workload: WorkloadConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), WorkloadConfig.model_validate_json(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), WorkloadConfig(**json.loads(sys.argv[3])))

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def test_its_engine_trains_with_our_m(report_file, tmp_path, data_parallel):
     report = read_report(report_file)
     (tmp_path / "ds.json").write_text(export(report, "deepspeed", data_parallel=data_parallel).text)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2 * data_parallel]
-    command = [*torchrun, STEPS, "ds.json", 2, report.workload.model_dump_json(exclude_none=True)]
+    command = [
+        *torchrun,
+        STEPS,
+        "ds.json",
+        2,
+        json.dumps({name: value for name, value in asdict(report.workload).items() if value is not None}),
+    ]
     done = subprocess.run(
         [str(word) for word in command],
         cwd=tmp_path,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from autotune.pipeline.control.process import Run
 from autotune.workload.gpt import IGNORED, Gpt, SequenceLoss
 
 
@@ -87,16 +88,16 @@ MODELS = {
 }
 
 
-class WrongRank:
-    """Runs in the process of a rank, with one of MODELS."""
+def wrong_rank(model):
+    """What a rank runs that has one of MODELS."""
+    return Run("tests.pipeline.faults:serve_wrong", (model,))
 
-    def __init__(self, model):
-        self.model = model
 
-    def __call__(self, *arguments):
-        from autotune.pipeline.rank.rank import serve
+def serve_wrong(model, *arguments):
+    """Runs in the process of a rank."""
+    from autotune.pipeline.rank.rank import serve
 
-        serve(*arguments, MODELS[self.model])
+    serve(*arguments, MODELS[model])
 
 
 def take_all_memory():
@@ -174,13 +175,13 @@ class FaultyGpt(Gpt):
         return FaultyStage(*stage.children()).plant(*self.planted)
 
 
-class FaultyRank:
-    """Runs in the process of a rank; ``stage`` has the fault."""
+def faulty_rank(fault, stage, size, once=None):
+    """What a rank runs whose ``stage`` has the fault."""
+    return Run("tests.pipeline.faults:serve_faulty", ((fault, size, once and str(once)), stage))
 
-    def __init__(self, fault, stage, size, once=None):
-        self.planted, self.stage = (fault, size, once), stage
 
-    def __call__(self, *arguments):
-        from autotune.pipeline.rank.rank import serve
+def serve_faulty(planted, stage, *arguments):
+    """Runs in the process of a rank."""
+    from autotune.pipeline.rank.rank import serve
 
-        serve(*arguments, partial(FaultyGpt, planted=self.planted, stage=self.stage))
+    serve(*arguments, partial(FaultyGpt, planted=tuple(planted), stage=stage))

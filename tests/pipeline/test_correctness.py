@@ -8,7 +8,7 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import candidates_for, predict
 from autotune.records.report import candidate_report
 from autotune.report.correctness import GROWTH_BYTES, TOLERANCE, checked
-from tests.pipeline.faults import WrongRank
+from tests.pipeline.faults import wrong_rank
 from tests.pipeline.test_peak_memory import BATCH, measured_profile, workload
 
 P, VOCAB, STEPS = 2, 64, 3
@@ -19,7 +19,7 @@ def run(model, precision="fp32", counts=COUNTS):
     """Every candidate on real ranks that train ``model``; the peaks are predicted from its own measured bytes."""
     work = workload(P, VOCAB, precision)
     candidates, _ = candidates_for(counts, ("1F1B",), (1,), P, work.layers, BATCH)
-    with Ranks(P, "cpu", WrongRank(model)) as ranks:
+    with Ranks(P, "cpu", wrong_rank(model)) as ranks:
         profile = measured_profile(ranks, work, 1)
         rows = []
         for candidate in candidates:

@@ -17,21 +17,25 @@ from autotune.pipeline.control.diagnose import (
     oom_kills,
 )
 from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
+from autotune.records.plain import decode
 from tests.killing import wait_until
 
 LIMIT = 2**30
 CODE = """
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
-from tests.pipeline.faults import FaultyRank
+from autotune.records.failure import Failure
+from autotune.records.plain import encode
+from tests.pipeline.faults import faulty_rank
 from tests.pipeline.test_faults import BAD, GOOD, P, WORK
 
 if __name__ == "__main__":
-    with Ranks(P, "cpu", FaultyRank(FAULT, 1, BAD.micro_batch_size)) as ranks:
+    with Ranks(P, "cpu", faulty_rank(FAULT, 1, BAD.micro_batch_size)) as ranks:
         build(ranks, WORK, BAD.placement)
         for plan in (BAD, GOOD):
-            print(measure_candidate(ranks, WORK, plan, 0.1, 1, lambda *_: True).model_dump_json())
+            outcome = measure_candidate(ranks, WORK, plan, 0.1, 1, lambda *_: True)
+            print(encode(outcome).decode() if isinstance(outcome, Failure) else outcome.model_dump_json())
 """
 
 
@@ -75,7 +79,7 @@ def outcomes(group, fault):
 
 def test_what_the_kernel_kills_for_want_of_memory_ran_out_of_memory(group):
     first, healthy = outcomes(group, "out of memory")
-    failure = Failure.model_validate(first)
+    failure = decode(Failure, first)
     assert (failure.kind, failure.rank, failure.stage) == ("out_of_memory", 1, 1)
     assert "the forward of micro-batch 0 on stage 1: killed by the kernel" in failure.message
     assert healthy["step_times_s"]

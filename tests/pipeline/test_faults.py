@@ -11,9 +11,10 @@ import pytest
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.control.measure import build, measure_candidate
 from autotune.pipeline.control.ranks import Ranks
+from autotune.records.failure import Failure
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.outcome import Failure, Measurement
-from tests.pipeline.faults import FAULTS, FaultyRank
+from autotune.records.outcome import Measurement
+from tests.pipeline.faults import FAULTS, faulty_rank
 
 P = 3
 WORK = WorkloadConfig(
@@ -46,7 +47,7 @@ def test_the_table_is_complete():
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_the_outcome_of_its_trial_and_the_next_one_runs(fault, stage):
     kind, action, words = EXPECTED[fault]
-    with Ranks(P, "cpu", FaultyRank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
+    with Ranks(P, "cpu", faulty_rank(fault, stage, BAD.micro_batch_size), memory_limit=LIMIT) as ranks:
         build(ranks, WORK, BAD.placement)
         outcome = measure_candidate(ranks, WORK, BAD, 0.1, 2, lambda *_: True)
         begun = time.monotonic()

@@ -5,6 +5,7 @@ Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.RankProcess``
 
 import multiprocessing
 import os
+from dataclasses import asdict, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from autotune.pipeline.rank.rank import RankProcess
 from autotune.predict.predict import illegal_mode
 from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import Precision, WorkloadConfig
+from autotune.records.prediction import Candidate
 from autotune.schedule_spec import SCHEDULES, why_illegal
+from autotune.torch_range import HAS_GRADIENT_TYPES, refusal, release_of
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
+RELEASE = release_of(torch.__version__)  # make test-torch runs this under old ones
 BATCH = 12
 STEPS = 2  # of the optimizer: Prepare runs the first
 COUNTS = (1, 3, 5, 8, 12)  # 5 and 8 do not divide 12: their last micro-batches are padded
@@ -75,17 +79,21 @@ def uneven(ranks: int, virtual_stages: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def trained() -> list[tuple[ScheduleName, int, int]]:
+    """Those of TRAINED that this torch runs."""
+    return [way for way in TRAINED if SCHEDULES[way[0]].since <= RELEASE]
+
+
 def plans(ranks: int) -> list[Prepare]:
     """Every schedule and count that torch runs on ``ranks`` ranks, and each schedule once with an uneven cut of which
     each stage recomputes in another way; those of the same placement together."""
     even = even_plans(ranks)
     several = [plan for plan in even if plan.micro_batches == 12 and ranks * plan.virtual_stages < 3 * ranks]
     cut = [
-        plan.model_copy(
-            update={
-                "split": uneven(ranks, plan.virtual_stages),
-                "recompute": tuple(islice(cycle(modes(plan)), ranks * plan.virtual_stages)),
-            }
+        replace(
+            plan,
+            split=uneven(ranks, plan.virtual_stages),
+            recompute=tuple(islice(cycle(modes(plan)), ranks * plan.virtual_stages)),
         )
         for plan in several
     ]
@@ -99,8 +107,14 @@ def even_plans(ranks: int) -> list[Prepare]:
         for name, several in VIRTUAL_STAGES.items()
         for v in several
         for count in COUNTS
-        if why_illegal(name, ranks, v, count) is None
+        if why_illegal(name, ranks, v, count) is None and runs_here(plan_of(name, count, v), ranks)
     ]
+
+
+def runs_here(plan: Prepare, ranks: int) -> bool:
+    """Whether the torch of this environment, which may be an old one, runs it."""
+    known = {name: getattr(plan, name) for name in Candidate.model_fields}
+    return refusal(RELEASE, Candidate(**known), ranks) is None
 
 
 def run_rank(number: int, ranks: int, folder: str) -> None:
@@ -111,10 +125,10 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
     rank = RankProcess(number, ranks, device, ActivityWriter(activity_file(Path(folder), number)))
     found = {"gradients": gradients(rank, workload(ranks), plans(ranks))}
-    for precision in LOW:
+    for precision in LOW if RELEASE >= HAS_GRADIENT_TYPES else ():
         found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(precision, ranks))
     for optimizer in ("sgd", "adamw"):
-        found[optimizer] = [weights_after(rank, workload(ranks, optimizer), plan_of(*way)) for way in TRAINED]
+        found[optimizer] = [weights_after(rank, workload(ranks, optimizer), plan_of(*way)) for way in trained()]
     torch.save(found, Path(folder, f"rank{number}.pt"))
     os._exit(0)
 
@@ -134,7 +148,7 @@ def gradients(
     for plan in several:
         if (rank.workload, rank.placement) != (work, plan.placement):
             rank.execute(Build(workload=work, placement=plan.placement))
-        primed = rank.execute(plan).model_dump()
+        primed = asdict(rank.execute(plan))
         loss = rank.execute(Step()).loss
         found.append((primed, loss, each_parameter(rank, lambda parameter: parameter.grad.clone())))
     return found
@@ -191,7 +205,7 @@ def found(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", [name for name, row in SCHEDULES.items() if row.since <= RELEASE])
 def test_every_schedule_is_tried_with_and_without_padding(name, ranks):
     assert {BATCH % plan.micro_batches > 0 for plan in plans(ranks) if plan.schedule == name} == {True, False}
 
@@ -237,6 +251,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.skipif(RELEASE < HAS_GRADIENT_TYPES, reason="needs torch 2.10")
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("precision", LOW)
 def test_in_lower_precision_the_gradients_are_those_of_the_model_in_one_piece_however_it_is_cut(found, precision):
@@ -255,7 +270,7 @@ def test_in_lower_precision_the_gradients_are_those_of_the_model_in_one_piece_ho
         assert all(norm_of([a - b]) <= most * norm_of([b]) for a, b in zip(mine, whole, strict=True)), told
 
 
-@pytest.mark.parametrize("way", TRAINED, ids=lambda way: way[0])
+@pytest.mark.parametrize("way", trained(), ids=lambda way: way[0])
 def test_pipelined_training_reaches_the_weights_of_the_model_in_one_piece(found, way):
     work = workload(len(found))
     model = build_stage(work, 0, 1, CPU)
@@ -265,15 +280,15 @@ def test_pipelined_training_reaches_the_weights_of_the_model_in_one_piece(found,
         model.zero_grad()
         SequenceLoss(work, BATCH)(model(ids), targets).backward()
         optimizer.step()
-    mine = in_order([rank["sgd"][TRAINED.index(way)] for rank in found])
+    mine = in_order([rank["sgd"][trained().index(way)] for rank in found])
     for part, whole in zip(mine, model.parameters(), strict=True):
         torch.testing.assert_close(part, whole.detach(), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("way", TRAINED, ids=lambda way: way[0])
+@pytest.mark.parametrize("way", trained(), ids=lambda way: way[0])
 def test_adamw_moves_every_weight_by_about_its_learning_rate(found, way):
     start = build_stage(workload(len(found)), 0, 1, CPU).parameters()
-    mine = in_order([rank["adamw"][TRAINED.index(way)] for rank in found])
+    mine = in_order([rank["adamw"][trained().index(way)] for rank in found])
     for weight, before in zip(mine, start, strict=True):
         moved = (weight - before.detach()).abs().max()
         assert 0.5e-4 < moved < 1.1e-4 * STEPS

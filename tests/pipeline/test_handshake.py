@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from autotune.errors import InputError, UsageError
-from autotune.hosts import first_host
 from autotune.pipeline.hosts.handshake import WrongSecret, as_connection, parse_address, read_secret, send_hello
 from autotune.pipeline.hosts.worker import Launched, launched_as
 from autotune.pipeline.rank.process_group import interface_of, use_interface
+from autotune.worker import first_host
 from tests.pipeline.workers import (
     SECRET,
     hello,

@@ -1,5 +1,8 @@
 """The peak of a real step on every rank against the model's, made from parts that were measured one by one."""
 
+from dataclasses import asdict
+from importlib.metadata import version
+
 import pytest
 
 from autotune.pipeline.control.commands import Prepare
@@ -8,11 +11,13 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.memory import peak_memory
 from autotune.predict.schedules import build_schedule
 from autotune.profile.measure import Measurer, stage_profiles
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.prediction import Candidate, Placement
+from autotune.records.prediction import Candidate
 from autotune.records.profile import MessageSize, Profile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES, why_illegal
+from autotune.torch_range import HAS_GRADIENT_TYPES, RUNS_LISTS, refusal, release_of
 
 BATCH = 16
 COUNTS = (1, 3, 4, 8)  # 3 pads
@@ -21,6 +26,9 @@ EXACT = 0.001
 # after it, so that it makes a difference.
 OVER = {"DualPipeV": 0.005}
 TIMEOUT_S = 60.0
+RELEASE = release_of(version("torch"))  # make test-torch runs this under old ones
+# Before 2.10 ranks with several stages exchange messages in one beat, and not by the runtime that the model knows.
+BEFORE_LISTS = 0.05
 
 
 def workload(ranks, vocab, precision="fp32"):
@@ -38,7 +46,7 @@ def measured_profile(ranks, work, virtual_stages):
     times = [[StageTime(micro_batch_size=size, t_f=1.0, t_bw=2.0) for size in sizes]] * len(facts)
     stages = stage_profiles(measurer.stage_ranks, facts, times, measurer.stage_memory(), measurer.optimizers())
     return Profile(
-        workload=work.model_dump(),
+        workload=asdict(work),
         virtual_stages=virtual_stages,
         stages=tuple(stages),
         message_bytes=tuple(MessageSize(micro_batch_size=b, bytes=measurer.message_bytes(b)) for b in sizes),
@@ -49,17 +57,20 @@ def candidates(ranks):
     for name, spec in SCHEDULES.items():
         v = 1 if spec.has_one_stage else 2
         for count in COUNTS:
-            if why_illegal(name, ranks, v, count) is None:
-                size = -(-BATCH // count)
-                yield Candidate(
-                    micro_batches=count, micro_batch_size=size, sequences=BATCH, schedule=name, virtual_stages=v
-                )
+            size = -(-BATCH // count)
+            found = Candidate(
+                micro_batches=count, micro_batch_size=size, sequences=BATCH, schedule=name, virtual_stages=v
+            )
+            if why_illegal(name, ranks, v, count) is None and refusal(RELEASE, found, ranks) is None:
+                yield found
 
 
 @pytest.mark.parametrize(
     ("p", "vocab", "precision"), [(1, 64, "fp32"), (2, 1024, "fp32"), (4, 64, "fp32"), (2, 64, "bf16")]
 )
 def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab, precision):
+    if precision != "fp32" and RELEASE < HAS_GRADIENT_TYPES:
+        pytest.skip("needs torch 2.10")
     work, off = workload(p, vocab, precision), []
     with Ranks(p, "cpu") as ranks:
         profiles = {v: measured_profile(ranks, work, v) for v in (1, 2)}
@@ -72,6 +83,7 @@ def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab, p
             peaks = peak_memory(profiles[v], candidate, build_schedule(name, p, m, v))
             for rank, (peak, bytes_) in enumerate(zip(peaks, real, strict=True)):
                 error = peak.total / bytes_ - 1
-                if not -EXACT <= error <= OVER.get(name, EXACT):
+                near = BEFORE_LISTS if v > 1 and RELEASE < RUNS_LISTS else EXACT
+                if not -near <= error <= max(near, OVER.get(name, near)):
                     off.append(f"{error:+.2%} {name}, m = {m}, rank {rank} of {p}, at {peak.moment}")
     assert off == []

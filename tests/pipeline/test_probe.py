@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +65,7 @@ def test_micro_batches_in_flight_hold_their_activations_and_no_weights(precision
     """A block keeps, of each token, 16 times the width: both norms' inputs (2), what attention, projection and MLP are
     given (1 + 3 + 1 + 1 + 4), and the MLP's other side (4). Its weights are twelve times as many bytes here."""
     sizes = {"layers": 6, "stages": 3, "hidden": 128, "heads": 2, "seq_len": 4, "precision": precision}
-    work, device, size = WORK.model_copy(update=sizes), CpuDevice(1), 2
+    work, device, size = replace(WORK, **sizes), CpuDevice(1), 2
     stage = build_stage(work, 1, 3, device.torch_device)
     received = torch.zeros(size, 4, 128, dtype=boundary_type(work), requires_grad=True)
     outputs = [stage(received)]
@@ -131,7 +132,7 @@ class SlowDevice(CpuDevice):
 
 def middle_probe(device, stage):
     """Of the second of three stages: random activations and gradients are what it takes."""
-    return StageProbe(stage, Gpt(WORK.model_copy(update={"layers": 3})), range(1, 2), device)
+    return StageProbe(stage, Gpt(replace(WORK, layers=3)), range(1, 2), device)
 
 
 def test_each_size_has_an_untimed_pass_and_three_timed_ones_however_slow_they_are():
@@ -185,7 +186,7 @@ def test_what_the_cpu_needs_to_start_a_pass_is_timed_where_the_device_runs_behin
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     (row,) = middle_probe(BehindDevice(clock), LaunchedStage(clock)).times(plan(2))
     assert (row.t_f, row.t_bw, row.host_s) == (3600.0, 3600.0, 6.0)
-    merged = StageTime.merged([row, row.model_copy(update={"host_s": 8.0}), row.model_copy(update={"host_s": 7.0})])
+    merged = StageTime.merged([row, replace(row, host_s=8.0), replace(row, host_s=7.0)])
     assert merged.host_s == 7.0
 
 
@@ -218,7 +219,7 @@ def test_sizes_after_one_without_room_are_timed_warm_too():
 
 def test_what_a_stage_is_given_is_as_large_as_in_the_model():
     """No zeros: a GPU clocks higher on them. Compared with the boundaries of the model in one piece, within a half."""
-    work = WORK.model_copy(update={"layers": 3, "hidden": 64, "vocab": 512, "seq_len": 32})
+    work = replace(WORK, layers=3, hidden=64, vocab=512, seq_len=32)
     cpu = torch.device("cpu")
     ids, targets = random_batch(work, 4, 0, cpu)
     first = build_stage(work, 0, 3, cpu)(ids)
@@ -251,7 +252,7 @@ def test_what_a_stage_is_given_is_as_large_as_in_the_model():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_small_gradients_do_not_vanish_in_half_precision(precision):
-    work = WORK.model_copy(update={"layers": 3, "precision": precision, "seq_len": 512, "hidden": 64})
+    work = replace(WORK, layers=3, precision=precision, seq_len=512, hidden=64)
     seen = []
 
     class Looking(torch.nn.Module):
@@ -287,7 +288,7 @@ class Conversions(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_weights_are_cast_in_the_optimizer_step_and_in_no_pass(precision):
     """``optimizer_s`` is of the zeroing of gradients, the update and the cast; a micro-batch casts nothing."""
-    work = WORK.model_copy(update={"precision": precision, "layers": 3, "stages": 3, "optimizer": "adamw"})
+    work = replace(WORK, precision=precision, layers=3, stages=3, optimizer="adamw")
     device = CpuDevice(1)
     stage = build_stage(work, 1, 3, device.torch_device)
     hold_gradients(stage)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from autotune.pipeline.control.commands import (
 from autotune.pipeline.control.measure import build, by_stage, describe, growth, measure_candidate
 from autotune.pipeline.control.process import LocalRank
 from autotune.pipeline.control.ranks import RankFailure, Ranks
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.outcome import Failure, Measurement
-from autotune.records.prediction import Placement
+from autotune.records.outcome import Measurement
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
 WORK = WorkloadConfig(stages=2, precision="fp32", optimizer="adamw", **SIZES)
@@ -102,7 +104,7 @@ def test_ranks_time_a_stage_each_at_the_same_moment(ranks):
 def test_building_on_paper_tells_the_bytes_of_the_real_build(ranks):
     for optimizer in ("none", "sgd", "adamw"):
         for placement in (Placement(), Placement(virtual_stages=2), Placement(virtual_stages=2, v_shaped=True)):
-            work = WORK.model_copy(update={"optimizer": optimizer})
+            work = replace(WORK, optimizer=optimizer)
             on_paper = describe(ranks, work, placement)
             for mine, real in zip(on_paper, build(ranks, work, placement), strict=True):
                 assert mine.parameters == real.parameters
@@ -132,7 +134,7 @@ def neighbours(rank, p):
 
 def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts():
     """Of GPipe to the byte. 1F1B keeps the message that it last sent to each neighbour, and the losses."""
-    work = WORK.model_copy(update={"stages": 4})
+    work = replace(WORK, stages=4)
     with Ranks(4, "cpu") as ranks:
         for name, m, b in [
             ("GPipe", 1, 16),
@@ -224,7 +226,7 @@ def test_a_silent_rank_is_a_hang_within_its_time(ranks):
 
 
 def test_what_torch_refuses_is_a_model_error_with_its_words(ranks):
-    refused = PLAN.model_copy(update={"micro_batches": 1, "micro_batch_size": 16})
+    refused = replace(PLAN, micro_batches=1, micro_batch_size=16)
     outcome = measure_candidate(ranks, WORK, refused, 0.1, 1, lambda *_: True)
     assert isinstance(outcome, Failure)
     assert outcome.kind == "model_error"
@@ -256,7 +258,7 @@ from autotune.pipeline.control.ranks import Ranks
 if __name__ == "__main__":
     ranks = Ranks(2, "cpu")
     ranks.start()
-    ranks.ask(Build(workload=WorkloadConfig.model_validate_json({WORK.model_dump_json()!r})), 60)
+    ranks.ask(Build(workload=WorkloadConfig(**{asdict(WORK)!r})), 60)
     print(*[rank.process.pid for rank in ranks._live], flush=True)
     ranks.ask(Ping(source=0, target=1, there_bytes=1, back_bytes=1, repeats=10**8), 90)
 """

@@ -16,7 +16,7 @@ from autotune.predict.predict import stage_costs
 from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
 from autotune.records.job.environment import Environment
-from autotune.records.prediction import Placement
+from autotune.records.job.placement import Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES

@@ -6,8 +6,9 @@ import pytest
 
 from autotune.pipeline.hosts import remote
 from autotune.pipeline.hosts.remote import RemoteRank, by_host
-from autotune.pipeline.hosts.wire import ORDER, Answer, Exited, Heartbeat, ProcessStatus, Start, send
-from autotune.records.outcome import Failure
+from autotune.pipeline.hosts.wire import Answer, Exited, Heartbeat, Order, ProcessStatus, Start, send
+from autotune.records.failure import Failure
+from autotune.records.plain import read
 from tests.pipeline.workers import ASSIGNMENT, hello, pair
 
 
@@ -15,7 +16,7 @@ def test_what_an_earlier_rank_said_too_late_is_not_heard():
     rank, worker = pair()
     rank.begin(ASSIGNMENT)
     rank.begin(ASSIGNMENT)
-    assert [ORDER.validate_json(worker.recv_bytes()) for _ in range(2)] == [
+    assert [read(Order, worker.recv_bytes()) for _ in range(2)] == [
         Start(assignment=ASSIGNMENT, generation=1),
         Start(assignment=ASSIGNMENT, generation=2),
     ]

@@ -9,7 +9,6 @@ from autotune.pipeline.hosts.handshake import as_connection, send_hello
 from autotune.pipeline.hosts.remote import RemoteRank
 from autotune.pipeline.hosts.rendezvous import Identity, Rendezvous
 from autotune.pipeline.hosts.wire import (
-    ORDER,
     READY,
     Answer,
     Assignment,
@@ -17,19 +16,21 @@ from autotune.pipeline.hosts.wire import (
     Heartbeat,
     Hello,
     Leave,
+    Order,
     ProcessStatus,
     Start,
     send,
 )
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
+from autotune.records.plain import read
 
 SECRET = b"0123456789abcdef"
-MINE = Identity("1.0", "2.13.0", "none", 2)
+MINE = Identity("1.0", "none", 2)
 ASSIGNMENT = Assignment(rank=0, ranks=2, local_rank=0, local_ranks=2, device="cpu", address="127.0.0.1")
 
 
 def hello(number, address="10.0.0.1", hostname="alpha", **other):
-    known = {"version": MINE.version, "torch_version": MINE.torch_version, "run_id": MINE.run_id, "count": MINE.ranks}
+    known = {"version": MINE.version, "run_id": MINE.run_id, "count": MINE.ranks}
     return Hello(number=number, address=address, environment={"hostname": hostname}, **known | other)
 
 
@@ -106,7 +107,7 @@ class FakeWorker(threading.Thread):
             send(connection, Heartbeat(generation=generation, status=ProcessStatus()))
             if not connection.poll(0.2):
                 continue
-            order = ORDER.validate_json(connection.recv_bytes())
+            order = read(Order, connection.recv_bytes())
             self.orders.append(order)
             if isinstance(order, Leave):
                 return True

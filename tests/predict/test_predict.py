@@ -1,5 +1,7 @@
 """Profile x Candidate -> Prediction: closed forms, memory from its parts, and what a sparse profile still gives."""
 
+from dataclasses import replace
+
 import pytest
 
 from autotune.errors import InputError, UsageError
@@ -262,7 +264,7 @@ def test_stages_that_recompute_differently_come_from_the_profiles_of_their_modes
     modes = (Recompute.FULL, Recompute.FULL, Recompute.NONE, Recompute.NONE)
     plain, full = profile(4), profile(4).model_copy(update={"recompute": (Recompute.FULL,) * 4})
     slower = tuple(
-        stage.model_copy(update={"time_s": tuple(row.model_copy(update={"t_bw": 9.0}) for row in stage.time_s)})
+        stage.model_copy(update={"time_s": tuple(replace(row, t_bw=9.0) for row in stage.time_s)})
         for stage in full.stages
     )
     mixed = profile_of([plain, full.model_copy(update={"stages": slower})], 1, modes)

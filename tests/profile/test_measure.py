@@ -1,14 +1,18 @@
 """What a real step tells of the allocator, from answers of ranks that are written here."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from autotune.pipeline.control.commands import Prepare, Primed, StageFacts
 from autotune.pipeline.control.ranks import RankFailure
 from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
 from autotune.profile.measure import Measurer
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.outcome import Failure
-from autotune.records.prediction import Placement
+from autotune.records.plain import encode
 
 MIB = 2**20
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}
@@ -32,7 +36,7 @@ class WrittenRanks:
         self.asked.append(command)
         if self.failure is not None:
             raise RankFailure(Failure(kind=self.failure, rank=0, message="said here"))
-        return [answer.model_dump() for answer in self.answers]
+        return [json.loads(encode(answer)) for answer in self.answers]
 
 
 def measurer(ranks):
@@ -42,7 +46,7 @@ def measurer(ranks):
 
 def test_fragmentation_is_of_what_is_not_static_on_the_rank_where_it_is_most():
     ranks = WrittenRanks((primed(2_000 * MIB, 1_900 * MIB), primed(1_664 * MIB, 1_000 * MIB)))
-    facts = [fact.model_copy(update={"static_bytes": fact.static_bytes * MIB}) for fact in FACTS]
+    facts = [replace(fact, static_bytes=fact.static_bytes * MIB) for fact in FACTS]
     assert measurer(ranks).fragmentation(facts) == ((1_600 - 400) / (1_000 - 400), SEGMENTS_BYTES)
     (plan,) = ranks.asked
     assert isinstance(plan, Prepare)

@@ -1,11 +1,14 @@
 """What is asked of the ranks while profiling, of ranks that only take down the commands."""
 
+import json
+
 import pytest
 
 from autotune.pipeline.control.commands import Prepare, Primed, RecordedAction, ReplayStage, Step, StepTimes, TimeStages
 from autotune.profile.measure import WAIT_S, Measurer, waiting
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
-from autotune.records.prediction import Placement
+from autotune.records.plain import encode
 from autotune.records.profile import Calibration
 from autotune.records.stage_costs import StageTime
 
@@ -33,14 +36,14 @@ class ScriptedRanks:
 
     def time_stages(self, command):
         def rows(stage):
-            row = StageTime(micro_batch_size=1, t_f=stage + 1, t_bw=stage + 1).model_dump(mode="json")
+            row = json.loads(encode(StageTime(micro_batch_size=1, t_f=stage + 1, t_bw=stage + 1)))
             return [row | {"micro_batch_size": size} for size in command.micro_batch_sizes]
 
         return [[rows(stage) for stage in command.stages if self.placed[stage] == rank] for rank in self.everyone]
 
     def prepare(self, command):
         self.prepared = command
-        return [Primed(peak_memory_bytes=1000).model_dump(mode="json") for _ in self.everyone]
+        return [json.loads(encode(Primed(peak_memory_bytes=1000))) for _ in self.everyone]
 
     def step(self, command):
         """Two actions that take 6 ms each on every rank, a millisecond between them."""
@@ -50,7 +53,7 @@ class ScriptedRanks:
             for i, (start, end) in enumerate(spans)
         )
         step = StepTimes(start_s=0.0, end_s=0.02, actions=actions)
-        return [step.model_dump(mode="json") for _ in self.everyone]
+        return [json.loads(encode(step)) for _ in self.everyone]
 
 
 def measurer(p, v=1, device="cpu", **more):

@@ -1,6 +1,7 @@
 """The Profile: hand-written ones, what is refused and how, and the curve between measured sizes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -174,7 +175,7 @@ def test_another_workload_or_torch_is_another_digest():
     here = Environment(device="cpu", torch_version="2.13.0")
     marks = {
         digest_of_times(WORK, here),
-        digest_of_times(WORK.model_copy(update={"hidden": 16}), here),
+        digest_of_times(replace(WORK, hidden=16), here),
         digest_of_times(WORK, here.model_copy(update={"torch_version": "2.14.0"})),
         digest_of_times(WORK, here, "other candidates"),
     }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.report import candidate_report
 from autotune.records.verdict import Estimate, Stop, StopReason, Verdict
 from autotune.report.recommend import (

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from autotune.predict.memory import LOSS_BYTES
 from autotune.predict.predict import candidates_for, predict
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import candidate_report, relative_error
 from autotune.report.load import read_report

@@ -9,11 +9,11 @@ from autotune.errors import DeviceError, MemoryLimitError
 from autotune.events import Silent
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.measure import Measurer
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
 from autotune.report.load import read_report
 from autotune.tune import profile_and_search
 from autotune.tuning.job import prepare_job
-from tests.pipeline.faults import FAULTS, FaultyRank
+from tests.pipeline.faults import FAULTS, faulty_rank
 from tests.pipeline.test_faults import EXPECTED, LIMIT, P
 
 FLAGS = {"layers": 6, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "device": "cpu", "stages": P}
@@ -54,7 +54,7 @@ def is_best(report):
 def test_a_fault_in_a_trial(profiled, tmp_path, number, fault):
     """Of one candidate, whenever it is tried; the rank varies."""
     shutil.copytree(profiled, tmp_path / "state")
-    profile_and_search(job_in(tmp_path, FaultyRank(fault, number % P, BAD)))
+    profile_and_search(job_in(tmp_path, faulty_rank(fault, number % P, BAD)))
     report = read_report(tmp_path / "report.json")
     assert report.status == "complete"
     failed = [row for row in report.candidates if row.failure]
@@ -69,7 +69,7 @@ def test_an_accident_is_no_candidates_fault(profiled, tmp_path, number, fault, p
     """It happens once, in profiling or in a trial: nothing is missing in the end, and the accident is told."""
     if place == "a trial":
         shutil.copytree(profiled, tmp_path / "state")
-    report = profile_and_search(job_in(tmp_path, FaultyRank(fault, number % P, BAD, tmp_path / "happened")))
+    report = profile_and_search(job_in(tmp_path, faulty_rank(fault, number % P, BAD, tmp_path / "happened")))
     assert (tmp_path / "happened").exists()
     assert all(row.measurement for row in report.candidates)
     assert is_best(report)
@@ -86,7 +86,7 @@ def test_an_accident_is_no_candidates_fault(profiled, tmp_path, number, fault, p
 @pytest.mark.parametrize("fault", ["exception in forward", "exception in backward", "exception in optimizer"])
 def test_what_goes_wrong_in_profiling_for_good_ends_the_run_in_words(tmp_path, fault):
     with pytest.raises(DeviceError) as caught:
-        profile_and_search(job_in(tmp_path, FaultyRank(fault, 1, BAD)))
+        profile_and_search(job_in(tmp_path, faulty_rank(fault, 1, BAD)))
     assert "profiling failed: rank 1, " in str(caught.value)
     assert not (tmp_path / "report.json").exists()
 

@@ -24,7 +24,7 @@ from autotune.report.table import print_report
 from autotune.tune import profile_and_search
 from autotune.tuning.job import prepare_job
 from tests.killing import family, wait_until
-from tests.pipeline.faults import WrongRank
+from tests.pipeline.faults import wrong_rank
 from tests.report.printed import contradictions
 
 SMALL = ["--layers", 6, "--hidden", 16, "--heads", 2, "--seq-len", 8, "--vocab", 32, "--device", "cpu"]
@@ -108,7 +108,7 @@ def test_a_run_whose_micro_batches_are_summed_goes_on_and_says_so(tmp_path):
     flags |= {"out": tmp_path / "report.json", "state_dir": tmp_path / "state"}
     said = []
     job = prepare_job(load_config(None, flags), Remembered(Silent(), said))
-    job.backend.live = Ranks(2, "cpu", WrongRank("summed"))
+    job.backend.live = Ranks(2, "cpu", wrong_rank("summed"))
     report = profile_and_search(job)
     assert report.soundness == read_report(tmp_path / "report.json").soundness
     assert report.status == "complete" and report.sweet_spot is not None
@@ -222,7 +222,7 @@ def test_a_limit_below_every_candidate_leaves_the_predictions(tmp_path):
 
 
 def test_the_name_of_the_temporary_folder_may_be_longer_than_that_of_a_socket(tmp_path):
-    """A socket's name has at most 107 bytes: multiprocessing's would lie in that folder."""
+    """A socket's name has at most 107 bytes: one that lay in that folder could have none."""
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     before = set(Path("/tmp").glob("autotune-*"))

@@ -5,7 +5,8 @@ import random
 from autotune.events import Remembered, Silent
 from autotune.predict.predict import candidates_for, predict
 from autotune.records.exclusion import Exclusion, ExclusionReason
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.profile import Profile
 from autotune.search.goal import Goal, Limits
 from autotune.search.runner import Runner

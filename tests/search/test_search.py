@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from autotune.events import Silent
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
 from autotune.records.verdict import StopReason
 from autotune.search.choose import certainty
 from autotune.search.goal import Goal

@@ -4,15 +4,14 @@ A command goes to every rank; a rank that is not among ``active`` answers at onc
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
-
-from autotune.records.base import Record
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
 from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import AnyWorkload
-from autotune.records.outcome import Failure
-from autotune.records.prediction import Placement
+from autotune.records.plain import NonNegativeFloat, NonNegativeInt, Plain, PositiveInt
 from autotune.schedule_spec import ScheduleName
 
 FEWEST_SAMPLES = 3
@@ -21,24 +20,30 @@ FEWEST_SAMPLES = 3
 LONGEST_S = 86400.0
 """The most seconds that a command is given."""
 
+ROUND = Placement()
+"""One stage on each rank."""
 
-class Describe(Record):
+
+@dataclass(frozen=True, kw_only=True)
+class Describe(Plain):
     """Build the rank's stages without memory; answers list[StageFacts], in the order of the stages."""
 
     kind: Literal["describe"] = "describe"
     workload: AnyWorkload
-    placement: Placement = Placement()
+    placement: Placement = ROUND
 
 
-class Build(Record):
+@dataclass(frozen=True, kw_only=True)
+class Build(Plain):
     """Build the rank's stages and optimizer on its device; answers list[StageFacts] with the allocator's own bytes."""
 
     kind: Literal["build"] = "build"
     workload: AnyWorkload
-    placement: Placement = Placement()
+    placement: Placement = ROUND
 
 
-class TimeStages(Record):
+@dataclass(frozen=True, kw_only=True)
+class TimeStages(Plain):
     """Time forward and backward of ``stages``, one micro-batch at a time, sizes in turn, each ``fewest`` times at
     least; answers list[list[StageTime]], one list for each of them that the rank holds, ascending in stage and size.
 
@@ -52,7 +57,8 @@ class TimeStages(Record):
     split: bool = False
 
 
-class MeasureMemory(Record):
+@dataclass(frozen=True, kw_only=True)
+class MeasureMemory(Plain):
     """Measure what one micro-batch of each size takes; answers list[list[StageMemory]], one list per stage of the rank.
 
     ``split``: also what is held between the backward for inputs and that for weights.
@@ -63,7 +69,8 @@ class MeasureMemory(Record):
     split: bool = False
 
 
-class MeasureLayers(Record):
+@dataclass(frozen=True, kw_only=True)
+class MeasureLayers(Plain):
     """Measure one layer of each kind by itself, as a stage of its own that recomputes by ``mode``; answers
     list[LayerProfile]. Layers are alike whose weights have the same names and shapes."""
 
@@ -74,14 +81,16 @@ class MeasureLayers(Record):
     mode: Recompute = Recompute.NONE
 
 
-class TimeOptimizer(Record):
+@dataclass(frozen=True, kw_only=True)
+class TimeOptimizer(Plain):
     """Time the optimizer step with its zeroing of gradients; answers an OptimizerCost."""
 
     kind: Literal["time_optimizer"] = "time_optimizer"
     active: tuple[NonNegativeInt, ...]
 
 
-class Ping(Record):
+@dataclass(frozen=True, kw_only=True)
+class Ping(Plain):
     """Send ``there_bytes`` from rank ``source`` to ``target`` and ``back_bytes`` back; answers round trip seconds."""
 
     kind: Literal["ping"] = "ping"
@@ -92,7 +101,8 @@ class Ping(Record):
     repeats: PositiveInt
 
 
-class Exchange(Record):
+@dataclass(frozen=True, kw_only=True)
+class Exchange(Plain):
     """Send ``message_bytes`` over every one of ``links`` (source, target) at once; answers how long each repeat took
     until the rank's own had been sent and received, seconds. Ranks of no link answer an empty list."""
 
@@ -102,7 +112,8 @@ class Exchange(Record):
     repeats: PositiveInt
 
 
-class ReplayStage(Record):
+@dataclass(frozen=True, kw_only=True)
+class ReplayStage(Plain):
     """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
 
     t_f: NonNegativeFloat = 0.0
@@ -112,7 +123,8 @@ class ReplayStage(Record):
     message_bytes: NonNegativeInt = 0
 
 
-class Prepare(Record):
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Plain):
     """Make ready for steps of one candidate, and run the first, untimed; answers a Primed.
 
     ``replay``: one per stage of the model, which then take the place of the model's own. They need no Build.
@@ -134,39 +146,43 @@ class Prepare(Record):
         return Placement.of(self.schedule, self.virtual_stages, self.split, self.recompute)
 
 
-class Step(Record):
+@dataclass(frozen=True, kw_only=True)
+class Step(Plain):
     """Run one timed step of the prepared candidate; answers a StepTimes. ``record``: with its actions."""
 
     kind: Literal["step"] = "step"
     record: bool = False
 
 
-Command = Annotated[
-    Describe | Build | TimeStages | MeasureMemory | MeasureLayers | TimeOptimizer | Ping | Exchange | Prepare | Step,
-    Field(discriminator="kind"),
-]
-COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
+Command = (
+    Describe | Build | TimeStages | MeasureMemory | MeasureLayers | TimeOptimizer | Ping | Exchange | Prepare | Step
+)
 
 
-class StageFacts(Record):
+@dataclass(frozen=True, kw_only=True)
+class StageFacts(Plain):
     """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers. ``output_bytes``:
-    what it sends to the next stage for one sequence, 0 of the last."""
+    what it sends to the next stage for one sequence, 0 of the last. ``kept_output_bytes``: what the last keeps of each
+    sequence until the step ends, 0 of the others, and where torch lets go of it."""
 
     layers: NonNegativeInt
     parameters: NonNegativeInt
     static_bytes: NonNegativeInt
     output_bytes: NonNegativeInt = 0
+    kept_output_bytes: NonNegativeInt = 0
     batch_statistics: bool
 
 
-class OptimizerCost(Record):
+@dataclass(frozen=True, kw_only=True)
+class OptimizerCost(Plain):
     """Median seconds of one optimizer step over all stages of a rank, and the most bytes it holds while it runs."""
 
     seconds: float
     transient_bytes: NonNegativeInt
 
 
-class Primed(Record):
+@dataclass(frozen=True, kw_only=True)
+class Primed(Plain):
     """The first step of a candidate: the most bytes this rank's allocator held at once during it.
 
     ``reserved_bytes``: what it had taken from the device for that. ``outside_bytes``: held on the device by others, the
@@ -189,7 +205,8 @@ class Primed(Record):
 ActionName = Literal["forward", "backward", "input_gradient", "weight_gradient"]
 
 
-class RecordedAction(Record):
+@dataclass(frozen=True, kw_only=True)
+class RecordedAction(Plain):
     """The real beginning and end of an action on a rank, on the host's monotonic clock."""
 
     name: ActionName
@@ -199,7 +216,8 @@ class RecordedAction(Record):
     end_s: float
 
 
-class StepTimes(Record):
+@dataclass(frozen=True, kw_only=True)
+class StepTimes(Plain):
     """Start and end of one step on this rank, on its host's monotonic clock; the loss where the last stage is.
 
     ``held_bytes``: what was held when it had ended, by a count that begins anywhere; None where the device cannot tell.
@@ -217,11 +235,11 @@ class StepTimes(Record):
     def shifted(self, by_s: float) -> "StepTimes":
         """Return the times on a clock that shows ``by_s`` more."""
 
-        def later(record: Record) -> dict[str, float]:
+        def later(record: Plain) -> dict[str, Any]:
             return {name: getattr(record, name) + by_s for name in ("start_s", "end_s")}
 
-        actions = tuple(action.model_copy(update=later(action)) for action in self.actions)
-        return self.model_copy(update=later(self) | {"actions": actions})
+        actions = tuple(replace(action, **later(action)) for action in self.actions)
+        return replace(self, **later(self), actions=actions)
 
 
 def step_seconds(step: Sequence[StepTimes]) -> float:
@@ -229,7 +247,8 @@ def step_seconds(step: Sequence[StepTimes]) -> float:
     return max(rank.end_s for rank in step) - min(rank.start_s for rank in step)
 
 
-class Reply(Record):
+@dataclass(frozen=True, kw_only=True)
+class Reply(Plain):
     """A rank's answer: a JSON ``value``, or the ``failure`` that kept it from answering."""
 
     value: object = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autotune.pipeline.control.activity import Action, last_activity
 from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
-from autotune.records.outcome import Failure, FailureKind
+from autotune.records.failure import Failure, FailureKind
 
 TAIL_LINES, TAIL_CHARACTERS = 5, 500  # of a rank's stderr that are kept
 TAIL_BYTES = 2**14  # of its end, in which they are looked for

@@ -19,9 +19,11 @@ from autotune.pipeline.control.commands import (
 )
 from autotune.pipeline.control.ranks import START_TIMEOUT_S, RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload
-from autotune.records.outcome import Failure, KeepGoing, Measurement
-from autotune.records.prediction import Placement
+from autotune.records.outcome import KeepGoing, Measurement
+from autotune.records.plain import decode
 from autotune.workload.partition import stage_ranks
 
 PATIENCE = 20  # times the predicted step
@@ -39,7 +41,7 @@ def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
 def describe(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
     """Build every stage on paper; raise RankFailure."""
     answers = ranks.ask(Describe(workload=workload, placement=placement), BUILD_TIMEOUT_S)
-    return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
+    return decode(list[StageFacts], by_stage(answers, placement))
 
 
 def build(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
@@ -65,7 +67,7 @@ def build(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[Sta
             raise
         raise not_started(ranks.device, error.failure) from None
     ranks.placement = placement
-    return [StageFacts.model_validate(fact) for fact in by_stage(answers, placement)]
+    return decode(list[StageFacts], by_stage(answers, placement))
 
 
 def measure_candidate(
@@ -93,7 +95,7 @@ def measure_candidate(
     try:
         if not ranks.alive or ranks.placement != plan.placement:
             build(ranks, workload, plan.placement)
-        primed = [Primed.model_validate(answer) for answer in ranks.ask(plan, first_s, idle_s)]
+        primed = decode(list[Primed], ranks.ask(plan, first_s, idle_s))
         held.append([answer.held_bytes for answer in primed])
         for number in range(steps):
             answers = run_step(ranks, Step(), later_s, idle_s)
@@ -123,7 +125,7 @@ def measure_candidate(
 
 def run_step(ranks: Ranks, command: Step, timeout_s: float, idle_s: float = inf) -> list[StepTimes]:
     """Run one step of the prepared candidate, by rank, on one clock."""
-    answers = [StepTimes.model_validate(answer) for answer in ranks.ask(command, timeout_s, idle_s)]
+    answers = decode(list[StepTimes], ranks.ask(command, timeout_s, idle_s))
     return on_one_clock(answers, ranks.hosts or ("",) * len(answers))
 
 

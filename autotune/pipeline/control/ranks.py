@@ -6,7 +6,7 @@
     controller --TCP--> worker --pipe------> rank 0 --gloo or NCCL--> rank 1 --> ...     on the hosts of workers
 """
 
-import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from math import inf
@@ -14,14 +14,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from autotune.pipeline.control.commands import Command
+from autotune.pipeline.control.commands import Command, Reply
 from autotune.pipeline.control.diagnose import diagnose_timeout
-from autotune.pipeline.control.process import LocalRank, Run, load_torch, make_folder, remove_folder
+from autotune.pipeline.control.process import LocalRank, Run, make_folder, remove_folder
+from autotune.pipeline.control.server import server
 from autotune.pipeline.hosts.remote import LOST_S
 from autotune.pipeline.hosts.rendezvous import Rendezvous
 from autotune.pipeline.hosts.wire import Assignment, ProcessStatus
-from autotune.records.outcome import Failure
-from autotune.records.prediction import Placement
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
+from autotune.records.plain import encode, read
 
 T = TypeVar("T")
 START_TIMEOUT_S = 120.0
@@ -103,8 +105,8 @@ class RankHandle(Protocol):
 class Ranks:
     """p live ranks. A context manager: leaving it ends every process and removes every file.
 
-    ``memory_limit``: bytes that each of them may take. ``run``: what each process runs, called as ``run_rank`` is.
-    ``rendezvous``: where the workers of other hosts come to, which then have the ranks; None: they all run here.
+    ``memory_limit``: bytes that each of them may take. ``run``: what each process runs. ``rendezvous``: where the
+    workers of other hosts come to, which then have the ranks; None: they all run here, under ``python``.
     """
 
     def __init__(
@@ -114,9 +116,10 @@ class Ranks:
         run: Run | None = None,
         memory_limit: int | None = None,
         rendezvous: Rendezvous | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.ranks, self.device, self.run, self.memory_limit = ranks, device, run, memory_limit
-        self.rendezvous = rendezvous
+        self.rendezvous, self.python = rendezvous, python
         self._live: Sequence[RankHandle] = ()
         self._folder: Path | None = None
         self.placement: Placement | None = None  # how the model lies on the ranks now
@@ -135,8 +138,7 @@ class Ranks:
         if self.rendezvous is not None:
             self._live = self.rendezvous.start(self.device, self.memory_limit)
             return
-        load_torch()
-        self._folder = make_folder()
+        self._folder = make_folder(server(self.python))
         live: list[RankHandle] = []
         self._live = live
         for rank in range(self.ranks):
@@ -148,7 +150,7 @@ class Ranks:
                 device=self.device,
                 memory_limit=self.memory_limit,
             )
-            live.append(LocalRank(assignment, self._folder, self.run))
+            live.append(LocalRank(assignment, self._folder, self.run, self.python))
 
     def stop(self) -> None:
         """End every rank and remove its files."""
@@ -179,7 +181,7 @@ class Ranks:
         ``start`` replaces them.
         """
         assert self._live, "start comes first"
-        message, begun = command.model_dump_json().encode(), time.monotonic()
+        message, begun = encode(command), time.monotonic()
         replies: dict[int, Any] = {}
         failures: list[Failure] = []
         try:
@@ -263,11 +265,11 @@ class Ranks:
         if isinstance(said, Failure):
             failures.insert(0, said)  # before what the neighbours say of having lost it
             return True
-        reply = json.loads(said)
-        if reply["failure"] is not None:
-            failures.append(Failure.model_validate(reply["failure"]))
+        reply = read(Reply, said)
+        if reply.failure is not None:
+            failures.append(reply.failure)
         else:
-            replies[number] = reply["value"]
+            replies[number] = reply.value
         return True
 
 

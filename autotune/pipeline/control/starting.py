@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autotune import disk
 from autotune.errors import DeviceError
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
 
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_BYTES = 2**30

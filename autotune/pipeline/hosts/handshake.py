@@ -26,6 +26,7 @@ from secrets import token_bytes
 
 from autotune.errors import InputError, UsageError
 from autotune.pipeline.hosts.wire import MOST_BYTES, Hello, Welcome, send
+from autotune.records.plain import read
 
 SECRET_NAME, SHORTEST = "AUTOTUNE_SECRET", 16
 PORT = 29600
@@ -112,7 +113,7 @@ def receive_hello(connection: Connection, secret: bytes) -> Hello:
             connection.send_bytes(bytes(BYTES))  # so that it knows
             raise WrongSecret
         connection.send_bytes(proof(secret, b"controller", theirs, mine))
-        return Hello.model_validate_json(connection.recv_bytes(MOST_BYTES))
+        return read(Hello, connection.recv_bytes(MOST_BYTES))
 
 
 def send_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
@@ -125,7 +126,7 @@ def send_hello(connection: Connection, secret: bytes, hello: Hello) -> Welcome:
         if not compare_digest(connection.recv_bytes(BYTES), proof(secret, b"controller", mine, theirs)):
             raise WrongSecret
         send(connection, hello)
-        return Welcome.model_validate_json(connection.recv_bytes(MOST_BYTES))
+        return read(Welcome, connection.recv_bytes(MOST_BYTES))
 
 
 def refuse(connection: Connection, reason: str, is_final: bool = True) -> None:

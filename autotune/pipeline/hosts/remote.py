@@ -8,13 +8,13 @@ from multiprocessing.connection import Connection, wait
 
 from autotune.pipeline.hosts.wire import (
     MOST_BYTES,
-    NEWS,
     READY,
     Answer,
     Ask,
     Assignment,
     Heartbeat,
     Hello,
+    News,
     Order,
     ProcessStatus,
     Start,
@@ -22,7 +22,8 @@ from autotune.pipeline.hosts.wire import (
     rank_name,
     send,
 )
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
+from autotune.records.plain import read
 
 LOST_S = 10.0  # without a heartbeat of a worker
 JOIN_S = 120.0  # for ranks to start and to find each other
@@ -71,7 +72,7 @@ class RemoteRank:
 
     def hear(self) -> bytes | Failure | None:
         try:
-            news = NEWS.validate_json(self.connection.recv_bytes(MOST_BYTES))
+            news = read(News, self.connection.recv_bytes(MOST_BYTES))
         except (EOFError, OSError, ValueError) as error:
             return self.disconnect(f"has gone, or its worker: {str(error) or 'the connection has ended'}")
         self.heard = time.monotonic()

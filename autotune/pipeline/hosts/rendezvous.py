@@ -39,7 +39,6 @@ class Identity(NamedTuple):
     """Versions, run and number of ranks, in which a worker must agree with the controller."""
 
     version: str
-    torch_version: str
     run_id: str
     ranks: int
 
@@ -47,8 +46,6 @@ class Identity(NamedTuple):
         """Return why a worker does not belong here."""
         if hello.version != self.version:
             return f"it is autotune {hello.version}, the controller {self.version}; install the same on every host"
-        if hello.torch_version != self.torch_version:
-            return f"its torch is {hello.torch_version}, the controller's {self.torch_version}; install the same"
         if hello.run_id != self.run_id:
             return f"it belongs to run {hello.run_id!r}, the controller to {self.run_id!r}; see --run-id"
         if hello.count != self.ranks:

@@ -6,17 +6,17 @@
                 <--Hello, Heartbeat, Answer, Exited--        <--pipe--
 """
 
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from typing import Any, Literal
 
 from autotune.pipeline.control.activity import Action
-from autotune.records.base import Record
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
+from autotune.records.plain import NonNegativeFloat, NonNegativeInt, Plain, PositiveInt, encode
 
 
-class Assignment(Record):
+@dataclass(frozen=True, kw_only=True)
+class Assignment(Plain):
     """A rank's place: ``rank`` of ``ranks``, and ``local_rank`` of the ``local_ranks`` that share its host.
 
     ``address``: its host's own, over which the ranks reach each other; None: all of them are on one host, and nothing
@@ -44,7 +44,8 @@ def rank_name(rank: int, host: str | None) -> str:
     return f"rank {rank}" + (f" on {host}" if host else "")
 
 
-class ProcessStatus(Record):
+@dataclass(frozen=True, kw_only=True)
+class ProcessStatus(Plain):
     """A rank's process as seen from outside: the CPU seconds it has used, whether a signal has stopped it, its action,
     the action to which its CPU is ``ahead`` of the device (None where that is the same), the last lines that it wrote
     to its stderr, and the exception that ended it, if one did."""
@@ -57,13 +58,13 @@ class ProcessStatus(Record):
     exception: str | None = None
 
 
-class Hello(Record):
+@dataclass(frozen=True, kw_only=True)
+class Hello(Plain):
     """The first that a worker says. ``number`` of ``count`` workers, as its launcher counts them; its host's own
     ``address`` towards the controller, and what it sees there (the fields of an Environment)."""
 
     kind: Literal["hello"] = "hello"
     version: str
-    torch_version: str
     run_id: str
     number: NonNegativeInt
     count: PositiveInt
@@ -71,7 +72,8 @@ class Hello(Record):
     environment: dict[str, Any]
 
 
-class Welcome(Record):
+@dataclass(frozen=True, kw_only=True)
+class Welcome(Plain):
     """The answer to Hello; ``refusal`` says why the worker may not stay, for good or (``is_final`` false) now."""
 
     kind: Literal["welcome"] = "welcome"
@@ -79,7 +81,8 @@ class Welcome(Record):
     is_final: bool = True
 
 
-class Start(Record):
+@dataclass(frozen=True, kw_only=True)
+class Start(Plain):
     """Start a fresh rank; one that still runs is ended first. ``generation``: what comes of it carries this number."""
 
     kind: Literal["start"] = "start"
@@ -87,27 +90,31 @@ class Start(Record):
     assignment: Assignment
 
 
-class Ask(Record):
+@dataclass(frozen=True, kw_only=True)
+class Ask(Plain):
     """Hand this on to the rank."""
 
     kind: Literal["ask"] = "ask"
     message: str
 
 
-class Stop(Record):
+@dataclass(frozen=True, kw_only=True)
+class Stop(Plain):
     """End the rank; heartbeats carry this number from then on."""
 
     kind: Literal["stop"] = "stop"
     generation: NonNegativeInt
 
 
-class Leave(Record):
+@dataclass(frozen=True, kw_only=True)
+class Leave(Plain):
     """End the rank and the worker: the run is over."""
 
     kind: Literal["leave"] = "leave"
 
 
-class Heartbeat(Record):
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat(Plain):
     """Says every second that the worker lives, with the status of its rank."""
 
     kind: Literal["heartbeat"] = "heartbeat"
@@ -115,7 +122,8 @@ class Heartbeat(Record):
     status: ProcessStatus
 
 
-class Answer(Record):
+@dataclass(frozen=True, kw_only=True)
+class Answer(Plain):
     """A message of the rank."""
 
     kind: Literal["answer"] = "answer"
@@ -123,7 +131,8 @@ class Answer(Record):
     message: str
 
 
-class Exited(Record):
+@dataclass(frozen=True, kw_only=True)
+class Exited(Plain):
     """The rank's process has ended."""
 
     kind: Literal["exited"] = "exited"
@@ -131,16 +140,14 @@ class Exited(Record):
     failure: Failure
 
 
-Order = Annotated[Start | Ask | Stop | Leave, Field(discriminator="kind")]
-ORDER: TypeAdapter[Order] = TypeAdapter(Order)
-News = Annotated[Heartbeat | Answer | Exited, Field(discriminator="kind")]
-NEWS: TypeAdapter[News] = TypeAdapter(News)
+Order = Start | Ask | Stop | Leave
+News = Heartbeat | Answer | Exited
 MOST_BYTES = 2**26  # of one record
 
 
-def send(connection: Connection, record: Record) -> None:
+def send(connection: Connection, record: Plain) -> None:
     """Send one record; raise OSError where the other side has gone."""
-    connection.send_bytes(record.model_dump_json().encode())
+    connection.send_bytes(encode(record))
 
 
 READY = b"null"

@@ -8,17 +8,17 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from autotune import __version__
 from autotune.errors import DeviceError, UsageError
-from autotune.pipeline.control.process import LocalRank, collect_environment, load_torch, make_folder, remove_folder
+from autotune.pipeline.control.process import LocalRank, make_folder, remove_folder
+from autotune.pipeline.control.server import server
+from autotune.pipeline.control.survey import collect_environment
 from autotune.pipeline.hosts.handshake import SILENCE_S, WrongSecret, as_connection, send_hello
 from autotune.pipeline.hosts.wire import (
     MOST_BYTES,
-    ORDER,
     Answer,
     Ask,
     Exited,
@@ -26,11 +26,13 @@ from autotune.pipeline.hosts.wire import (
     Hello,
     Leave,
     News,
+    Order,
     ProcessStatus,
     Start,
     send,
 )
-from autotune.records.outcome import Failure
+from autotune.records.failure import Failure
+from autotune.records.plain import read
 
 STATUS_S = 1.0  # how often the controller hears of the rank
 NO_RUN = "none"  # what torchrun calls a run without --rdzv-id
@@ -83,7 +85,6 @@ class Worker:
         self.where = f"{address[0]}:{address[1]}"
         self.rank: LocalRank | None = None
         self.generation = 0
-        load_torch()
         self.environment = collect_environment()
 
     def run(self) -> None:
@@ -137,7 +138,6 @@ class Worker:
         """Return what this worker says of itself to the controller."""
         return Hello(
             version=__version__,
-            torch_version=version("torch"),
             run_id=self.place.run_id,
             number=self.place.number,
             count=self.place.workers,
@@ -175,7 +175,7 @@ class Worker:
     def execute(self, connection: Connection, tell: Callable[[News], None]) -> bool:
         """Execute the controller's next order; return False where that was to leave."""
         try:
-            order = ORDER.validate_json(connection.recv_bytes(MOST_BYTES))
+            order = read(Order, connection.recv_bytes(MOST_BYTES))
         except (EOFError, OSError, ValueError) as error:
             raise ControllerLost from error
         if isinstance(order, Ask):
@@ -189,7 +189,7 @@ class Worker:
         self.generation = order.generation
         if isinstance(order, Start):
             try:
-                self.rank = LocalRank(order.assignment, make_folder())
+                self.rank = LocalRank(order.assignment, make_folder(server()))
             except OSError as error:
                 message = f"{order.assignment.name}: its process cannot be started: {error}"
                 failure = Failure(kind="crash", rank=order.assignment.rank, message=message)

@@ -5,7 +5,7 @@ import torch
 from autotune.pipeline.control.commands import MeasureLayers, TimeStages
 from autotune.pipeline.device.device import Device
 from autotune.pipeline.rank.probe import StageProbe
-from autotune.records.profile import LayerProfile
+from autotune.records.stage_costs import LayerProfile
 from autotune.workload.optimizer import hold_gradients, static_bytes
 from autotune.workload.protocol import Workload
 from autotune.workload.recompute import recompute

@@ -4,12 +4,14 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import asdict
 from typing import Any
 
 from autotune.records.job.workload import ModelRequest
+from autotune.records.plain import decode
 
 
-def looked_at(request: str) -> dict[str, Any]:
+def looked_at(request: dict[str, Any]) -> dict[str, Any]:
     """Return a ``model``, or a ``refusal`` in words. What the user's code prints goes nowhere: stdout carries the
     result of a command."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -22,7 +24,7 @@ def looked_at(request: str) -> dict[str, Any]:
     from autotune.workload.user.refusal import ModelRefused, words_of
 
     try:
-        return {"model": look(ModelRequest.model_validate_json(request)).model_dump(mode="json")}
+        return {"model": asdict(look(decode(ModelRequest, request)))}
     except ModelRefused as error:
         return {"refusal": str(error)}
     except (Exception, SystemExit) as error:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import sqrt
 from statistics import median
 from typing import Any, NamedTuple
@@ -218,7 +219,7 @@ class StageProbe:
             "input_transient_bytes": max(0, during_input.peak),
             "weight_transient_bytes": max(0, during_weight.peak),
         }
-        return row.model_copy(update=known)
+        return replace(row, **known)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,22 +3,20 @@
 import math
 import os
 import re
-import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import TypeAdapter
 from torch import nn
 
 from autotune.pipeline.control import commands
@@ -34,18 +32,17 @@ from autotune.pipeline.rank.recording import Recording
 from autotune.pipeline.rank.replay_stage import WaitingWorkload
 from autotune.pipeline.rank.trail import Trail
 from autotune.pipeline.rank.trial import Held, Optimizer, Trial
+from autotune.records.failure import Failure, FailureKind
+from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload
-from autotune.records.outcome import Failure, FailureKind
-from autotune.records.prediction import Placement
-from autotune.records.profile import LayerProfile
-from autotune.records.stage_costs import StageMemory, StageTime
+from autotune.records.plain import decode, encode, read
+from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
 from autotune.workload.open import open_workload
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks
 from autotune.workload.protocol import Workload
 from autotune.workload.recompute import recompute
 
-JSON = TypeAdapter(object)
 Open = Callable[[AnyWorkload], Workload]
 Ready = tuple[Workload, Held, Optimizer | None]
 LOST_PEER = (
@@ -58,8 +55,8 @@ LOST_PEER = (
     "Network is unreachable",
 )
 """Messages of gloo about a neighbour that has gone, or the network to it."""
-LATE = torch.AcceleratorError, dist.DistBackendError
-"""Errors that a device reports when the CPU has long gone on."""
+LATE: tuple[type[Exception], ...] = (getattr(torch, "AcceleratorError", dist.DistBackendError), dist.DistBackendError)
+"""Errors that a device reports when the CPU has long gone on; torch before 2.8 has no name for its own."""
 MOST_CHARACTERS = 300  # of an exception that a failure repeats
 
 
@@ -198,11 +195,11 @@ class RankProcess:
         )
         if command.replay:
             return primed
-        first: dict[str, object] = {"peak_memory_bytes": peak, "held_bytes": self.device.held()}
+        first: dict[str, Any] = {"peak_memory_bytes": peak, "held_bytes": self.device.held()}
         first |= {"gradient_square_sum": finite(gradient_square_sum(self._stages()), "gradient of the first step")}
         if loss is not None:
             first["loss"] = finite(loss, "loss of the first step")
-        return primed.model_copy(update=first)
+        return replace(primed, **first)
 
     def _training(self, plan: commands.Prepare) -> Ready:
         """The model's own stages as they were built: the steps of earlier candidates have changed the weights."""
@@ -276,7 +273,7 @@ def classify(error: Exception) -> FailureKind:
 def answer(rank: RankProcess, message: bytes) -> commands.Reply:
     """Execute one command; whatever goes wrong becomes a Failure, with the traceback on stderr."""
     try:
-        return commands.Reply(value=rank.execute(commands.COMMAND.validate_json(message)))
+        return commands.Reply(value=rank.execute(read(commands.Command, message)))
     except Exception as error:
         with suppress(OSError):  # no room for the log is no reason to die without an answer
             traceback.print_exc()
@@ -312,24 +309,6 @@ def shortened(message: str) -> str:
     return kept
 
 
-def leave(folder: str) -> None:
-    """End this process after its controller, whose files it removes: one that was killed could not."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)  # destroying the process group would wait for neighbours that may be gone
-
-
-def exit_with_controller(folder: str) -> None:
-    """End this process when the controller has gone, even while a collective waits for a dead neighbour."""
-    controller = parent_process()
-    assert controller is not None
-
-    def wait_for_controller() -> None:
-        controller.join()
-        leave(folder)
-
-    threading.Thread(target=wait_for_controller, daemon=True, name="controller").start()
-
-
 def quieten(log: Path) -> None:
     """Ignore Ctrl-C, which is the controller's business; write stderr, torch's own messages included, to ``log``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -339,10 +318,11 @@ def quieten(log: Path) -> None:
     os.close(handle)
 
 
-def serve(assignment: Assignment, folder: str, connection: Connection, opener: Open = open_workload) -> None:
-    """Live as a rank: join the others, then execute commands until the pipe closes."""
+def serve(place: dict[str, Any], folder: str, connection: Connection, opener: Open = open_workload) -> None:
+    """Live as a rank: join the others, then execute commands until the pipe closes. ``place``: the rank's Assignment in
+    JSON."""
+    assignment: Assignment = decode(Assignment, place)
     quieten(log_file(Path(folder), assignment.rank))
-    exit_with_controller(folder)
     activity = ActivityWriter(activity_file(Path(folder), assignment.rank))
     device = open_device(assignment.device, assignment.local_rank, assignment.local_ranks)
     use_interface(assignment.address)
@@ -365,5 +345,5 @@ def serve(assignment: Assignment, folder: str, connection: Connection, opener: O
         except EOFError:
             break
         os.ftruncate(sys.stderr.fileno(), 0)  # so that its last lines are of this command, not old warnings
-        connection.send_bytes(JSON.dump_json(answer(process, message)))
-    leave(folder)
+        connection.send_bytes(encode(answer(process, message)))
+    os._exit(0)  # destroying the process group would wait for neighbours that may be gone

@@ -85,7 +85,7 @@ class WaitingStage(nn.Module):
         else:
             waits = (self.times.t_f, self.times.t_b)
             number = number + WaitForInput.apply(x, self.back, self.device, *waits)  # type: ignore[no-untyped-call]
-        out: Tensor = number if self.is_last else AsMessage.apply(number, self.out)  # type: ignore[no-untyped-call]
+        out: Tensor = torch.stack([number]) if self.is_last else AsMessage.apply(number, self.out)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -100,7 +100,7 @@ class LossItself:
     scale = 1.0
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return logits
+        return logits[0]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class WaitingWorkload:
         """Return a number for each sequence, a message, or the number that is the loss."""
         if layer == 0:
             return (torch.empty(micro_batch_size, 1, device="meta"),)
-        shape = () if layer == len(self.stages) else message_shape(self.stages[layer - 1])
+        shape = (1,) if layer == len(self.stages) else message_shape(self.stages[layer - 1])
         return (torch.empty(shape, device="meta", requires_grad=True),)
 
     def loss(self, sequences: int) -> Loss:

@@ -1,8 +1,10 @@
 """Steps of one candidate on one rank: torch's PipelineStage and schedule class around the rank's stages."""
 
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_schedule_class
@@ -10,11 +12,20 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, get_sc
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.device.device import Device
+from autotune.pipeline.rank.messages import keep_all_messages
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Workload
 
+CAN_DROP_OUTPUTS = "return_outputs" in signature(PipelineScheduleMulti.step).parameters
+"""Whether the last stage can let go of its outputs; torch before 2.10 keeps them all, to merge them when the step
+ends."""
+DROPPED = {"return_outputs": False} if CAN_DROP_OUTPUTS else {}
+# The loss is a share of the whole batch's, so torch must not divide the gradients by m; before 2.7 it never did.
+UNSCALED = {"scale_grads": False} if "scale_grads" in signature(PipelineScheduleMulti).parameters else {}
 Held = dict[int, nn.Module]
 """The stages of one rank, by their index in the model."""
+
+keep_all_messages()
 
 
 class Optimizer(Protocol):
@@ -40,6 +51,14 @@ class WatchedStage(PipelineStage):
         self.activity.begin("backward" if full_backward else "input_gradient", self.stage_index, bwd_chunk_id)
         super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         self.activity.end()
+
+    def _get_init_p2p_neighbors_ops(self) -> list[dist.P2POp]:
+        """Return messages of 4 bytes between ranks: torch 2.9 sends 8 where it awaits 4, and to itself where two of its
+        stages are neighbours, both of which gloo refuses."""
+        messages = [one for one in super()._get_init_p2p_neighbors_ops() if one.peer != dist.get_rank()]
+        for message in messages:
+            message.tensor = message.tensor.float()
+        return messages
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
         self.activity.begin("weight_gradient", self.stage_index, bwd_chunk_id)
@@ -75,12 +94,11 @@ class Trial:
             )
             pipeline_stages[-1].activity = activity
         several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)
-        # The loss is a share of the whole batch's, so torch must not divide the gradients by m.
         self.schedule = get_schedule_class(plan.schedule)(
             pipeline_stages if several else pipeline_stages[0],
             n_microbatches=plan.micro_batches,
             loss_fn=self.loss,
-            scale_grads=False,
+            **UNSCALED,
         )
 
     def step(self) -> float | None:
@@ -91,7 +109,7 @@ class Trial:
         losses: list[Tensor] = []
         inputs = self.batch.args if self.is_first else ()
         target = self.batch.targets if self.is_last else None
-        self.schedule.step(*inputs, target=target, losses=losses, return_outputs=False, **self.batch.kwargs)
+        self.schedule.step(*inputs, target=target, losses=losses, **DROPPED, **self.batch.kwargs)
         for stage in self.held.values():
             unscale_gradients(stage, self.loss.scale)
         self.activity.begin("optimizer")

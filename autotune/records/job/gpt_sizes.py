@@ -6,10 +6,14 @@ from typing import Protocol
 class Sizes(Protocol):
     """The sizes of a GPT."""
 
-    layers: int
-    hidden: int
-    seq_len: int
-    vocab: int
+    @property
+    def layers(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def seq_len(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
 
 
 def parameters(sizes: Sizes) -> int:

@@ -1,13 +1,12 @@
 """The training job: what is known of it, and what its model is made from."""
 
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
-
-from autotune.records.base import Record
 from autotune.records.job import gpt_sizes
+from autotune.records.plain import NonNegativeFloat, NonNegativeInt, Plain, PositiveInt
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "sgd", "none"]
@@ -18,7 +17,8 @@ GPT = "GPT"
 """Name of the built-in model."""
 
 
-class WorkloadFacts(Record):
+@dataclass(frozen=True, kw_only=True)
+class WorkloadFacts(Plain):
     """The known facts of the training job behind a profile; a hand-written profile may leave anything out."""
 
     model: str | None = None
@@ -68,21 +68,23 @@ class WorkloadFacts(Record):
     @property
     def facts(self) -> "WorkloadFacts":
         """The facts alone, without what a model is built from."""
-        return WorkloadFacts(**{name: getattr(self, name) for name in WorkloadFacts.model_fields})
+        return WorkloadFacts(**{name: getattr(self, name) for name in FACTS})
 
 
+@dataclass(frozen=True, kw_only=True)
 class WorkloadConfig(WorkloadFacts):
     """The built-in GPT, every size settled: ``layers`` transformer blocks cut into ``stages``, ``batch`` sequences."""
 
-    layers: PositiveInt
-    stages: PositiveInt
-    hidden: PositiveInt
-    heads: PositiveInt
-    seq_len: PositiveInt
-    vocab: PositiveInt
-    batch: PositiveInt
-    precision: Precision
-    optimizer: Optimizer
+    # field(): without a default, where WorkloadFacts has one.
+    layers: PositiveInt = field()
+    stages: PositiveInt = field()
+    hidden: PositiveInt = field()
+    heads: PositiveInt = field()
+    seq_len: PositiveInt = field()
+    vocab: PositiveInt = field()
+    batch: PositiveInt = field()
+    precision: Precision = field()
+    optimizer: Optimizer = field()
     norm: Norm = "layer"
     seed: int = 0
 
@@ -90,14 +92,14 @@ class WorkloadConfig(WorkloadFacts):
     def gpt(cls, **sizes: Any) -> Self:
         """Return the GPT of these sizes, with what reports say of it."""
         bare = cls(**sizes)
-        known = {
-            "model": GPT,
-            "sample": "sequence",
-            "parameters": gpt_sizes.parameters(bare),
-            "sample_bytes": 2 * TOKEN_BYTES * bare.seq_len,
-            "forward_operations": sum(bare.operations_by_layer),
-        }
-        return bare.model_copy(update=known)
+        return replace(
+            bare,
+            model=GPT,
+            sample="sequence",
+            parameters=gpt_sizes.parameters(bare),
+            sample_bytes=2 * TOKEN_BYTES * bare.seq_len,
+            forward_operations=sum(bare.operations_by_layer),
+        )
 
     @property
     def operations_by_layer(self) -> tuple[float, ...]:
@@ -105,9 +107,11 @@ class WorkloadConfig(WorkloadFacts):
         return gpt_sizes.layer_operations(self)
 
 
+FACTS = tuple(entry.name for entry in fields(WorkloadFacts))
+"""What is said of any model."""
 GPT_SIZES = tuple(WorkloadConfig.__annotations__)
 """What the built-in GPT is made from."""
-NEEDED = tuple(name for name in GPT_SIZES if WorkloadConfig.model_fields[name].is_required())
+NEEDED = tuple(entry.name for entry in fields(WorkloadConfig) if entry.default is MISSING)
 """Of these, what has no default."""
 
 
@@ -118,7 +122,8 @@ class Library(StrEnum):
     HUGGING_FACE = "hf"
 
 
-class ModelPlace(Record):
+@dataclass(frozen=True, kw_only=True)
+class ModelPlace(Plain):
     """What ``--model`` says: ``PLACE:NAME``, or ``hf:PATH``."""
 
     library: Library
@@ -135,11 +140,12 @@ class ModelPlace(Record):
         return f"hf:{where}" if self.library is Library.HUGGING_FACE else f"{where}:{self.name}"
 
 
-class ModelRequest(Record):
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest(Plain):
     """A model of the user's before anybody has looked at it. ``most_stages``: that some candidate cuts it into."""
 
     source: ModelPlace
-    arguments: dict[str, Argument] = Field(default_factory=dict)
+    arguments: dict[str, Argument] = field(default_factory=dict)
     stages: PositiveInt
     most_stages: PositiveInt
     batch: PositiveInt
@@ -149,16 +155,17 @@ class ModelRequest(Record):
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(WorkloadFacts):
     """A model of the user's: what ranks build it from, and what was found of it."""
 
     request: ModelRequest
     operations_by_layer: tuple[NonNegativeFloat, ...]
     """Floating-point operations of a forward of one sample, by layer."""
-    layers: PositiveInt
-    stages: PositiveInt
-    batch: PositiveInt
-    optimizer: Optimizer
+    layers: PositiveInt = field()
+    stages: PositiveInt = field()
+    batch: PositiveInt = field()
+    optimizer: Optimizer = field()
     seed: int = 0
 
 

@@ -105,7 +105,8 @@ if __name__ == "__main__":
 
 def torch_script(plan: Plan) -> str:
     """Return the script; the workload must be a complete one."""
-    known = plan.workload.model_dump(include=set(GPT_SIZES), exclude_none=True)
+    given = {name: getattr(plan.workload, name) for name in GPT_SIZES}
+    known = {name: value for name, value in given.items() if value is not None}
     return TEMPLATE.substitute(
         plan=plan,
         stages=plan.stages,

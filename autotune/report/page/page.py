@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def embedded(charts: Sequence[Chart]) -> str:
 def facts(report: Report) -> list[tuple[str, str]]:
     """Return where the figures come from."""
     pairs = {"command": report.command, "made": report.created, "autotune": report.autotune_version}
-    pairs |= report.environment.model_dump() | report.workload.model_dump()
+    pairs |= report.environment.model_dump() | asdict(report.workload)
     return fact_rows(pairs | {"hosts": " ".join(host_lines(report.profile))})
 
 

@@ -1,7 +1,7 @@
 """A plan for far more ranks as one HTML file: efficiency over p, the best m, where a step goes, how far to trust it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
@@ -51,7 +51,7 @@ class Curve:
 def scale_page(plan: ScalePlan) -> str:
     """Return the whole file; needs no network."""
     facts = {"autotune": __version__, "profile of": f"{plan.profile_ranks} ranks"}
-    facts |= plan.environment.model_dump() | plan.workload.model_dump()
+    facts |= plan.environment.model_dump() | asdict(plan.workload)
     answer, *notes = conclusion(plan)
     table = Section("Pipelines", "", headers=COLUMNS, rows=[cells(point) for point in plan.points])
     table.marked = plan.points.index(largest(plan))

@@ -1,6 +1,7 @@
 """A prediction as a report: what ``show``, ``export``, ``ramp``, ``check`` and the page take, marked as predicted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from autotune import __version__
@@ -45,9 +46,7 @@ def as_report(
     rows = [under_limit(row, memory_limit) for row in candidates]
     found = recommend(rows, verdict, memory_limit)
     is_infeasible = all(row.prediction.fits is False for row in rows)
-    facts = profile.workload.model_copy(
-        update={"stages": profile.ranks, "batch": profile.workload.batch or rows[0].sequences}
-    )
+    facts = replace(profile.workload, stages=profile.ranks, batch=profile.workload.batch or rows[0].sequences)
     return Report(
         kind="autotune.prediction",
         created=datetime.now(UTC).isoformat(timespec="seconds"),

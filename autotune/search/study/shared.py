@@ -39,7 +39,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from autotune.disk import refusal
 from autotune.errors import AutotuneError, InputError, UsageError
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.prediction import Candidate
 from autotune.search.space import DIMENSIONS
 from autotune.search.study.study import Identity, Study

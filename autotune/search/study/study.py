@@ -31,7 +31,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
 from autotune.identity import Facts, changed
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
+from autotune.records.plain import decode
 from autotune.records.prediction import Candidate
 from autotune.search.space import DIMENSIONS, Key, Space, key_of, params_of
 from autotune.search.study.trouble import trouble_with
@@ -158,7 +160,7 @@ class Study:
             if trial.state == TrialState.COMPLETE:
                 found[candidate] = Measurement.model_validate_json(json.dumps(stored["measurement"]))
             elif "failure" in stored:
-                failure = Failure.model_validate_json(json.dumps(stored["failure"]))
+                failure = decode(Failure, stored["failure"])
                 limit = stored.get("memory_limit_bytes")
                 deaths[candidate] = deaths.get(candidate, 0) + (failure.kind in ("crash", "hang"))
                 is_over = not limit or not memory_limit or memory_limit <= limit
@@ -236,7 +238,7 @@ class Study:
         trial.set_constraint(CONSTRAINT, (over_limit or 0) / 2**30)
         trial.set_user_attr("memory_limit_bytes", memory_limit)
         if isinstance(outcome, Failure):
-            trial.set_user_attr("failure", outcome.model_dump(mode="json"))
+            trial.set_user_attr("failure", asdict(outcome))
             ran_out = outcome.kind == "out_of_memory"
             self._study.tell(trial, state=TrialState.PRUNED if ran_out else TrialState.FAIL)
             return True

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from autotune.records.outcome import Failure, Measurement, Outcome
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement, Outcome
 from autotune.records.prediction import Candidate
 from autotune.search.belief.belief import Belief
 from autotune.search.state import SearchState

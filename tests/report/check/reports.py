@@ -1,5 +1,7 @@
 """Reports to compare: a winner whose steps, and a machine whose name, the test chooses."""
 
+from dataclasses import replace
+
 from autotune.records.outcome import Measurement
 from tests.report.export.reports import make_report
 
@@ -44,11 +46,7 @@ def with_profile(report, factor):
     """The same, with stages that took ``factor`` times as long while they were profiled."""
     stages = [
         stage.model_copy(
-            update={
-                "time_s": tuple(
-                    row.model_copy(update={"t_f": factor * row.t_f, "t_bw": factor * row.t_bw}) for row in stage.time_s
-                )
-            }
+            update={"time_s": tuple(replace(row, t_f=factor * row.t_f, t_bw=factor * row.t_bw) for row in stage.time_s)}
         )
         for stage in report.profile.stages
     ]

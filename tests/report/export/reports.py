@@ -1,7 +1,8 @@
 """A report to export: candidates as predicted from made-up stage times, one of them measured."""
 
 from autotune.predict.predict import candidates_for, predict
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.profile import Profile
 from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
 

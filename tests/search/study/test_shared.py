@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from autotune.errors import UsageError
 from autotune.events import Silent
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.records.verdict import StopReason
 from autotune.search.space import params_of
 from autotune.search.study.sampler import make_sampler

@@ -6,7 +6,8 @@ import pytest
 from autotune.config import load_config
 from autotune.errors import InputError
 from autotune.events import Silent
-from autotune.records.outcome import Failure, Measurement
+from autotune.records.failure import Failure
+from autotune.records.outcome import Measurement
 from autotune.search.study.study import CONSTRAINT, METRIC, Study
 from autotune.search.study.trouble import check_study
 from autotune.search.timing import Timing
