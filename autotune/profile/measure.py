@@ -30,7 +30,7 @@ from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
 from autotune.records.job.environment import Environment
 from autotune.records.job.placement import Placement
-from autotune.records.job.workload import AnyWorkload
+from autotune.records.job.workload import AnyWorkload, ModelConfig
 from autotune.records.plain import decode
 from autotune.records.profile import ROUNDS, Calibration, Link, MessageSize, Profile, SharedCores, StageProfile
 from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
@@ -83,7 +83,8 @@ class Measurer:
         """Return what ``work`` returns; once more, with fresh ranks, where one failed: that may have been an accident,
         or a heap in pieces where memory is tight.
 
-        Raises MemoryLimitError where there is no memory for it, DeviceError for all else that goes wrong.
+        Raises MemoryLimitError where there is no memory for it, InputError where a user's model fails,
+        DeviceError for all else that goes wrong.
         """
         try:
             return work()
@@ -93,7 +94,7 @@ class Measurer:
             build(self.ranks, self.workload, self.placement)
             return work()
         except RankFailure as error:
-            raise stopped(error) from None
+            raise stopped(error, isinstance(self.workload, ModelConfig)) from None
 
     def stage_times(self, sizes: tuple[int, ...], fewest: tuple[int, ...]) -> list[list[StageTime]]:
         """Time each stage while all others are idle, where ranks share cores; else one of every rank at once, because
@@ -261,14 +262,14 @@ class Measurer:
         return Fragmentation.of(primed, static)
 
 
-def stopped(error: RankFailure) -> DeviceError | InputError | MemoryLimitError:
-    """Return what ends the profile."""
+def stopped(error: RankFailure, is_users: bool) -> DeviceError | InputError | MemoryLimitError:
+    """Return what ends the profile. ``is_users``: the model is the user's, and what it raises is for him to mend."""
     if error.failure.kind == "out_of_memory":
         return MemoryLimitError(
             f"profiling ran out of memory: {error.failure.message}; use more --micro-batches, more --stages or a higher"
             " --memory-limit"
         )
-    if error.failure.kind == "model_error":
+    if error.failure.kind == "model_error" and is_users:
         return InputError(f"the model failed while it was profiled: {error.failure.message}")
     return DeviceError(f"profiling failed: {error.failure.message}")
 
