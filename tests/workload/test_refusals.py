@@ -1,5 +1,8 @@
 """What a user gets wrong is said in one line that names it, before any rank starts."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from autotune.workload.look import look
@@ -69,10 +72,8 @@ def test_a_missing_file_and_a_missing_module_are_named(tmp_path):
     with pytest.raises(ModelRefused, match="there is no file"):
         look(request(tmp_path / "nowhere.py"))
     with pytest.raises(ModelRefused, match="there is no module nowhere_at_all"):
-        from pathlib import Path
-
         one = request(Path("x.py"))
-        look(one.model_copy(update={"source": one.source.model_copy(update={"place": "nowhere_at_all"})}))
+        look(replace(one, source=replace(one.source, place="nowhere_at_all")))
 
 
 @pytest.mark.parametrize(
