@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
+from autotune.quantities import parse_bytes, parse_quantity, parse_seconds
 from autotune.records.base import Record, read_bytes
 from autotune.records.complaint import complaints, explain
 from autotune.records.job.recompute import RecomputeChoice
@@ -39,29 +40,10 @@ from autotune.settings import SETTINGS
 DeviceKind = Literal["auto", "cpu", "cuda", "replay"]
 SamplerName = Literal["cost-model", "tpe", "gp", "random", "grid"]
 
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 LEAST_BARE = 2**20
 """Bytes of a memory limit from which on it needs no unit."""
 FLAGS_ALONE = {"model", "model_args", "python"}
 OPERATIONS = {"": 1, "g": 10**9, "t": 10**12, "p": 10**15, "gflops": 10**9, "tflops": 10**12, "pflops": 10**15}
-SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600}
-
-
-def parse_quantity(value: Any, units: Mapping[str, float], example: str) -> Any:
-    """Turn ``"8GiB"`` or ``"2m"`` into a number of the base unit; passes numbers through, refuses other text."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|%)\s*", value)
-    if not match or match[2].lower() not in units:
-        raise ValueError(f"write a number with a unit, such as {example}")
-    return float(match[1]) * units[match[2].lower()]
-
-
-def parse_bytes(value: Any) -> Any:
-    """Return bytes from ``"8GiB"``, ``"512MiB"`` or a plain number of bytes."""
-    number = parse_quantity(value, UNITS, "8GiB")
-    return int(number) if isinstance(number, float) else number
 
 
 def parse_limit(value: Any) -> Any:
@@ -76,11 +58,6 @@ def refuse_bare(given: Any, number: Any) -> None:
     text = str(given).strip()
     if isinstance(number, int | float) and 0 < number < LEAST_BARE and not text[-1].isalpha():
         raise ValueError(f"{text} bytes? No device has so little; give {text}GB or {text}GiB")
-
-
-def parse_seconds(value: Any) -> Any:
-    """Return seconds from ``"120s"``, ``"2m"`` or a plain number of seconds."""
-    return parse_quantity(value, SECONDS, "120s")
 
 
 def parse_share(value: Any) -> Any:

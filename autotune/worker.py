@@ -3,7 +3,6 @@ library. ``python -m autotune worker`` comes here without the libraries of the o
 
 import argparse
 import os
-import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -12,11 +11,11 @@ from pathlib import Path
 from autotune.errors import AutotuneError, UsageError
 from autotune.pipeline.hosts.handshake import PORT, parse_address, read_secret
 from autotune.pipeline.hosts.worker import Worker, launched_as
+from autotune.quantities import parse_seconds
 from autotune.settings import SETTINGS
 
 FIRST_HOST = ("SLURM_LAUNCH_NODE_IPADDR", "SLURMD_NODENAME", "MASTER_ADDR")
 """Who tells the first host of an allocation: srun and Slurm's batch script, where the controller runs; torchrun."""
-SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def first_host(environment: Mapping[str, str]) -> tuple[str, int]:
@@ -36,11 +35,14 @@ def address_of(rendezvous: str) -> tuple[str, int]:
 
 def seconds_of(text: str | float | None) -> float:
     """Return the seconds of ``300``, ``120s`` or ``5m``, more than none; raise UsageError."""
-    default = SETTINGS["host_timeout"].default
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(default if text is None else text))
-    if not match or match[2].lower() not in SECONDS or not float(match[1]):
-        raise UsageError(f"--host-timeout: write a number with a unit, such as 5m (given: {text!r})")
-    return float(match[1]) * SECONDS[match[2].lower()]
+    given = SETTINGS["host_timeout"].default if text is None else text
+    try:
+        seconds = float(parse_seconds(given))
+    except ValueError as error:
+        raise UsageError(f"--host-timeout: {error} (given: {text!r})") from None
+    if not seconds:
+        raise UsageError(f"--host-timeout: it must be more than 0 seconds, such as 120s (given: {text!r})")
+    return seconds
 
 
 def work(rendezvous: str | None, secret_file: Path | None, host_timeout: str | None) -> None:

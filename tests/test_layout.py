@@ -13,6 +13,7 @@ LAYERS = [
     "probe",
     "events",
     "disk",
+    "quantities",
     "settings",
     "storage_url",
     "schedule_spec",

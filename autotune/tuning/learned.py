@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from autotune.config import Config, load_config, parse_bytes, parse_seconds
+from autotune.config import Config, load_config
 from autotune.errors import InputError, UsageError
 from autotune.logs.formats.table import formats_for
 from autotune.logs.runs import Stated, read_runs
 from autotune.plan.fit.fit import fit
 from autotune.predict.predict import candidates_for
+from autotune.quantities import parse_bytes, parse_seconds
 from autotune.records.complaint import explain
 from autotune.records.job.workload import WorkloadFacts
 from autotune.records.prediction import Candidate

@@ -18,9 +18,9 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from autotune.config import parse_quantity
 from autotune.errors import InputError, UsageError
 from autotune.identity import changes_of_machine, changes_of_workload
+from autotune.quantities import parse_quantity
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.report import Report
 from autotune.report.check.figures import QUANTITIES, Better, Figure, Quantity, Unit

@@ -6,9 +6,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.config import UNITS, parse_quantity, refuse_bare
+from autotune.config import refuse_bare
 from autotune.errors import UsageError
 from autotune.plan.whatif import Answer, Case, Question, WhatIf
+from autotune.quantities import UNITS, parse_quantity
 from autotune.report.paper.predicted_cells import show_step
 from autotune.report.units import show_bytes, show_rough
 
