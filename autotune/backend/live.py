@@ -15,6 +15,7 @@ from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.pipeline.control.starting import not_started
 from autotune.pipeline.control.survey import collect_environment
 from autotune.pipeline.hosts.rendezvous import Rendezvous
+from autotune.profile.measure import is_fault_of_model
 from autotune.records.failure import Failure
 from autotune.records.job.environment import Environment
 from autotune.records.job.placement import Placement
@@ -80,7 +81,7 @@ class LiveRanks:
                     f"the stages cannot be built: {error.failure.message}; use more --stages, a smaller model or a"
                     " higher --memory-limit"
                 ) from None
-            if error.failure.kind == "model_error":
+            if is_fault_of_model(error, self.workload):
                 raise InputError(f"the stages cannot be built: {error.failure.message}") from None
             raise not_started(self.live.device, error.failure) from None
 

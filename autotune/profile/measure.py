@@ -94,7 +94,7 @@ class Measurer:
             build(self.ranks, self.workload, self.placement)
             return work()
         except RankFailure as error:
-            raise stopped(error, isinstance(self.workload, ModelConfig)) from None
+            raise stopped(error, self.workload) from None
 
     def stage_times(self, sizes: tuple[int, ...], fewest: tuple[int, ...]) -> list[list[StageTime]]:
         """Time each stage while all others are idle, where ranks share cores; else one of every rank at once, because
@@ -262,14 +262,19 @@ class Measurer:
         return Fragmentation.of(primed, static)
 
 
-def stopped(error: RankFailure, is_users: bool) -> DeviceError | InputError | MemoryLimitError:
-    """Return what ends the profile. ``is_users``: the model is the user's, and what it raises is for him to mend."""
+def is_fault_of_model(error: RankFailure, workload: AnyWorkload) -> bool:
+    """Return whether a model of the user's raised it, for him to mend; what the built-in one raises is no input's."""
+    return error.failure.kind == "model_error" and isinstance(workload, ModelConfig)
+
+
+def stopped(error: RankFailure, workload: AnyWorkload) -> DeviceError | InputError | MemoryLimitError:
+    """Return what ends the profile."""
     if error.failure.kind == "out_of_memory":
         return MemoryLimitError(
             f"profiling ran out of memory: {error.failure.message}; use more --micro-batches, more --stages or a higher"
             " --memory-limit"
         )
-    if error.failure.kind == "model_error" and is_users:
+    if is_fault_of_model(error, workload):
         return InputError(f"the model failed while it was profiled: {error.failure.message}")
     return DeviceError(f"profiling failed: {error.failure.message}")
 

@@ -8,10 +8,10 @@ import pytest
 from autotune.pipeline.control.commands import Prepare, Primed, StageFacts
 from autotune.pipeline.control.ranks import RankFailure
 from autotune.profile.fragmentation import ASSUMED, SEGMENTS_BYTES, Fragmentation
-from autotune.profile.measure import Measurer
+from autotune.profile.measure import Measurer, is_fault_of_model
 from autotune.records.failure import Failure
 from autotune.records.job.placement import Placement
-from autotune.records.job.workload import WorkloadConfig
+from autotune.records.job.workload import Library, ModelConfig, ModelPlace, ModelRequest, WorkloadConfig
 from autotune.records.plain import encode
 
 MIB = 2**20
@@ -76,3 +76,29 @@ def test_another_failure_is_not_hidden():
 )
 def test_segments_explain_what_they_can_and_fragmentation_the_rest(answers, static, expected):
     assert Fragmentation.of(answers, static) == expected
+
+
+USERS = ModelConfig(
+    request=ModelRequest(
+        source=ModelPlace(library=Library.CODE, place="mine.py", name="build"),
+        stages=2,
+        most_stages=2,
+        batch=8,
+        optimizer="adamw",
+        seq_len=8,
+    ),
+    operations_by_layer=(1.0, 1.0),
+    layers=2,
+    stages=2,
+    batch=8,
+    optimizer="adamw",
+)
+
+
+@pytest.mark.parametrize(
+    ("workload", "kind", "is_his"),
+    [(USERS, "model_error", True), (USERS, "crash", False), (WORK, "model_error", False), (WORK, "crash", False)],
+)
+def test_only_a_model_of_the_users_is_for_the_user_to_mend(workload, kind, is_his):
+    error = RankFailure(Failure(kind=kind, rank=0, message="said here"))
+    assert is_fault_of_model(error, workload) == is_his
