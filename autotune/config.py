@@ -208,6 +208,8 @@ class Config(Record):
     read: str = setting("read")
     log: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("log")
     set: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("set")
+    present: PositiveInt | None = setting("present")
+    data_parallel: PositiveInt = setting("data_parallel")
     trial_args: str | None = setting("trial_args")
     setup: str | None = setting("setup")
     prepare: str | None = setting("prepare")
@@ -229,6 +231,9 @@ class Config(Record):
     def _sizes_agree(self) -> Self:
         if (self.device == "replay") != (self.profile is not None):
             raise ValueError("profile: --device replay and --profile FILE go together; give both or neither")
+        for name, is_given in (("present", self.present is not None), ("data_parallel", self.data_parallel > 1)):
+            if is_given and not self.command:
+                raise ValueError(f"{name}: only of a training command of yours, after --; leave it out, or give one")
         if self.model is not None:
             return self._model_brings_its_sizes()
         if self.stages > self.layers and not self.command:

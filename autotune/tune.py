@@ -65,7 +65,7 @@ def make_search(job: Job, found: Findings, save: Callable[[Runner], None]) -> Ru
     excluded = {c: reason for c, reason in zip(job.candidates, found.excluded, strict=True) if reason is not None}
     predictions = dict(zip(job.candidates, found.predictions, strict=True))
     return Runner(
-        state=SearchState(predictions, excluded, goal_of(job.config), job.backend.memory_limit),
+        state=SearchState(predictions, excluded, goal_of(job.config), job.backend.memory_limit, found.present),
         study=study,
         measure=job.backend.measure,
         limits=Limits(job.config.budget, job.config.trials, job.config.exhaustive),

@@ -16,7 +16,16 @@ from pathlib import Path
 from autotune.backend.protocol import Paper, ProfileNeeds
 from autotune.command.files import Setting
 from autotune.command.ports import free_port
-from autotune.command.template import check_placeholders, environment_of, fill, says_which, values_of
+from autotune.command.present import command_facts
+from autotune.command.template import (
+    CUTS,
+    check_placeholders,
+    environment_of,
+    fill,
+    names_in,
+    says_which,
+    values_of,
+)
 from autotune.command.trial import CommandSpec, Ran, run_shell, run_trial, seconds_limit
 from autotune.config import Config
 from autotune.disk import refusal
@@ -25,13 +34,17 @@ from autotune.events import Events
 from autotune.identity import digest_of_text
 from autotune.logs.formats.table import formats_for
 from autotune.logs.log import StepShape
-from autotune.predict.predict import candidates_for
+from autotune.predict.predict import candidates_for, check_split
 from autotune.records.base import not_written
 from autotune.records.failure import Failure
+from autotune.records.job.command import CommandFacts
 from autotune.records.job.environment import COMMAND, Environment
+from autotune.records.job.split import Split, show_split
 from autotune.records.job.workload import WorkloadConfig, WorkloadFacts
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
+from autotune.schedule_spec import stages_per_rank
+from autotune.workload.partition import layers_per_stage
 
 FIRST_STEP_S = 60.0
 """Seconds of a step that are allowed for before any was seen."""
@@ -52,6 +65,7 @@ class TrainingCommand:
     folder: Path
     events: Events
     environment: Environment
+    training_command: CommandFacts
     busy_s: float = 0.0
     starts_s: list[float] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -86,6 +100,7 @@ class TrainingCommand:
     def depends_on(self) -> Mapping[str, str]:
         """The command and all that is added to it."""
         parts = [*self.spec.words, "|", *self.spec.trial_words, *map(str, self.spec.settings), str(self.spec.prepare)]
+        parts += [f"{name}={value}" for name, value in self.fixed.items()]
         return {"command": digest_of_text(shlex.join(parts))}
 
     @property
@@ -103,16 +118,28 @@ class TrainingCommand:
         """Bytes that a rank may hold, where the user says so."""
         return self.config.memory_limit
 
+    @property
+    def fixed(self) -> dict[str, str]:
+        """What is the same in all trials and changes what they take, where it is not as usual."""
+        config = self.config
+        cut = {"split": show_split(config.split)} if config.split else {}
+        return cut | ({"data_parallel": str(config.data_parallel)} if config.data_parallel > 1 else {})
+
+    def cut_of(self, candidate: Candidate) -> Split | None:
+        """Return the layers of each stage, as given or as even as possible; None where their number is not known."""
+        layers, stages = self.facts.layers, self.ranks * candidate.virtual_stages
+        return self.config.split or (layers_per_stage(layers, stages) if layers is not None else None)
+
     def candidates(self) -> tuple[list[Candidate], list[str]]:
         """Return every candidate whose micro-batches divide the batch: launchers refuse others."""
-        config = self.config
-        layers = self.ranks * max(config.virtual_stages)
+        config, present = self.config, self.training_command.micro_batches
+        cuts = (len(config.split) // self.ranks,) if config.split else config.virtual_stages
         found, left_out = candidates_for(
-            config.all_counts(),
+            sorted({*config.all_counts(), *([present] if present else [])}),
             config.schedule,
-            config.virtual_stages,
+            cuts,
             self.ranks,
-            layers,
+            self.ranks * max(cuts),
             config.batch,
             config.micro_batch_size,
         )
@@ -136,11 +163,13 @@ class TrainingCommand:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"m{candidate.micro_batches}-b{candidate.micro_batch_size}-"
         place = Path(tempfile.mkdtemp(prefix=name, dir=self.folder))
-        values = values_of(candidate, self.ranks, 1, free_port(), str(place))
+        replicas = self.config.data_parallel
+        values = values_of(candidate, self.ranks, replicas, free_port(), str(place), self.cut_of(candidate))
         if self.config.setup and not self.is_set_up:
             run_shell(fill(self.config.setup, values), dict(self.spec.environment) | environment_of(values), "setup")
         self.is_set_up = True
-        tokens = candidate.sequences * self.config.seq_len if self.config.seq_len else None
+        sequences = candidate.sequences * replicas
+        tokens = sequences * self.config.seq_len if self.config.seq_len else None
         expected = self.slowest_s * SLOWEST if self.slowest_s else FIRST_STEP_S
 
         def go_on(number: int, seconds: float) -> bool:
@@ -151,7 +180,7 @@ class TrainingCommand:
             self.spec,
             values,
             place,
-            StepShape(candidate.sequences, tokens, self.ranks),
+            StepShape(sequences, tokens, self.ranks * replicas),
             seconds_limit(expected, self.starts_s, self.spec.start_limit_s),
             steps,
             go_on,
@@ -199,16 +228,10 @@ class TrainingCommand:
 def open_command(config: Config, events: Events) -> TrainingCommand:
     """Check the command and what is added to it; start nothing. Raises UsageError where it cannot be run."""
     words = config.command or ()
-    for name, is_given in (
-        ("split", config.split is not None),
-        ("recompute", config.recompute.value != "none"),
-        ("balance", config.balance),
-    ):
-        if is_given:
-            raise UsageError(f"--{name}: a command cuts and keeps its layers itself; say it in the command")
     settings = tuple(map(Setting.parse, config.set or ()))
     texts = [*words, *(one.value for one in settings), config.prepare or "", config.trial_args or ""]
     check_placeholders(texts)
+    check_cut(config, texts)
     if shutil.which(words[0]) is None:
         raise UsageError(f"{words[0]}: there is no such program; give a command after --, as it is typed in a shell")
     if not says_which(texts):
@@ -236,4 +259,26 @@ def open_command(config: Config, events: Events) -> TrainingCommand:
         platform=f"{platform.system()} {platform.machine()}",
         python_version=platform.python_version(),
     )
-    return TrainingCommand(config, spec, folder, events, environment)
+    present = command_facts(words, settings, config.batch, config.present)
+    return TrainingCommand(config, spec, folder, events, environment, present)
+
+
+def check_cut(config: Config, texts: Sequence[str]) -> None:
+    """Raise UsageError for a cut that does not reach the command, and for a placeholder of a cut that is not known."""
+    asked = sorted(names_in(texts) & set(CUTS))
+    for name, is_given in (
+        ("split", config.split is not None and not asked),
+        ("recompute", config.recompute.value != "none"),
+        ("balance", config.balance),
+    ):
+        if is_given:
+            raise UsageError(f"--{name}: a command cuts and keeps its layers itself; say it in the command")
+    knows_layers = "layers" in config.model_fields_set
+    if asked and config.split is None and not knows_layers:
+        raise UsageError(f"{{{asked[0]}}}: nothing says how many layers there are; give --layers or --split")
+    if config.split is not None and knows_layers:
+        check_split(config.split, config.stages, config.layers)
+    if asked and config.split is None:
+        deepest = config.stages * max(stages_per_rank(config.schedule, config.virtual_stages))
+        if config.layers < deepest:
+            raise UsageError(f"--layers: {config.layers} layers cannot be cut into {deepest} stages; give more layers")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from autotune.backend.protocol import Backend, Paper, Profiled, ProfileNeeds
 from autotune.events import Events
 from autotune.predict.predict import predict, profile_for
+from autotune.records.job.command import CommandFacts
 from autotune.records.job.environment import Environment
 from autotune.records.job.recompute import modes_of
 from autotune.records.job.workload import AnyWorkload, WorkloadFacts
@@ -51,6 +52,11 @@ class Simulated:
     def depends_on(self) -> Mapping[str, str]:
         """What the simulated figures would depend on."""
         return self.real.depends_on
+
+    @property
+    def training_command(self) -> CommandFacts | None:
+        """What is known of the user's own command."""
+        return self.real.training_command
 
     @property
     def suffix(self) -> str:

@@ -51,6 +51,10 @@ class LiveRanks:
     MAY_IDLE = False  # whether ranks may use no CPU for a whole step
 
     @property
+    def training_command(self) -> None:
+        """None: ranks are ours."""
+
+    @property
     def ranks(self) -> int:
         """Number of ranks."""
         return self.live.ranks

@@ -8,6 +8,7 @@ from autotune.events import Events
 from autotune.pipeline.control.commands import StepTimes
 from autotune.records.failure import Failure
 from autotune.records.forecast import ForecastBasis
+from autotune.records.job.command import CommandFacts
 from autotune.records.job.environment import Environment
 from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import AnyWorkload, WorkloadFacts
@@ -79,6 +80,10 @@ class Backend(Protocol):
     @property
     def depends_on(self) -> Mapping[str, str]:
         """What figures depend on beside the workload and the environment, by name."""
+
+    @property
+    def training_command(self) -> CommandFacts | None:
+        """What is known of the user's own command; None where there is none."""
 
     @property
     def suffix(self) -> str:

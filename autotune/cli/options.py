@@ -116,7 +116,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         QUIET,
     ),
     "tell": (
-        argument("path", "REPORT", "A report of autotune fit."),
+        argument("path", "REPORT", "A report of autotune fit, of a run or of a prediction."),
         Option(
             "micro_batches",
             int,
@@ -135,8 +135,14 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
             panel=CANDIDATES,
             minimum=1,
         ),
-        ONE_SCHEDULE.of(default_text="the report's first"),
-        Option("virtual_stages", int, "Stages per rank.", default_text="the report's first", panel=CANDIDATES),
+        ONE_SCHEDULE.of(default_text="the report's first, or what it recommends"),
+        Option(
+            "virtual_stages",
+            int,
+            "Stages per rank.",
+            default_text="the report's first, or what it recommends",
+            panel=CANDIDATES,
+        ),
         Option("peak_memory", str, "Peak memory of the fullest rank, such as 60GiB.", metavar="BYTES"),
         PREDICTION_OUT.of(help="Where the new report is written.", default_text="REPORT itself"),
         HTML,

@@ -96,6 +96,26 @@ def put(file: Path, document: Any, key: Sequence[str], value: Any) -> None:
     place[last] = value
 
 
+def present_value(setting: Setting) -> Any:
+    """Return what the file of a setting holds now at its key; None where it has no such key. Raises InputError for a
+    file that cannot be read."""
+    text = read(setting.file)
+    try:
+        place: Any = parsed(setting.file, text)
+    except (ValueError, YAMLError) as error:
+        raise InputError(f"--set: {setting.file} cannot be read: {yaml_fault(error)}; mend the file") from None
+    for name in setting.key:
+        place = place.get(name) if isinstance(place, dict) else None
+    return place
+
+
+def parsed(file: Path, text: str) -> Any:
+    """Return the values in a file's text; raise what its parser raises."""
+    if file.suffix == ".json":
+        return json.loads(text)
+    return tomlkit.parse(text) if file.suffix == ".toml" else YAML().load(text)
+
+
 def typed(text: str) -> Any:
     """Return a number or a truth value where the text is one, else the text."""
     try:

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from autotune.records.base import SCHEMA_VERSION, Record
 from autotune.records.correctness import Agreement, Soundness
 from autotune.records.failure import Failure
+from autotune.records.job.command import CommandFacts
 from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.job.layout import Layout, PlannedLayout
 from autotune.records.job.workload import WorkloadFacts
@@ -159,6 +160,10 @@ class SweetSpot(Dimensions):
     """Estimated throughput, sequences per second."""
     speedup_over_naive: float | None
     """Throughput over that of the baseline; null where there is none."""
+    present: NonNegativeInt | None = None
+    """The candidate that the user's command ran with before, where it was measured; null where it was not."""
+    speedup_over_present: float | None = None
+    """Throughput over that of ``present``."""
     memory_headroom_bytes: tuple[int, ...] | None
     """By rank, memory limit less peak; null where either is not known."""
     reason: str
@@ -277,6 +282,8 @@ class Report(Record):
     """The best layouts of as many devices, the quickest first, where they were looked for."""
     profile_from_earlier_run: bool = False
     """True where no stage was measured in this run."""
+    training_command: CommandFacts | None = None
+    """The user's own command that was tuned, and what it ran with before; null where none was."""
     timed_runs: tuple[TimedRun, ...] = ()
     """Runs made elsewhere that the predictions are learned from."""
     candidates: tuple[CandidateReport, ...] = Field(min_length=1)
@@ -328,6 +335,7 @@ class Report(Record):
         named += [step.candidate] if step else []
         if spot and spot.knee:
             named += [side.candidate for side in (spot.knee.fewer, spot.knee.at, spot.knee.more) if side]
+        named += [spot.present] if spot and spot.present is not None else []
         named += [self.recommended] if self.recommended is not None else []
         if max(named, default=0) >= len(self.candidates):
             raise ValueError(f"candidate {max(named)} is named, and there are only 0 to {len(self.candidates) - 1}")

@@ -34,6 +34,7 @@ def short_answer(report: Report) -> str:
     text = f"m = {spot.micro_batches}, b = {spot.micro_batch_size}, {row.schedule_text}: {rate} {unit}"
     if spot.speedup_over_naive is not None and spot.baseline is not None and spot.baseline != spot.candidate:
         text += f", {spot.speedup_over_naive:.2f}x m = {report.candidates[spot.baseline].micro_batches}"
+    text += present_text(report)
     if row.peak is not None:
         limit = f" of {show_bytes(report.memory_limit_bytes)}" if report.memory_limit_bytes else ""
         text += f"; {show_bytes(row.peak)}{limit} per rank"
@@ -103,7 +104,7 @@ def predicted_answer(report: Report) -> str:
     spot = report.sweet_spot
     assert spot is not None
     row = report.candidates[spot.candidate]
-    one = row.prediction
+    one = row.estimate or row.prediction
     spread = f"{show_step(one.step_time_low_s)} to {show_step(one.step_time_high_s)}"
     doubt = f"; {undecided_text(report)} ({show_certainty(spot.certainty or 0.0)} sure)" if is_undecided(spot) else ""
     return (
@@ -121,6 +122,7 @@ def answer(report: Report) -> str:
     pick = (
         f"m = {counted(spot.micro_batches, 'micro-batch', 'es')} of {spot.micro_batch_size} under"
         f" {row.schedule_text}, {show_rate(spot.throughput_seq_s)} {samples(report.workload)}/s{speedup_text(report)}"
+        f"{present_text(report)}"
     )
     if not is_undecided(spot):
         return f"Sweet spot: {pick}, because {spot.reason}."
@@ -142,6 +144,16 @@ def speedup_text(report: Report) -> str:
     if report.is_predicted:
         return f"{times} m = {against}"
     return f"{times} m = {against}, the smallest that ran ({why_no_naive(report)})"
+
+
+def present_text(report: Report) -> str:
+    """Return ``, 1.08x the present m = 8``; empty where it is not known what the user ran before."""
+    spot = report.sweet_spot
+    if spot is None or spot.present is None or spot.speedup_over_present is None:
+        return ""
+    if spot.present == spot.candidate:
+        return ", as at present"
+    return f", {spot.speedup_over_present:.2f}x the present m = {report.candidates[spot.present].micro_batches}"
 
 
 def why_no_naive(report: Report) -> str:

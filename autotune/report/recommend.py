@@ -37,8 +37,9 @@ def stop_text(stop: Stop) -> str:
     return stop.message or STOP_TEXTS[stop.reason].format(limit=stop.limit, s="" if stop.limit == 1 else "s")
 
 
-def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSpot | None:
-    """Return the sweet spot of ``rows`` as ``verdict`` picks it; None where it picks none."""
+def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None, present: int | None = None) -> SweetSpot | None:
+    """Return the sweet spot of ``rows`` as ``verdict`` picks it; None where it picks none. ``present``: index of what
+    the user runs now."""
     if verdict.pick is None:
         return None
     row = rows[verdict.pick]
@@ -47,6 +48,7 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
     speedup = row.rate / rows[reference].rate if reference is not None else None
     if reference == verdict.pick and row.micro_batches > 1:
         speedup = None  # nothing that ran has a smaller m
+    now = rows[present] if present is not None and rows[present].measurement is not None else None
     return SweetSpot(
         **row.dimensions,
         candidate=verdict.pick,
@@ -55,6 +57,8 @@ def recommend(rows: Rows, verdict: Verdict, memory_limit: int | None) -> SweetSp
         baseline=reference,
         throughput_seq_s=row.rate,
         speedup_over_naive=speedup,
+        present=present if now else None,
+        speedup_over_present=row.rate / now.rate if now else None,
         memory_headroom_bytes=tuple(memory_limit - peak for peak in peaks) if peaks and memory_limit else None,
         reason=reason(rows, verdict.pick, verdict.objective, verdict.tolerance),
         confirmed=row.measurement is not None,

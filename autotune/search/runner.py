@@ -48,9 +48,9 @@ Learn = Callable[[dict[Candidate, Outcome]], tuple[dict[Candidate, Prediction], 
 class Runner:
     """``state`` holds what is known, ``belief`` what that means, ``study`` keeps it, ``measure`` runs a candidate.
 
-    ``on_outcome`` is called whenever more is known. ``has_baseline``: m = 1 is measured in any case. ``first``: the
-    candidate to begin with. ``learn``: called with the outcomes until one is a measurement, for predictions and a prior
-    at its scale; None where predictions hold from the beginning.
+    ``on_outcome`` is called whenever more is known. ``has_baseline``: m = 1 is measured in any case, and what the user
+    runs now. ``first``: the candidate to begin with. ``learn``: called with the outcomes until one is a measurement,
+    for predictions and a prior at its scale; None where predictions hold from the beginning.
     """
 
     state: SearchState
@@ -122,7 +122,7 @@ class Runner:
         if limits.exhaustive and untried:
             wanted = self.decided(untried) or most_promising(self.belief, untried)
         if self.has_baseline and state.measured:
-            wanted = state.baseline() or wanted
+            wanted = state.reference() or wanted
         if untried and self.is_out_of_trials:
             wanted = self.decided(ran)
             return self.linked(wanted) if wanted else self.finished(Stop(reason=StopReason.TRIALS, limit=limits.trials))
@@ -186,7 +186,7 @@ class Runner:
         """Run a trial of ``candidate``, or of what a sampler of Optuna's proposes; nothing where another controller was
         faster to claim it."""
         state = self.state
-        wanted = candidate if self.sampler == "cost-model" or candidate == state.baseline() else None
+        wanted = candidate if self.sampler == "cost-model" or candidate == state.reference() else None
         claimed = self.study.begin(wanted, state.memory_limit)
         if claimed is None:
             return

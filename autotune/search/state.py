@@ -25,13 +25,15 @@ class SearchState:
     them are never tried, and why. ``here`` is the controller that we are, of several.
 
     ``last_predictions``: with what trials before a candidate's own had taught. ``elsewhere``: what other controllers
-    are running now. ``accidents``: those that lost a rank once; while in ``second_chance`` they may be tried again.
+    are running now. ``present``: what the user runs now. ``accidents``: those that lost a rank once; while in
+    ``second_chance`` they may be tried again.
     """
 
     predictions: dict[Candidate, Prediction]
     excluded: dict[Candidate, Exclusion] = field(default_factory=dict)
     goal: Goal = field(default_factory=Goal)
     memory_limit: int | None = None
+    present: Candidate | None = None
     here: str = ""
     session: int = 0
     timings: list[Timing] = field(default_factory=list)
@@ -152,6 +154,10 @@ class SearchState:
             if other.family == candidate.family and other not in self.ruled_out and (self.over_limit(other) or 0) <= 0
         )
         return max(sizes, default=None)
+
+    def reference(self) -> Candidate | None:
+        """Return what others are compared with, if it is still to be tried: the baseline, or what the user runs now."""
+        return self.baseline() or (self.present if self.present in self.untried else None)
 
     def baseline(self) -> Candidate | None:
         """Return the candidate that shows what pipelining buys, if it is still to be tried: m = 1, or the smallest m

@@ -111,6 +111,12 @@ class Findings:
     excluded: list[Exclusion | None]
     learner: Learner | None = None
 
+    @property
+    def present(self) -> Candidate | None:
+        """The candidate that the user's command runs with now; None where that is not known, or cannot be tried."""
+        now = self.job.backend.training_command
+        return next((one for one in self.job.candidates if now and one.micro_batches == now.micro_batches), None)
+
     def learn_from(self, search: Runner) -> None:
         """Take profiles and predictions from what was measured, where nothing else tells them."""
         if self.learner is not None and search.state.measured:
@@ -147,10 +153,15 @@ class Findings:
             profile_from_earlier_run=self.is_earlier_profile,
             candidates=candidates,
             recommended=found.pick if found else None,
-            sweet_spot=recommend(candidates, found, self.job.backend.memory_limit) if found else None,
+            sweet_spot=recommend(candidates, found, self.job.backend.memory_limit, self._present) if found else None,
+            training_command=self.job.backend.training_command,
             soundness=soundness,
             search=self._search(search, found.stop if found else stop, pareto_front(candidates)),
         )
+
+    @property
+    def _present(self) -> int | None:
+        return self.job.candidates.index(self.present) if self.present else None
 
     def _search(self, search: Runner | None, stop: Stop | None, front: tuple[ParetoPoint, ...]) -> SearchReport:
         config = self.job.config

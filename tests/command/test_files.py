@@ -6,8 +6,17 @@ import tomllib
 
 import pytest
 
-from autotune.command.files import Setting, copies, with_copies
-from autotune.command.template import NAMES, check_placeholders, environment_of, fill, says_which, values_of
+from autotune.command.files import Setting, copies, present_value, with_copies
+from autotune.command.present import command_facts
+from autotune.command.template import (
+    NAMES,
+    check_placeholders,
+    environment_of,
+    fill,
+    present_numbers,
+    says_which,
+    values_of,
+)
 from autotune.errors import InputError, UsageError
 from autotune.records.prediction import Candidate
 
@@ -87,8 +96,11 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_values_of_a_candidate():
     one = Candidate(micro_batches=8, micro_batch_size=4, sequences=32, schedule="1F1B", virtual_stages=1)
-    values = values_of(one, 4, 2, 29500, "/t")
+    values = values_of(one, 4, 2, 29500, "/t", (7, 6, 6, 5))
     assert tuple(values) == NAMES
+    assert (values["layout"], values["layers_per_stage"]) == ("Et*7|t*6|t*6|t*5L", "7,6,6,5")
+    assert [len(names) for names in json.loads(values["module_names"])] == [8, 6, 6, 7]
+    assert "layout" not in values_of(one, 4, 2, 29500, "/t")
     assert (values["batch"], values["global_batch"], values["stages"]) == ("32", "64", "4")
     assert environment_of(values)["AUTOTUNE_GLOBAL_BATCH"] == "64"
 
@@ -96,6 +108,46 @@ def test_values_of_a_candidate():
 def test_other_words_in_braces_stay():
     assert fill('{"a": {micro_batches}} ${HOME} {other}', VALUES) == '{"a": 8} ${HOME} {other}'
     check_placeholders(['{"a": {micro_batches}} ${HOME} {other}'])
+
+
+def test_a_placeholder_may_hold_what_stands_there_now():
+    text = "--m {micro_batches=4} --b {micro_batch_size=8}"
+    assert fill(text, VALUES) == "--m 8 --b 4"
+    assert present_numbers([text]) == {"micro_batches": 4, "micro_batch_size": 8}
+    assert says_which([text])
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "now", "found"),
+    [
+        (["--m", "{micro_batches=4}"], None, None, 4),
+        (["--b={micro_batch_size=4}"], None, None, 16),
+        (["--b={micro_batch_size=5}"], None, None, None),
+        (["--m", "{micro_batches}"], None, None, None),
+        (["ds.json"], "a.steps={micro_batches}", 8, 8),
+        (["ds.json"], "a.size={micro_batch_size}", 2, 32),
+        (["ds.json"], "a.size=m{micro_batch_size}", 2, None),
+        (["ds.json"], "a.new={micro_batches}", 2, None),
+        (["ds.json"], "a.steps={micro_batches}", "auto", None),
+    ],
+)
+def test_how_many_micro_batches_a_command_runs_with_now(tmp_path, words, key, now, found):
+    file = tmp_path / "ds.json"
+    file.write_text(json.dumps({"a": {"steps": now, "size": now}}))
+    settings = [Setting.parse(f"{file}:{key}")] if key else []
+    facts = command_facts(words, settings, 64)
+    assert facts.micro_batches == found
+    assert command_facts(words, settings, 64, 2).micro_batches == 2
+    assert [one.present for one in facts.file_values] == ([None if "new" in key else json.dumps(now)] if key else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", '{"x": {"y": 4}}'), ("a.yaml", "x:\n  y: 4\n"), ("a.toml", "[x]\ny = 4\n")]
+)
+def test_what_a_file_of_each_form_holds_now(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert present_value(Setting.parse(f"{tmp_path / name}:x.y={{micro_batches}}")) == 4
+    assert present_value(Setting.parse(f"{tmp_path / name}:x.z.w={{micro_batches}}")) is None
 
 
 def test_a_placeholder_that_is_misspelt():

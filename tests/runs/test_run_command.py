@@ -61,6 +61,59 @@ def test_predictions_and_profile_are_fitted_to_what_ran(folder):
     assert report.profile == read_profile(folder / "profile.json")
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("--present", 2), COMMAND),
+        (("--set", "ds.json:micro={micro_batch_size}"), COMMAND),
+        ((), (*COMMAND, "{micro_batches=2}")),
+    ],
+    ids=["stated", "file", "placeholder"],
+)
+def test_what_the_command_runs_with_now_is_measured_and_compared(folder, words, command):
+    (folder / "ds.json").write_text('{"micro": 32}')
+    done = run(*SIZES, "--trials", 3, *words, command=command)
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    spot, now = report.sweet_spot, report.candidates[report.sweet_spot.present]
+    assert (now.micro_batches, report.training_command.micro_batches) == (2, 2)
+    assert now.measurement is not None
+    assert spot.speedup_over_present == pytest.approx(rate(spot.micro_batches) / rate(2), rel=0.02)
+    assert f"{spot.speedup_over_present:.2f}x the present m = 2" in done.stdout
+    assert (folder / "ds.json").read_text() == '{"micro": 32}'
+
+
+def test_the_cut_and_the_replicas_reach_the_command(folder):
+    script = folder / "train.sh"
+    script.write_text(f'echo "$@" > told; exec {sys.executable} {SLEEPING} 0.1\n')
+    words = ("{layout}", "{layers_per_stage}", "{global_batch}", "{data_parallel}")
+    flags = ("--trials", 1, "--layers", 26, "--split", "7,7,6,6")
+    done = run(*SIZES, *flags, "--data-parallel", 2, command=("sh", script, *words))
+    assert done.exit_code == 0, done.exception
+    assert (folder / "told").read_text() == "Et*7|t*7|t*6|t*6L 7,7,6,6 128 2\n"
+    (row,) = [row for row in read_report(folder / "report.json").candidates if row.measurement]
+    assert row.measurement.throughput_seq_s == pytest.approx(rate(row.micro_batches), rel=0.02)
+    assert run(*SIZES, *flags, command=("sh", script, *words)).exit_code == 0
+    assert read_report(folder / "report.json").search.earlier_trials == 0  # other replicas, another study
+    assert (folder / "told").read_text().endswith(" 64 1\n")
+
+
+def test_a_step_that_is_told_is_fitted_with_those_that_ran(folder):
+    run(*SIZES, "--trials", 2)
+    before = {row.micro_batches: row for row in read_report(folder / "report.json").candidates}
+    untried = next(m for m, row in before.items() if row.measurement is None and m > 1)
+    done = CliRunner().invoke(
+        app, ["tell", "report.json", "-m", str(untried), "--step-time", str(step_s(untried, 64 // untried))]
+    )
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    row = next(row for row in report.candidates if row.micro_batches == untried)
+    assert row.prediction.basis == "measured"
+    assert row.rate == pytest.approx(rate(untried), rel=0.02)
+    assert report.profile == read_profile(folder / "report-profile.json") != read_profile(folder / "profile.json")
+    assert report.environment.device == "a command"
+
+
 def test_the_next_run_goes_on_from_what_was_measured(folder):
     run(*SIZES, "--trials", 2)
     again = run(*SIZES)
@@ -118,6 +171,10 @@ def test_a_candidate_that_runs_out_of_memory_is_an_outcome(folder):
         ((*SIZES, "--read", "megatron"), COMMAND, UsageError, "there is no format 'megatron'"),
         ((*SIZES, "--set", "x"), COMMAND, UsageError, "--set: 'x' is not FILE:KEY=VALUE"),
         ((*SIZES, "--set", "none.json:a=1"), COMMAND, InputError, "--set: cannot read none.json"),
+        ((*SIZES, "--split", "2,2,2,2"), COMMAND, UsageError, "--split: a command cuts and keeps its layers itself"),
+        (SIZES, (*COMMAND, "{layout}"), UsageError, "{layout}: nothing says how many layers there are"),
+        ((*SIZES, "--layers", 3), (*COMMAND, "{layout}"), UsageError, "3 layers cannot be cut into 4 stages"),
+        ((*SIZES, "--layers", 9, "--split", "2,2,2,2"), (*COMMAND, "{layout}"), UsageError, "holds 8 layers"),
         ((*SIZES, "--dry-run"), COMMAND, UsageError, "nothing is known of a command's steps"),
         ((*SIZES, "--read", "hf"), ("true",), DeviceError, "exited with 0 before its first step"),
     ],

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from autotune.records.report import CandidateReport, Report
+from autotune.report.answer import present_text
 from autotune.report.paper.predicted_cells import forecast_text
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_share
@@ -47,6 +48,7 @@ def speed(report: Report, row: CandidateReport) -> Tile:
     notes = []
     if spot.speedup_over_naive is not None and spot.baseline is not None and spot.baseline != spot.candidate:
         notes.append(f"{spot.speedup_over_naive:.2f}x m = {report.candidates[spot.baseline].micro_batches}")
+    notes += [words] if (words := present_text(report).removeprefix(", ")) else []
     if report.workload.seq_len is None:
         return Tile("sequences/s", show(rate), ", ".join(notes))
     notes.insert(0, f"{show(rate)} sequences/s")
