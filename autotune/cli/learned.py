@@ -23,12 +23,14 @@ def fit(
 
 
 def tell(path: Path, out: Path | None, html: Path | None, json_output: bool, quiet: bool, **run: Any) -> None:
-    """Add a real step that was made elsewhere to a report of autotune fit, and predict again."""
+    """Add a real step that was made elsewhere to a report, and predict again."""
     from autotune.report.load import read_report
     from autotune.tuning.learned import Told, told_report
 
-    report = told_report(path, read_report(path), Told(**run), typed())
-    write_profile(out or path, report)
+    before = read_report(path)
+    report = told_report(before, Told(**run), typed())
+    if report.profile != before.profile:
+        write_profile(out or path, report)
     show_learned(report, out or path, html, json_output, quiet)
 
 
@@ -39,7 +41,8 @@ def show_learned(report: "Report", out: Path, html: Path | None, json_output: bo
 
     write_record(out, report)
     if not quiet:
-        print_notes([f"the report is {out}, its profile {profile_beside(out)}"])
+        beside = f", its profile {profile_beside(out)}" if profile_beside(out).exists() else ""
+        print_notes([f"the report is {out}{beside}"])
 
 
 def write_profile(out: Path, report: "Report") -> None:

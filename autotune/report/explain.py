@@ -89,7 +89,7 @@ def outcome_text(row: CandidateReport, report: Report) -> str:
         return f"{rate}, {raw_text(row.measurement)}{early}{over}" + "".join(f"; {doubt}" for doubt in row.doubts)
     if report.is_predicted:
         misfit = "; does not fit" if row.prediction.fits is False or row.over_limit_bytes else ""
-        return f"{show_rough(report.replicas * row.rate)} {unit}, {basis_text(row)}{misfit}"
+        return f"{show_rough(report.replicas * row.rate)} {unit}, {basis_text(row, report)}{misfit}"
     if row.excluded or row.over_limit_bytes:
         return f"not tried: {row.excluded or 'does not fit'}; {rate} estimated"
     return f"not tried: the search ended before ({report.search.stopped_because}); {rate} estimated"

@@ -1,5 +1,6 @@
 """What a search concludes, as the records that a report is made of: its estimates, its verdict, how steady it was."""
 
+from collections.abc import Mapping
 from statistics import median
 
 import numpy as np
@@ -8,9 +9,11 @@ from autotune.records.prediction import Candidate
 from autotune.records.report import Drift
 from autotune.records.verdict import Estimate, Stop, Verdict
 from autotune.report.units import show_certainty, show_rate, show_seconds
+from autotune.search.belief.belief import Belief
 from autotune.search.choose import certainty
 from autotune.search.goal import LEAST_STEPS
 from autotune.search.runner import Runner
+from autotune.search.state import SearchState
 
 HOPE = 0.01  # probability of being the winner from which on a candidate is counted as one that could still win
 
@@ -22,16 +25,22 @@ def estimates(search: Runner) -> dict[Candidate, Estimate]:
 
 def verdict(search: Runner, stop: Stop | None = None) -> Verdict:
     """Return the pick and how sure it is; ``stop``: what ended the search, where that was not the search itself."""
-    state, winner = search.state, search.pick()
-    index = {candidate: number for number, candidate in enumerate(state.predictions)}
-    sure = certainty(search.belief, winner, state) if winner is not None else None
+    index = {candidate: number for number, candidate in enumerate(search.state.predictions)}
+    return verdict_of(search.belief, search.state, search.pick(), index, stop or search.state.stop)
+
+
+def verdict_of(
+    belief: Belief, state: SearchState, winner: Candidate | None, index: Mapping[Candidate, int], stop: Stop
+) -> Verdict:
+    """Return how sure ``winner`` is; ``index``: where each candidate stands in the report."""
+    sure = certainty(belief, winner, state) if winner is not None else None
     return Verdict(
         pick=index[winner] if winner is not None else None,
         certainty=sure.probability if sure else None,
         undecided_with=tuple(index[other] for other in sure.others) if sure else (),
         objective=state.goal.objective,
         tolerance=state.goal.tolerance,
-        stop=stop or state.stop,
+        stop=stop,
     )
 
 

@@ -22,6 +22,7 @@ from autotune.records.report import Report
 from autotune.records.timed_run import TimedRun
 from autotune.report.paper.fitted import fitted_report
 from autotune.schedule_spec import ScheduleName, schedule_named, why_illegal
+from autotune.tuning.told import ToldStep, with_step
 
 
 class Asked(NamedTuple):
@@ -65,21 +66,33 @@ def learned_report(paths: Sequence[Path], read: str, asked: Asked, command: str 
     return fitted_report(fitted, facts, runs, config.memory_limit, [*notes, *left_out], command)
 
 
-def told_report(path: Path, report: Report, told: Told, command: str | None = None) -> Report:
-    """Return a report with one run more. Raises InputError where the report holds no runs, UsageError for flags."""
+def told_report(report: Report, told: Told, command: str | None = None) -> Report:
+    """Return a report with one run more: one of runs is fitted anew, any other is what a search would say then. Raises
+    UsageError for flags."""
+    seconds = checked_quantity("--step-time", told.step_time, parse_seconds)
+    peak = checked_quantity("--peak-memory", told.peak_memory, parse_bytes) if told.peak_memory else None
+    if not seconds > 0:
+        raise UsageError(f"--step-time: a step takes more than 0 seconds (given: {told.step_time})")
+    schedule = schedule_named(told.schedule) or told.schedule
     if not report.timed_runs:
-        raise InputError(f"{path} is not made of runs: tell adds to a report of autotune fit; make one with it")
+        step = ToldStep(
+            told.micro_batches,
+            seconds,
+            told.micro_batch_size,
+            schedule,
+            told.virtual_stages,
+            round(peak) if peak is not None else None,
+        )
+        return with_step(report, step, command)
     first, batch = report.timed_runs[0], report.workload.batch
     size = told.micro_batch_size or (-(-batch // told.micro_batches) if batch else None)
     run = checked_run(
         {
             "micro_batches": told.micro_batches,
             "micro_batch_size": size,
-            "step_time_s": checked_quantity("--step-time", told.step_time, parse_seconds),
-            "peak_memory_bytes": (checked_quantity("--peak-memory", told.peak_memory, parse_bytes),)
-            if told.peak_memory
-            else None,
-            "schedule": schedule_named(told.schedule) or told.schedule or first.schedule,
+            "step_time_s": seconds,
+            "peak_memory_bytes": (peak,) if peak is not None else None,
+            "schedule": schedule or first.schedule,
             "virtual_stages": told.virtual_stages or first.virtual_stages,
             "data_parallel": first.data_parallel,
             "source": "autotune tell",
@@ -88,26 +101,10 @@ def told_report(path: Path, report: Report, told: Told, command: str | None = No
     runs = (*report.timed_runs, run)
     facts = report.workload
     check_runs((run,), facts.stages or 1)
-    candidates = list(dict.fromkeys([*map(candidate_in(report), range(len(report.candidates))), run.candidate]))
+    candidates = list(dict.fromkeys([*(row.candidate for row in report.candidates), run.candidate]))
     candidates.sort(key=lambda one: one.micro_batches)
     fitted = fit(facts, runs, candidates, report.memory_limit_bytes)
     return fitted_report(fitted, facts, runs, report.memory_limit_bytes, (), command)
-
-
-def candidate_in(report: Report) -> Any:
-    """Return the function from the index of a candidate in a report to the candidate."""
-
-    def candidate(index: int) -> Candidate:
-        row = report.candidates[index]
-        return Candidate(
-            micro_batches=row.micro_batches,
-            micro_batch_size=row.micro_batch_size,
-            sequences=row.sequences,
-            schedule=row.schedule,
-            virtual_stages=row.virtual_stages,
-        )
-
-    return candidate
 
 
 def checked_quantity(flag: str, text: str, parse: Any) -> float:

@@ -5,7 +5,7 @@ shapes of ``plan.fit`` as its prior and sees every timing once; the report state
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,11 @@ SCALE_ONLY = 1.0
 """Relative standard error of a run that tells little more than the scale."""
 STARTING_S = 15.0
 """Seconds that a command is taken to need until its first step, before any was seen."""
+
+
+def with_open_scale(prior: Prior) -> Prior:
+    """Return a prior that knows shapes but not how fast the machine is: that of predictions made for another one."""
+    return replace(prior, covariance=prior.covariance + SCALE_ONLY**2)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,11 @@ def test_tell_keeps_the_report_that_it_adds_to_where_another_file_is_named(folde
         (("fit", "runs.csv", "--stages", 4, "--read", "megatron"), UsageError, "there is no format 'megatron'"),
         (("fit", "mixed.csv", "--stages", 4), InputError, "the runs have 1 and 2 replicas"),
         (("tell", "fit.json", "-m", 3, "--step-time", "soon"), UsageError, "--step-time: write a number with a unit"),
-        (("tell", "fit.json", "-m", 3, "--step-time", "0"), UsageError, "step_time_s: .*greater than 0"),
+        (
+            ("tell", "fit.json", "-m", 3, "--step-time", "0"),
+            UsageError,
+            "--step-time: a step takes more than 0 seconds",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder, words, error, message):
@@ -160,8 +164,14 @@ def test_what_is_wrong_is_said_in_one_line(folder, words, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_tell_takes_no_report_of_a_prediction(folder):
+def test_tell_adds_to_a_prediction_as_well(folder):
     done("fit", "runs.csv", "--stages", 4)
     done("predict", "fit-profile.json", "--out", "prediction.json")
-    with pytest.raises(InputError, match="is not made of runs"):
-        raise run("tell", "prediction.json", "-m", 2, "--step-time", 1).exception
+    before = (folder / "prediction.json").read_text()
+    shown = done("tell", "prediction.json", "-m", 16, "--step-time", "8.0", "--out", "told.json")
+    assert "corrected by 1 step made elsewhere" in shown.stdout
+    assert "the report is told.json" in shown.stderr
+    assert (folder / "prediction.json").read_text() == before
+    assert not (folder / "told-profile.json").exists()
+    done("show", "told.json", "--explain", 64)
+    done("export", "told.json", "--to", "shell")

@@ -9,7 +9,8 @@ def origin(report: Report) -> str:
     """Return what stands behind a report of predictions."""
     if report.timed_runs:
         return f"fitted to {counted(len(report.timed_runs), 'run')} made elsewhere"
-    return "nothing was run"
+    told = sum(len(row.measurement.step_times_s) for row in report.candidates if row.measurement)
+    return f"corrected by {counted(told, 'step')} made elsewhere" if told else "nothing was run"
 
 
 def forecast_text(report: Report) -> str:
@@ -19,11 +20,11 @@ def forecast_text(report: Report) -> str:
     return "predicted" if report.is_predicted else "predicted before any ran"
 
 
-def basis_text(row: CandidateReport) -> str:
+def basis_text(row: CandidateReport, report: Report) -> str:
     """Return ``extrapolated from other sizes``, or where else the figures come from."""
     if row.measurement is not None:
         return "it ran"
-    if row.estimate is not None:
+    if row.estimate is not None and report.timed_runs:
         is_between = row.prediction.basis is not Basis.EXTRAPOLATED
         return "fitted, between sizes that ran" if is_between else "fitted, beyond the sizes that ran"
     words = {
@@ -38,25 +39,27 @@ def basis_text(row: CandidateReport) -> str:
 def predicted_cells(row: CandidateReport, report: Report, mark: str) -> dict[str, str]:
     """Return the cells of a candidate that did not run, by column; empty where nothing is known. Rates are of all
     replicas in ``report``."""
-    prediction = row.prediction
-    sequences, known = prediction.throughput_seq_s * report.replicas, prediction.throughput_tokens_s
-    tokens = known * report.replicas if known else None
+    prediction, stated = row.prediction, row.estimate or row.prediction
+    quicker = stated.throughput_seq_s / prediction.throughput_seq_s  # than predicted, where a step was told since
+    sequences, known = stated.throughput_seq_s * report.replicas, prediction.throughput_tokens_s
+    tokens = known * quicker * report.replicas if known else None
     each = (tokens or sequences) / report.devices
-    spread = f"{show_step(prediction.step_time_low_s)} to {show_step(prediction.step_time_high_s)}"
+    spread = f"{show_step(stated.step_time_low_s)} to {show_step(stated.step_time_high_s)}"
+    utilisation = prediction.model_flops_utilisation
     misfit = "does not fit" if prediction.fits is False or row.over_limit_bytes is not None else ""
     return {
         "m": str(row.micro_batches),
         "b": f"{row.micro_batch_size}" + (f" (+{row.padding} pad)" if row.padding else ""),
         "schedule": row.schedule_text,
-        "step": show_step(prediction.step_time_s),
+        "step": show_step(stated.step_time_s),
         "90% interval": spread,
         "sequences/s": show_rough(sequences),
         "tokens/s": show_rough(tokens) if tokens else "",
         f"{'tokens' if tokens else 'sequences'}/s per device": show_rough(each),
-        "MFU": f"{prediction.model_flops_utilisation:.1%}" if prediction.model_flops_utilisation else "",
+        "MFU": f"{utilisation * quicker:.1%}" if utilisation else "",
         "bubble": f"{prediction.bubble_share:.1%}",
         "peak memory": peak_text(row),
-        "status": mark + (row.excluded or misfit or basis_text(row)),
+        "status": mark + (row.excluded or misfit or basis_text(row, report)),
     }
 
 
