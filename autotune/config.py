@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationE
 from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.quantities import parse_bytes, parse_quantity, parse_seconds
-from autotune.records.base import Record, read_bytes
+from autotune.records.base import TypedRecord, read_bytes
 from autotune.records.complaint import complaints, explain
 from autotune.records.job.recompute import RecomputeChoice
 from autotune.records.job.split import parse_split, show_split
@@ -154,7 +154,7 @@ def setting(name: str, **rules: Any) -> Any:
     return Field(default=row.default, description=row.description, **rules)
 
 
-class Config(Record):
+class Config(TypedRecord):
     """Everything a user can set, from flags and TOML. Sizes left out are settled by the device (``DEFAULT_SIZES``)."""
 
     model: Annotated[ModelPlace | None, BeforeValidator(parse_place)] = setting("model")

@@ -1,6 +1,8 @@
 """Who listens to a run: what it does now, what it warns of, what is known by now."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -82,3 +84,66 @@ class Remembered(Forwarded):
         """Keep it, and hand it on."""
         self.warnings.append(text)
         self.to.warn(text)
+
+
+class EventKind(StrEnum):
+    """Kinds of events."""
+
+    HEADER = "header"  # what will be done, on what
+    PROGRESS = "progress"  # what is being done now
+    STEP = "step"  # a timed step of a candidate
+    KNOWN = "known"  # what is known by now
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that a run tells, for people in ``text``; what is not of its kind is None."""
+
+    kind: EventKind
+    """What it is."""
+    text: str
+    """The words, one line or several."""
+    done: float | None = None
+    """Of progress, the part that is done, 0 to 1, where that is known."""
+    candidate: str | None = None
+    """Of a step, the label of its candidate, such as ``m = 8 1F1B``."""
+    number: int | None = None
+    """Of a step, its number, counted from 1."""
+    seconds: float | None = None
+    """Of a step, how long it took."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Hear = Callable[[Event], object]
+"""Called with every event of a run."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """Events that a function hears, one by one."""
+
+    hear: Hear
+
+    def header(self, lines: list[str]) -> None:
+        """Tell what will be done."""
+        self.hear(Event(EventKind.HEADER, "\n".join(lines)))
+
+    def progress(self, text: str, done: float | None = None) -> None:
+        """Tell what is being done."""
+        self.hear(Event(EventKind.PROGRESS, text, done=done))
+
+    def step(self, candidate: str, number: int, seconds: float) -> None:
+        """Tell of a timed step."""
+        text = f"{candidate}: step {number}, {seconds:.3f} s"
+        self.hear(Event(EventKind.STEP, text, candidate=candidate, number=number, seconds=seconds))
+
+    def known(self, text: str) -> None:
+        """Tell what is known by now."""
+        self.hear(Event(EventKind.KNOWN, text))
+
+    def warn(self, text: str) -> None:
+        """Tell a warning."""
+        self.hear(Event(EventKind.WARNING, text))

@@ -37,10 +37,12 @@ LAYERS = [
     "tune",
     "checkup",
     "guide",
+    "api",
     "cli",
 ]
 HEIGHT = {name: height for height, name in enumerate(LAYERS)} | {"__init__": -1, "__main__": len(LAYERS)}
 WITHOUT_TORCH = [
+    "autotune.api",
     "autotune.backend",
     "autotune.cli",
     "autotune.command",

@@ -98,7 +98,13 @@ add_command(
     PREDICT,
     'Example: autotune ramp report.json --step-batch-size-schedule "0:16 300K:64" --train-samples 5000000',
 )
-add_command(app, "show", show, REPORTS, "Examples: autotune show report.json; autotune show report.json --explain 32")
+add_command(
+    app,
+    "show",
+    show,
+    REPORTS,
+    "Examples: autotune show report.json; autotune show report.json --explain 32; autotune show report.json --csv",
+)
 add_command(app, "export", export, REPORTS, "Example: autotune export report.json --to megatron-lm --data-parallel 8")
 add_command(
     app, "check", check, REPORTS, "Example: autotune check report.json --baseline baseline.json --max-regression 3%"

@@ -11,11 +11,10 @@ from autotune.cli.output import console, print_json, profile_template
 def run(config: Path | None, dry_run: bool, json_output: bool, verbose: bool, quiet: bool, **settings: Any) -> None:
     """Profile, predict, confirm by real runs; print the table, write report.json, report.html and profile.json."""
     from autotune.config import load_config
-    from autotune.pipeline.control.server import server
+    from autotune.pipeline.control.starting import start_early
 
     settled = load_config(config, settings)
-    if settled.rendezvous is None and not settled.command:
-        server(settled.interpreter)  # takes longest by far: on a core of its own, while ours loads the rest
+    start_early(settled)
     from autotune.report.progress import Progress
 
     with Progress(console(stderr=True), quiet) as shown:

@@ -331,6 +331,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
     "show": (
         REPORT,
         Option("explain", int, "Say why M micro-batches did not win.", metavar="M"),
+        Option("csv", bool, "Print the table as CSV, with all figures in seconds and bytes.", False),
         HTML,
         JSON,
     ),

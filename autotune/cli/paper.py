@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, **settings: Any) -> None:
     """Predict throughput and memory of every candidate from a profile; nothing is measured."""
-    from autotune.plan.whatif import changed
-    from autotune.predict.sweep import limit_of, settled, sweep
-    from autotune.report.paper.predicted import predicted_report
-    from autotune.report.paper.whatif import question_of, what_if_lines
+    from autotune.report.paper.whatif import case_report, question_of
     from autotune.report.timeline.step import read_source
 
     profile = read_source(path)[1][0]
@@ -27,12 +24,8 @@ def predict(path: Path, out: Path | None, html: Path | None, json_output: bool, 
         show_what_if(profile, question, settings, out, html, json_output)
         return
     (case,) = question.cases
-    profile = changed(profile, case)
-    settings = {name: value for name, value in settings.items() if name not in ("stages", "link", "speed_up")}
-    pairs, notes = sweep(profile, settings)
-    notes = [*what_if_lines(case), *notes]
-    report = predicted_report(profile, pairs, limit_of(profile, settled(profile, settings)), notes, typed())
-    show_prediction(report, out, html, json_output)
+    flags = {name: value for name, value in settings.items() if name not in ("stages", "link", "speed_up")}
+    show_prediction(case_report(profile, case, flags, typed()), out, html, json_output)
 
 
 def show_what_if(

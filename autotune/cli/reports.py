@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from autotune.records.report import Report
 
 
-def show(path: Path, explain: int | None, html: Path | None, json_output: bool) -> None:
+def show(path: Path, explain: int | None, csv: bool, html: Path | None, json_output: bool) -> None:
     """Print the table of a report again, throughput and memory as bars, and why the winner won."""
+    from autotune.records.rows import csv_text
     from autotune.report.bars import print_bars
     from autotune.report.load import read_report
     from autotune.report.table import print_report
@@ -26,6 +27,8 @@ def show(path: Path, explain: int | None, html: Path | None, json_output: bool) 
         from autotune.report.explain import explain as why_not
 
         sys.stdout.writelines(f"{line}\n" for line in why_not(report, explain))
+    elif csv:
+        sys.stdout.write(csv_text(report.rows()))
     elif json_output:
         print_json(report)
     else:

@@ -27,6 +27,20 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+class TypedRecord(Record):
+    """A record that people make in Python: what is wrong with it is an InputError in words, as it is in a file."""
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            words = explain(error, type(self)).removeprefix("the record: ")
+            raise InputError(f"{type(self).__name__}: {words}") from None
+
+    # Pydantic goes on to make those inside of others without it, so that a complaint has the whole path to a field.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
 R = TypeVar("R", bound=Record)
 
 

@@ -2,15 +2,16 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from autotune.records.base import SCHEMA_VERSION, Record, read_record
+from autotune.records.base import SCHEMA_VERSION, Record, TypedRecord, read_record, write_record
 from autotune.records.job.environment import Environment, group_numbers
 from autotune.records.job.recompute import Modes, Recompute
 from autotune.records.job.workload import WorkloadFacts
@@ -24,7 +25,7 @@ NOTICEABLE = 1.05
 """The factor from which on messages between hosts that take longer together than alone are more than noise."""
 
 
-class StageProfile(Record):
+class StageProfile(TypedRecord):
     """One stage."""
 
     layers: NonNegativeInt | None = None
@@ -195,7 +196,7 @@ class PaperEstimate(Record):
     """Relative standard deviation of each micro-batch size beside that, from published runs."""
 
 
-class Profile(Record):
+class Profile(TypedRecord):
     """Everything a prediction needs. Only ``stages[].time_s`` is required; what is absent is zero or unlimited."""
 
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
@@ -245,6 +246,16 @@ class Profile(Record):
     """Where its times come from if they were computed; null where they were measured."""
     calibrations: tuple[Calibration, ...] = ()
     """The runs that showed these overheads, and ``shared``."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write profile.json; raise InputError where it cannot be written."""
+        write_record(Path(path), self)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what fits in a line: the whole is ``model_dump()``."""
+        yield "stages", len(self.stages)
+        yield "ranks", self.ranks
+        yield "micro_batch_sizes", tuple(row.micro_batch_size for row in self.stages[0].time_s)
 
     @property
     def ranks(self) -> int:

@@ -1,21 +1,27 @@
 """report.json: the record that launchers and CI jobs read."""
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from autotune.records.base import SCHEMA_VERSION, Record
+from autotune.records.base import SCHEMA_VERSION, Record, write_record
 from autotune.records.correctness import Agreement, Soundness
 from autotune.records.failure import Failure
 from autotune.records.job.command import CommandFacts
 from autotune.records.job.environment import COMMAND, Environment
 from autotune.records.job.layout import Layout, PlannedLayout
+from autotune.records.job.recompute import show_modes
+from autotune.records.job.split import show_split
 from autotune.records.job.workload import WorkloadFacts
 from autotune.records.outcome import Measurement
 from autotune.records.prediction import Basis, Candidate, Dimensions, Prediction, Revision
 from autotune.records.profile import Profile
+from autotune.records.rows import Row, frame_of, html_table
 from autotune.records.timed_run import TimedRun
-from autotune.records.verdict import Estimate, Objective, Stop
+from autotune.records.verdict import Estimate, SearchReport, Source
 
 
 class RelativeError(Record):
@@ -26,8 +32,6 @@ class RelativeError(Record):
     peak_memory: float | None = None
     """The peak memory's, of the rank where it is largest in size; null where not known."""
 
-
-Source = Literal["measured", "predicted"]
 
 REPORT, PREDICTION = "autotune.report", "autotune.prediction"
 """Kinds of a report: of a run, and of a prediction for which nothing ran."""
@@ -79,7 +83,12 @@ class CandidateReport(Dimensions):
     def rate(self) -> float:
         """The estimated sequences per second. Reports of older versions have no estimate: there the median of the
         measured steps, or the last prediction, stands for it."""
-        return (self.estimate or self.measurement or self.last_prediction or self.prediction).throughput_seq_s
+        return self.stated.throughput_seq_s
+
+    @property
+    def stated(self) -> Estimate | Measurement | Revision | Prediction:
+        """The step that every part of a report states: estimated, or what stands for that."""
+        return self.estimate or self.measurement or self.last_prediction or self.prediction
 
     @property
     def source(self) -> Source:
@@ -106,6 +115,44 @@ class CandidateReport(Dimensions):
         peaks = (self.measurement.peak_memory_bytes if self.measurement else None) or self.prediction.peak_memory_bytes
         return max(peaks) if peaks else None
 
+    def row(self, replicas: int = 1) -> Row:
+        """Return the candidate as one row of a table: flat names, seconds, bytes; memory is that of the fullest rank.
+
+        ``throughput_seq_s`` and ``step_time_s`` are what every part of a report states; beside them stand what was
+        predicted before any candidate ran and the median of what was measured. ``replicas``: by which rates are
+        multiplied.
+        """
+        first, ran, stated, error = self.prediction, self.measurement, self.stated, self.relative_error
+        tokens = first.throughput_tokens_s / first.throughput_seq_s if first.throughput_tokens_s else None
+        return {
+            **self.dimensions,
+            "split": show_split(self.split) if self.split else None,
+            "recompute": show_modes(self.recompute) if self.recompute else None,
+            "padding": self.padding,
+            "source": self.source,
+            "throughput_seq_s": self.rate * replicas,
+            "throughput_tokens_s": self.rate * replicas * tokens if tokens else None,
+            "step_time_s": stated.step_time_s,
+            "step_time_low_s": None if isinstance(stated, Measurement) else stated.step_time_low_s,
+            "step_time_high_s": None if isinstance(stated, Measurement) else stated.step_time_high_s,
+            "peak_memory_bytes": self.peak,
+            "fits": False if self.over_limit_bytes is not None else first.fits,
+            "predicted_step_time_s": first.step_time_s,
+            "predicted_peak_memory_bytes": max(first.peak_memory_bytes) if first.peak_memory_bytes else None,
+            "basis": first.basis.value,
+            "bubble_fraction": first.bubble_fraction,
+            "model_flops_utilisation": first.model_flops_utilisation,
+            "measured_step_time_s": ran.step_time_s if ran else None,
+            "measured_steps": len(ran.step_times_s) if ran else None,
+            "measured_peak_memory_bytes": max(ran.peak_memory_bytes) if ran and ran.peak_memory_bytes else None,
+            "relative_error_step_time": error.step_time if error else None,
+            "relative_error_peak_memory": error.peak_memory if error else None,
+            "loss": ran.loss if ran else None,
+            "failure": self.failure.kind if self.failure else None,
+            "excluded": self.excluded,
+            "doubts": "; ".join(self.doubts) or None,
+        }
+
 
 class Neighbour(Record):
     """A candidate on the curve of throughput over m."""
@@ -129,19 +176,6 @@ class KneeReport(Record):
     """One step to fewer micro-batches; null where there is none."""
     more: Neighbour | None
     """One step to more micro-batches; null where there is none."""
-
-
-class ParetoPoint(Record):
-    """A candidate that no other beats both in throughput and in peak memory."""
-
-    candidate: NonNegativeInt
-    """Index into ``candidates``."""
-    throughput_seq_s: float
-    """Throughput, sequences per second."""
-    peak_memory_bytes: NonNegativeInt
-    """Bytes of the fullest rank."""
-    source: Source
-    """The source: real steps of it, or the prediction alone."""
 
 
 class SweetSpot(Dimensions):
@@ -176,17 +210,6 @@ class SweetSpot(Dimensions):
     """A sentence for each candidate that is as fast, with what the choice saves."""
 
 
-class Drift(Record):
-    """The steadiness of the machine."""
-
-    checks: NonNegativeInt
-    """The number of times that candidates which had run were timed again."""
-    ratio: PositiveFloat
-    """The slowest speed found over the fastest, as a ratio of step times."""
-    profile_ratio: PositiveFloat | None
-    """Real steps over predicted ones, the median of all."""
-
-
 class RecordedStep(Record):
     """A real step, action by action; of a few that were recorded the one of median length. Its times count from the
     moment at which the first rank began the step, by rank and in the order of the rank's actions, which ``autotune
@@ -200,47 +223,6 @@ class RecordedStep(Record):
     """By rank and action, when it began."""
     ends_s: tuple[tuple[float, ...], ...]
     """By rank and action, when it ended."""
-
-
-class SearchReport(Record):
-    """The cost of the search, and why it ended."""
-
-    sampler: str
-    """Who proposed candidates."""
-    controller: str | None = None
-    """Whose report this is, where several controllers share the study."""
-    trials: NonNegativeInt
-    """Trials of this run."""
-    earlier_trials: NonNegativeInt = 0
-    """Trials that were taken over from earlier runs, or from other controllers."""
-    real_steps: NonNegativeInt
-    """Real steps of this run, untimed first ones included."""
-    profiling_s: NonNegativeFloat = 0.0
-    """Seconds that ranks spent measuring stages and links."""
-    steps_s: NonNegativeFloat = 0.0
-    """Seconds that ranks spent in real steps."""
-    device_s: NonNegativeFloat | None = None
-    """Both together, times the ranks."""
-    exhaustive_device_s: NonNegativeFloat | None = None
-    """The ``device_s`` that confirming every candidate would have taken."""
-    wall_s: float
-    """Seconds of the search by the clock."""
-    stopped_because: str
-    """Why it ended, as a sentence."""
-    stop: Stop | None = None
-    """Why it ended."""
-    objective: Objective = "throughput"
-    """The objective of the search."""
-    tolerance: PositiveFloat | None = None
-    """Throughputs this close count as equal."""
-    confidence: NonNegativeFloat | None = None
-    """The certainty of the sweet spot, in reports of older versions."""
-    final: str | None = None
-    """The end of turns between close candidates, in reports of older versions."""
-    drift: Drift | None = None
-    """The machine's steadiness; null where nothing ran."""
-    pareto_front: tuple[ParetoPoint, ...] = ()
-    """Candidates that no other beats in both throughput and memory, the leanest first."""
 
 
 class Report(Record):
@@ -296,6 +278,40 @@ class Report(Record):
     """A real step of the pick, action by action, where it was asked for."""
     search: SearchReport
     """Trials, steps and seconds that the search took, and why it ended."""
+
+    def rows(self) -> list[Row]:
+        """Return the table, a dictionary for each candidate: its index, what it is, what is known of it, and whether it
+        is recommended, or could be instead. Rates are of all replicas."""
+        spot = self.sweet_spot
+        rivals = spot.undecided_with if spot else ()
+        marks = [
+            {"is_recommended": spot is not None and index == spot.candidate, "is_undecided": index in rivals}
+            for index in range(len(self.candidates))
+        ]
+        rows = [row.row(self.replicas) for row in self.candidates]
+        return [{"candidate": at, **row, **marks[at]} for at, row in enumerate(rows)]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write report.json; raise InputError where it cannot be written."""
+        write_record(Path(path), self)
+
+    def to_frame(self) -> Any:
+        """Return the rows as a pandas.DataFrame, by the index of the candidate; raise ImportError, which says what to
+        install, where there is no pandas."""
+        return frame_of(self.rows()).set_index("candidate")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what fits in a line: the whole is ``model_dump()``."""
+        yield "status", self.status
+        yield "candidates", len(self.candidates)
+        if self.sweet_spot is not None:
+            yield "recommended", self.candidates[self.sweet_spot.candidate].label
+            yield "throughput_seq_s", float(f"{self.replicas * self.sweet_spot.throughput_seq_s:.4g}")
+            yield "certainty", self.sweet_spot.certainty
+
+    def _repr_html_(self) -> str:
+        """Return the table as a notebook shows it."""
+        return html_table(repr(self), self.rows())
 
     @property
     def devices(self) -> int:

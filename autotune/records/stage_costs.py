@@ -16,6 +16,9 @@ class StageTime(Plain):
     a split backward costs more than the fused one. ``samples_*`` are the raw passes whose medians the times are.
     """
 
+    # One that was made in Python has not been looked at before it is put into a profile.
+    __pydantic_config__ = Plain.__pydantic_config__ | {"revalidate_instances": "always"}
+
     micro_batch_size: PositiveInt
     """Sequences per micro-batch that the times are of."""
     t_f: NonNegativeFloat

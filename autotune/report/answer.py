@@ -1,6 +1,7 @@
 """What a report says in words: the answer in a line and in a sentence, what it rests on, why the search stopped."""
 
-from autotune.records.report import CandidateReport, Report, Source
+from autotune.records.report import CandidateReport, Report
+from autotune.records.verdict import Source
 from autotune.report.cost import cost_text
 from autotune.report.hosts import host_lines
 from autotune.report.paper.predicted_cells import origin, show_step

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from math import inf
 
 from autotune.records.prediction import Basis
-from autotune.records.report import CandidateReport, KneeReport, Neighbour, ParetoPoint, Report, SweetSpot
-from autotune.records.verdict import Objective, Stop, StopReason, Verdict
+from autotune.records.report import CandidateReport, KneeReport, Neighbour, Report, SweetSpot
+from autotune.records.verdict import Objective, ParetoPoint, Stop, StopReason, Verdict
 from autotune.report.units import show_bytes, show_share
 
 Rows = Sequence[CandidateReport]

@@ -6,8 +6,7 @@ from statistics import median
 import numpy as np
 
 from autotune.records.prediction import Candidate
-from autotune.records.report import Drift
-from autotune.records.verdict import Estimate, Stop, Verdict
+from autotune.records.verdict import Drift, Estimate, Stop, Verdict
 from autotune.report.units import show_certainty, show_rate, show_seconds
 from autotune.search.belief.belief import Belief
 from autotune.search.choose import certainty

@@ -16,8 +16,8 @@ from autotune.records.exclusion import Exclusion, ExclusionReason
 from autotune.records.job.split import show_split
 from autotune.records.prediction import Candidate, Prediction, schedule_text
 from autotune.records.profile import Profile
-from autotune.records.report import CandidateReport, ParetoPoint, Report, SearchReport, candidate_report
-from autotune.records.verdict import Estimate, Stop, StopReason
+from autotune.records.report import CandidateReport, Report, candidate_report
+from autotune.records.verdict import Estimate, ParetoPoint, SearchReport, Stop, StopReason
 from autotune.report.correctness import checked
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
 from autotune.search.goal import TIE, Goal, exhaustive_seconds

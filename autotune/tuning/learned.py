@@ -26,16 +26,16 @@ from autotune.tuning.told import ToldStep, with_step
 
 
 class Asked(NamedTuple):
-    """The flags of ``autotune fit``; None where not given."""
+    """The flags of ``autotune fit``, as text or as values; None where not given."""
 
     stages: int | None = None
     batch: int | None = None
     data_parallel: int | None = None
-    micro_batches: str | None = None
+    micro_batches: str | Sequence[int] | None = None
     micro_batch_size: int | None = None
-    schedule: str | None = None
-    virtual_stages: str | None = None
-    memory_limit: str | None = None
+    schedule: str | Sequence[str] | None = None
+    virtual_stages: str | int | Sequence[int] | None = None
+    memory_limit: str | int | None = None
 
 
 class Told(NamedTuple):

@@ -15,7 +15,8 @@ from autotune.predict.predict import predict
 from autotune.records.base import write_record
 from autotune.records.prediction import Candidate
 from autotune.records.profile import Profile
-from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
+from autotune.records.report import Report, SweetSpot, candidate_report
+from autotune.records.verdict import SearchReport
 
 SOURCE_TABLE = Path(__file__).parents[1] / "predict" / "data" / "source-schedule.csv"
 

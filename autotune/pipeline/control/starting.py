@@ -1,17 +1,27 @@
-"""The conditions under which ranks can start on a host, and the remedy where they did not. Imports no torch."""
+"""What a start of ranks takes: their server early, conditions of the host, and the remedy where they did not start.
+Imports no torch."""
 
 import os
 import tempfile
 from pathlib import Path
 
 from autotune import disk
+from autotune.config import Config
 from autotune.errors import DeviceError
+from autotune.pipeline.control.server import server
 from autotune.records.failure import Failure
 
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_BYTES = 2**30
 """NCCL's channels between GPUs that cannot reach each other directly lie in shared memory, some MiB for each; NVIDIA's
 advice for containers is this much, and Docker's default is 64 MiB."""
+
+
+def start_early(config: Config) -> None:
+    """Start the server of a run that will need it, and do not wait: it takes longest by far, and loads torch on a core
+    of its own while the controller loads the rest."""
+    if config.rendezvous is None and not config.command:
+        server(config.interpreter)
 
 
 def shared_memory_bytes(folder: Path = SHARED_MEMORY) -> int | None:

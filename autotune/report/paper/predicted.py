@@ -9,8 +9,8 @@ from autotune.identity import digest_of_report
 from autotune.predict.choice import Pairs, choose, next_to_time
 from autotune.records.prediction import Basis
 from autotune.records.profile import Profile
-from autotune.records.report import CandidateReport, Report, SearchReport, candidate_report
-from autotune.records.verdict import Verdict
+from autotune.records.report import CandidateReport, Report, candidate_report
+from autotune.records.verdict import SearchReport, Verdict
 from autotune.report.recommend import pareto_front, recommend, under_limit
 from autotune.report.units import show_share
 

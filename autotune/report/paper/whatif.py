@@ -1,6 +1,7 @@
-"""``autotune predict`` over ranges: a row for each case, a grid of the m that wins, and a page of it."""
+"""``autotune predict``: the report of one case; over ranges a row for each case, and a grid of the m that wins."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -8,8 +9,12 @@ from rich.table import Table
 
 from autotune.config import refuse_bare
 from autotune.errors import UsageError
-from autotune.plan.whatif import Answer, Case, Question, WhatIf
+from autotune.plan.whatif import Answer, Case, Question, WhatIf, changed
+from autotune.predict.sweep import limit_of, settled, sweep
 from autotune.quantities import UNITS, parse_quantity
+from autotune.records.profile import Profile
+from autotune.records.report import Report
+from autotune.report.paper.predicted import predicted_report
 from autotune.report.paper.predicted_cells import show_step
 from autotune.report.units import show_bytes, show_rough
 
@@ -81,6 +86,15 @@ def quantity(flag: str, text: str, units: Mapping[str, int], example: str) -> fl
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from None
     return found
+
+
+def case_report(profile: Profile, case: Case, flags: Mapping[str, Any], command: str | None = None) -> Report:
+    """Return every candidate of a profile, predicted in other circumstances than the profile's. ``flags``: which
+    candidates; None: not given. ``command``: what the user typed. Raise UsageError for flags that do not agree."""
+    paper = changed(profile, case)
+    pairs, notes = sweep(paper, flags)
+    limit = limit_of(paper, settled(paper, flags))
+    return predicted_report(paper, pairs, limit, [*what_if_lines(case), *notes], command)
 
 
 # --- what is printed ----------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ from math import log
 import pytest
 
 from autotune.errors import InputError, UsageError
-from autotune.records.report import Drift
-from autotune.records.verdict import Estimate
+from autotune.records.verdict import Drift, Estimate
 from autotune.report.check.figures import QUANTITIES, Figure, estimate_sigma, throughput
 from autotune.report.check.judge import check, compare, parse_regression
 from tests.report.check.reports import HERE, report_of, with_drift, with_profile, with_row

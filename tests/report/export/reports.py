@@ -4,7 +4,8 @@ from autotune.predict.predict import candidates_for, predict
 from autotune.records.failure import Failure
 from autotune.records.outcome import Measurement
 from autotune.records.profile import Profile
-from autotune.records.report import Report, SearchReport, SweetSpot, candidate_report
+from autotune.records.report import Report, SweetSpot, candidate_report
+from autotune.records.verdict import SearchReport
 
 ROWS = [{"micro_batch_size": 1, "t_f": 0.01, "t_bw": 0.02}, {"micro_batch_size": 64, "t_f": 0.32, "t_bw": 0.64}]
 WORKLOAD = {
