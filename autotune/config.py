@@ -350,8 +350,6 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
     """Return a usage error where a flag has part in the broken rule, else an error of the file."""
     first = complaints(error)[0]
     message = explain(error, Config)
-    if not first["loc"]:  # a rule between fields: its message begins with the field that breaks it
-        message = message.removeprefix("the record: ")
     field = str(first["loc"][0]) if first["loc"] else message.split(":")[0]
     partners = {
         "stages": ("layers", "stages"),

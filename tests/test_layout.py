@@ -247,6 +247,16 @@ def test_no_folder_is_too_full_to_be_read():
     assert {name: count for name, count in counts.items() if count > 15} == {}
 
 
+def test_functions_fit_a_screen():
+    """At most 60 lines."""
+    long = {}
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > 60:
+                long[f"{source}: {node.name}"] = lines
+    assert long == {}
+
+
 def test_files_of_the_search_fit_a_reader():
     """At most 300 lines, so that the search stays in parts that are each read at once."""
     long = {path.name: n for path in (PACKAGE / "search").rglob("*.py") if (n := path.read_text().count("\n")) > 300}

@@ -45,4 +45,4 @@ def read_device(path: Path) -> DeviceSpec:
     try:
         return DeviceSpec.model_validate(read_toml(path, FOLDER))
     except ValidationError as error:
-        raise InputError(f"device {path}: {explain(error, DeviceSpec).removeprefix('the record: ')}") from None
+        raise InputError(f"device {path}: {explain(error, DeviceSpec)}") from None

@@ -146,4 +146,4 @@ def read_network(path: Path) -> Network:
     try:
         return Network.model_validate(table)
     except ValidationError as error:
-        raise InputError(f"network {path}: {explain(error, Network).removeprefix('the record: ')}") from None
+        raise InputError(f"network {path}: {explain(error, Network)}") from None

@@ -96,7 +96,7 @@ def read_shape(source: Path, changes: Mapping[str, int | None]) -> Shape:
     try:
         return Shape.model_validate(table | {name: value for name, value in changes.items() if value is not None})
     except ValidationError as error:
-        raise InputError(f"model {source}: {explain(error, Shape).removeprefix('the record: ')}") from None
+        raise InputError(f"model {source}: {explain(error, Shape)}") from None
 
 
 def of_hugging_face(path: Path) -> dict[str, Any]:

@@ -318,10 +318,7 @@ def measure_profile(
     links = retry_once(lambda: measurer.links(messages))  # first: NCCL takes what torch has not yet taken
     notify("measuring memory and links", 0.0)
     memory = retry_once(measurer.stage_memory)
-    rounds = []
-    for number in range(ROUNDS):
-        notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
-        rounds.append(retry_once(partial(measurer.round, number)))
+    rounds = [one_round(measurer, number, notify) for number in range(ROUNDS)]
     notify("measuring optimizers", 0.9)
     layers = retry_once(measurer.layers) if with_layers else ()
     optimizers = retry_once(measurer.optimizers)
@@ -354,6 +351,12 @@ class Round(NamedTuple):
 
     times: list[list[StageTime]]
     calibrations: list[Calibration]
+
+
+def one_round(measurer: Measurer, number: int, notify: Notify) -> Round:
+    """Measure what drifts, after saying so; a failure is tried once more."""
+    notify(f"timing stages, round {number + 1} of {ROUNDS}", 0.1 + 0.8 * number / ROUNDS)
+    return measurer.retry_once(partial(measurer.round, number))
 
 
 def merged(rows: list[StageTime]) -> list[StageTime]:

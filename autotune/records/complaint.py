@@ -43,7 +43,8 @@ KINDS = {
 
 
 def explain(error: ValidationError, record: type[BaseModel] | None = None) -> str:
-    """Return the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are.
+    """Return the first complaint of ``error`` as ``path: rule (given: value)``, and how many more there are. A rule
+    between fields has no path; its message begins with the field that breaks it.
 
     ``record``: what was read; with it a key that is not known is told with the one that was meant.
     """
@@ -51,8 +52,8 @@ def explain(error: ValidationError, record: type[BaseModel] | None = None) -> st
     more = f"; and {len(rest)} more" if rest else ""
     if first["type"] in UNKNOWN and (model := model_at(record, first["loc"][:-1])):
         return unknown_key(first["loc"], keys_of(model)) + more
-    path = ".".join(str(part) for part in first["loc"])[:GIVEN] or "the record"
-    return f"{path}: {broken_rule(error)}{more}"
+    path = ".".join(str(part) for part in first["loc"])[:GIVEN]
+    return f"{path}: {broken_rule(error)}{more}" if path else f"{broken_rule(error)}{more}"
 
 
 def broken_rule(error: ValidationError) -> str:
