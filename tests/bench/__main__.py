@@ -13,6 +13,7 @@ PARTS = {
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
     "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
     "real": "predictions against real runs on this machine",
+    "models": "a user's models here: gradients, steps and memory against predictions; the cut; recomputation",
     "hosts": "predictions against real runs on two hosts, over a fast cable and a slow one",
     "simulated": "the search on simulated machines, whose truth is known",
     "search": "what the search's pick loses and what it costs, against measuring every candidate; other samplers",
