@@ -12,7 +12,7 @@ import torch
 
 from autotune.config import load_config
 from autotune.events import Silent
-from autotune.records.job.recompute import Recompute
+from autotune.records.job.recompute import show_modes
 from autotune.records.profile import Profile
 from autotune.records.report import CandidateReport, Report
 from autotune.tune import tune
@@ -115,7 +115,8 @@ def recompute() -> None:
     last = reports[-1]
     for profile in (last.profile, *last.virtual_profiles):
         size = profile.stages[0].time_s[-1].micro_batch_size
-        print(f"  {profile.recompute or Recompute.NONE:10} stage 0, b = {size}: {stage_costs(profile, size)}")
+        mode = show_modes(profile.recompute) if profile.recompute else "none"
+        print(f"  {mode:10} stage 0, b = {size}: {stage_costs(profile, size)}")
     for label, mine in by_candidate(reports).items():
         predicted = median(row.prediction.step_time_s for row in mine)
         measured = median(row.measurement.step_time_s for row in mine if row.measurement)
