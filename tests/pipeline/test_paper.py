@@ -10,6 +10,7 @@ from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.partition import layers_of_stage
+from tests.workload.models import CONFIGS, FILES, of_config, of_file, opened
 
 SIZES = (2, 32)
 STAGES = 3
@@ -66,6 +67,27 @@ def test_halves_of_a_backward_on_paper_are_those_of_the_cpu(index):
         held = max(theirs.activation_bytes, theirs.split_held_bytes)
         assert mine.input_transient_bytes == pytest.approx(theirs.input_transient_bytes, abs=0.03 * held)
         assert mine.weight_transient_bytes == pytest.approx(theirs.weight_transient_bytes, abs=0.03 * held)
+
+
+@pytest.mark.parametrize("name", [*FILES, *(f"hf:{name}" for name in CONFIGS)])
+def test_bytes_on_paper_of_a_users_model_are_those_of_the_cpu(name):
+    """What is kept within 0.5 %, and the peak within 1 %; but a convolution's workspace is no tensor."""
+    if name.startswith("hf:"):
+        pytest.importorskip("transformers")
+        # fake tensors know grouped products, those of experts, in bf16 alone
+        record = of_config(name.removeprefix("hf:"), **({"precision": "bf16"} if name == "hf:mixtral" else {}))
+    else:
+        record = of_file(name)
+    half, device = record.layers // 2, CpuDevice(1)
+    for layers in (range(half), range(half, record.layers)):
+        (paper,) = stage_memory(opened(record), layers, (8,), split=False, cuda=False)
+        stage = opened(record).build_stage(layers, device.torch_device)
+        hold_gradients(stage)
+        (real,) = StageProbe(stage, opened(record), layers, device).memory((8,), split=False)
+        assert paper.activation_bytes == pytest.approx(real.activation_bytes, rel=0.005)
+        assert peak(paper) <= 1.01 * peak(real)
+        if name != "images":
+            assert peak(paper) >= 0.99 * peak(real)
 
 
 def test_batch_normalisation_is_on_paper_too():

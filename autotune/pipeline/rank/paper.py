@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as disable_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -26,6 +28,7 @@ from autotune.workload.optimizer import hold_gradients
 from autotune.workload.protocol import Workload
 
 CUDA_BLOCK = 512  # kMinBlockSize of torch's caching allocator
+SMALL = 1 << 16  # numbers in a tensor
 CUDA_ROWS = 128  # to whose multiple flash attention rounds a sequence up
 FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
@@ -40,9 +43,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf.untyped_storage())
+        for leaf in tensors_in(made):
+            self._add(leaf.untyped_storage())
         if self.cuda and func is FLASH_BACKWARD:
             self.peak = max(self.peak, self.held + flash_backward_bytes(args[1]))
         return made
@@ -70,20 +72,63 @@ def flash_backward_bytes(queries: torch.Tensor) -> int:
     return 4 * batch * heads * rows * (width + 1)
 
 
+class RealIndices(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes for real what is made of whole numbers alone, where it is small: positions, masks, rotary tables. Models
+    decide by such numbers (transformers leaves a mask out where it masks nothing, and cannot tell of a fake one)."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tensors_in((args, kwargs))
+        if any(isinstance(one, FakeTensor) for one in given):
+            return func(*args, **(kwargs or {}))
+        if torch.Tag.data_dependent_output not in func.tags:
+            made = func(*args, **(kwargs or {}))
+            results = tensors_in(made)
+            has_floats = not given and any(one.is_floating_point() for one in results)
+            if not results or has_floats or any(one.numel() > SMALL for one in results):
+                return made
+        with disable_modes():
+            return func(*args, **(kwargs or {}))
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested lists, tuples and dicts."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
 class PaperDevice(CpuDevice):
     """A device whose tensors have no memory, to be used within ``with``. It can count bytes, and knows no time."""
 
     def __init__(self, cuda: bool) -> None:
-        self.fake, self.ledger = FakeTensorMode(), Ledger(cuda)
+        self.fake, self.ledger = FakeTensorMode(allow_non_fake_inputs=True), Ledger(cuda)
+        self.indices = RealIndices()  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> "PaperDevice":
         self.fake.__enter__()
+        self.indices.__enter__()  # type: ignore[no-untyped-call]
         self.ledger.__enter__()  # type: ignore[no-untyped-call]  # the last to enter sees an operator first
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.ledger.__exit__(*error)  # type: ignore[no-untyped-call]
+        self.indices.__exit__(*error)  # type: ignore[no-untyped-call]
         self.fake.__exit__(*error)
+
+    def take(self, model: nn.Module) -> None:
+        """Move parameters and buffers from "meta" to this device; those that modules share stay shared."""
+        taken: dict[int, torch.Tensor] = {}
+
+        def moved(old: torch.Tensor) -> torch.Tensor:
+            if id(old) not in taken:
+                new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=self.torch_device)
+                is_parameter = isinstance(old, nn.Parameter)
+                taken[id(old)] = nn.Parameter(new, old.requires_grad) if is_parameter else new
+            return taken[id(old)]
+
+        for module in model.modules():
+            for held in (module._parameters, module._buffers, vars(module)):
+                for name, old in list(held.items()):
+                    if isinstance(old, torch.Tensor):
+                        held[name] = moved(old)  # type: ignore[assignment]
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         ledger = self.ledger
@@ -97,7 +142,10 @@ def stage_memory(
 ) -> list[StageMemory]:
     """Return what one micro-batch of each size, ascending, takes on the stage of ``layers``; ``split``: also of the two
     halves of a backward. Static bytes: ``workload.optimizer.static_bytes`` of a stage built on "meta"."""
+    stage = workload.build_stage(layers, torch.device("meta"))
+    for size in micro_batch_sizes:  # what a user's model takes and gives is found by running it, on a paper of its own
+        workload.boundary(layers.start, size), workload.boundary(layers.stop, size), workload.loss(size)
     with PaperDevice(cuda) as device:
-        stage = workload.build_stage(layers, device.torch_device)
+        device.take(stage)
         hold_gradients(stage)
         return StageProbe(stage, workload, layers, device).memory(micro_batch_sizes, split)
