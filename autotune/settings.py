@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.schedule_spec import SCHEDULE_NAMES
+
 MODEL = "Model"
 CANDIDATES = "Candidates"
 DEVICES = "Devices"
@@ -151,8 +153,8 @@ SETTINGS: dict[str, Option] = {
         Option(
             "schedule",
             str,
-            "Schedules to consider, with commas, or all: GPipe, 1F1B, LoopedBFS, Interleaved1F1B,"
-            " InterleavedZeroBubble, ZBVZeroBubble, DualPipeV. Where m < stages, GPipe stands in for 1F1B.",
+            f"Schedules to consider, with commas, or all: {', '.join(SCHEDULE_NAMES)}. Where m < stages,"
+            " GPipe stands in for 1F1B.",
             ("1F1B",),
             panel=CANDIDATES,
             metavar="NAME,...|all",
