@@ -340,12 +340,18 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         Option(
             "to",
             str,
-            "The launcher: megatron-lm, megatron-bridge, nemo, deepspeed, torchtitan, nanotron, accelerate,"
-            " colossalai, torch, shell or key-value.",
+            "The launcher: megatron-lm, megatron-bridge, nemo, automodel, deepspeed, gpt-neox, torchtitan, nanotron,"
+            " accelerate, colossalai, torch, shell or key-value.",
             REQUIRED,
             metavar="LAUNCHER",
         ),
-        DATA_PARALLEL.of(help="Replicas of the pipeline; they multiply the batch.", panel=OUTPUT, minimum=1),
+        DATA_PARALLEL.of(
+            default=None,
+            help="Replicas of the pipeline; they multiply the batch.",
+            default_text="what the merged file says, or 1",
+            panel=OUTPUT,
+            minimum=1,
+        ),
         Option(
             "target_version",
             str,

@@ -39,7 +39,7 @@ def show(path: Path, explain: int | None, csv: bool, html: Path | None, json_out
 def export(
     path: Path,
     to: str,
-    data_parallel: int,
+    data_parallel: int | None,
     target_version: str | None,
     candidate: int | None,
     merge: Path | None,

@@ -40,7 +40,7 @@ def test_help_names_every_launcher():
 
 def test_a_config_file_is_changed_in_place_and_keeps_its_mode(here):
     config = here / "ds.json"
-    config.write_text('{"zero": 1}')
+    config.write_text('{"bf16": {"enabled": true}}')
     config.chmod(0o640)
     done = run(here, "--to", "deepspeed", "--merge", "ds.json", "--out", "ds.json")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

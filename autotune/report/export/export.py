@@ -7,9 +7,13 @@ from typing import NamedTuple
 from autotune.errors import UsageError
 from autotune.records.prediction import Basis
 from autotune.records.report import Report
-from autotune.report.export.plan import by_throughput, chosen, plan_of
-from autotune.report.export.render import merged, render
-from autotune.report.export.targets import TARGETS, Target
+from autotune.report.export.evidence import evidence
+from autotune.report.export.megatron import beside_ramp
+from autotune.report.export.merge import merged, open_config, replicas_in, settings_in
+from autotune.report.export.plan import Plan, by_throughput, chosen, plan_of
+from autotune.report.export.render import render
+from autotune.report.export.target import Target
+from autotune.report.export.targets import TARGETS
 from autotune.report.paper.predicted_cells import origin
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import show_bytes, show_certainty, show_rate
@@ -27,38 +31,47 @@ def export(
     to: str,
     *,
     candidate: int | None = None,
-    data_parallel: int = 1,
+    data_parallel: int | None = None,
     version: str | None = None,
     merge: Path | None = None,
 ) -> Exported:
     """Return the sweet spot, or another ``candidate``, for the launcher ``to``.
 
-    ``data_parallel``: replicas of the pipeline, which multiply the batch. ``version``: of the launcher. ``merge``: an
-    existing config file, which comes back with only our keys changed. Raise UsageError for what the launcher cannot
-    do, InputError for a report without a sweet spot and for a file that cannot be read.
+    ``data_parallel``: replicas of the pipeline, which multiply the batch; None: what the file says, or 1. ``version``:
+    of the launcher. ``merge``: an existing config file, which comes back with only our keys changed. Raise UsageError
+    for what the launcher cannot do, InputError for a report without a sweet spot and for a file that cannot be read,
+    is another launcher's, or says what no pipeline runs with.
     """
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; use one of {', '.join(TARGETS)}")
     target, index = TARGETS[to], chosen(report, candidate)
     if version is not None and not target.default_version:
         raise UsageError(f"--target-version: {target.title} is told the same in {target.versions}; leave it out")
-    plan = plan_of(report, index, data_parallel)
+    plan = plan_of(report, index, data_parallel or 1)
     if reason := target.refusal(plan):
-        raise UsageError(f"{target.title} {reason} ({plan}); {nearest(report, target, data_parallel)}")
-    settings = target.settings_of(plan, version)
-    notes = [*pick_notes(report, index)]
-    notes += [
-        f"{plan}: {plan.micro_batch_size} sequences x {plan.micro_batches} micro-batches x {data_parallel} replicas"
-        f" = {plan.global_batch} sequences per step"
-    ]
+        raise UsageError(f"{target.title} {reason} ({plan}); {nearest(report, target, plan.data_parallel)}")
+    file = open_config(merge, target, plan, version) if merge is not None else None
+    said: list[str] = []
+    if file is not None:
+        replicas, said = replicas_in(file, plan, data_parallel)
+        plan = plan_of(report, index, replicas)
+    notes = [*pick_notes(report, index), evidence(report, index), batch_text(plan), *said]
     notes += [f"for {target.title} {target.versions}".rstrip()] if target.versions else []
-    notes += [words for words in (target.in_code(plan), target.untold(plan)) if words]
-    if merge is None:
+    notes += [words for words in (target.in_code(plan), target.untold(plan), target.cut_text(plan)) if words]
+    if file is None:
+        settings, left_out = beside_ramp(target.settings_of(plan, version), report.command)
         text = target.script(plan) if target.script else render(settings, target.form, target.call)
-        return Exported(text, tuple(notes))
-    if reason := target.file_refusal(merge.suffix, version):
-        raise UsageError(f"--merge: {reason} (given: {merge})")
-    return Exported(merged(merge, settings), tuple(notes))
+        return Exported(text, (*notes, *left_out))
+    text, changed = merged(file, plan, settings_in(file, target, plan, version))
+    return Exported(text, (*notes, *changed))
+
+
+def batch_text(plan: Plan) -> str:
+    """Return what a step of all replicas is made of."""
+    return (
+        f"{plan}: {plan.micro_batch_size} sequences x {plan.micro_batches} micro-batches x {plan.data_parallel}"
+        f" replicas = {plan.global_batch} sequences per step"
+    )
 
 
 def pick_notes(report: Report, index: int) -> Iterator[str]:

@@ -1,15 +1,13 @@
-"""Settings as text: the forms that launchers read, and existing config files with only our keys changed."""
+"""Settings as text, in the forms that launchers read."""
 
 import json
 import shlex
-from collections.abc import Iterable, MutableMapping
-from io import StringIO
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from autotune.errors import InputError
-from autotune.records.complaint import yaml_fault
-from autotune.report.export.targets import Form, Settings
+from autotune.report.export.edit.document import with_value
+from autotune.report.export.edit.write import block
+from autotune.report.export.target import Form, Settings
 
 
 def render(settings: Settings, form: Form, call: str = "") -> str:
@@ -24,7 +22,9 @@ def render(settings: Settings, form: Form, call: str = "") -> str:
     if form == "python":
         arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         return f"{call}({arguments})\n"
-    return merged_json("{}", settings) if form == "json" else merged_yaml("", settings)
+    if form == "json":
+        return json.dumps(tree(settings), indent=2) + "\n"
+    return block(tree(settings), "", "  ", "\n") + "\n"
 
 
 def flags(settings: Settings) -> str:
@@ -46,76 +46,10 @@ def lines(parts: Iterable[str]) -> str:
     return "".join(f"{part}\n" for part in parts)
 
 
-def set_keys(document: MutableMapping[str, Any], settings: Settings) -> None:
-    """Set dotted keys in a nested mapping, making what is missing; raise InputError where a parent is no mapping."""
+def tree(settings: Settings) -> dict[str, Any]:
+    """Return dotted keys as nested tables; what is None is left out."""
+    values: dict[str, Any] = {}
     for dotted, value in settings.items():
-        *parents, last = dotted.split(".")
-        table: Any = document
-        for number, parent in enumerate(parents):
-            table = table.setdefault(parent, {})
-            if not isinstance(table, MutableMapping):
-                path = ".".join(parents[: number + 1])
-                raise InputError(f"--merge: {path} is no table of keys, so {dotted} cannot be set in it")
-        table[last] = value
-
-
-def merged(path: Path, settings: Settings) -> str:
-    """Return the text of a JSON, YAML or TOML file with these keys set; all others, their order and comments as they
-    were.
-
-    Raises InputError where the file cannot be read as what its suffix says.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"--merge: cannot read {path}: {reason}") from None
-    merge = {".json": merged_json, ".toml": merged_toml}.get(path.suffix, merged_yaml)
-    try:
-        return merge(text, settings)
-    except InputError:
-        raise
-    except Exception as error:  # each parser has its own
-        raise InputError(f"--merge: {path} is not {path.suffix[1:].upper()}: {yaml_fault(error)}") from None
-
-
-def merged_json(text: str, settings: Settings) -> str:
-    """Return JSON, which has no comments; its indentation becomes two blanks."""
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("its outermost value is no object")
-    set_keys(document, settings)
-    return json.dumps(document, indent=2) + "\n"
-
-
-def merged_toml(text: str, settings: Settings) -> str:
-    """Return TOML, merged by tomlkit, which keeps the style."""
-    import tomlkit
-
-    document = tomlkit.parse(text)
-    set_keys(document, {key: value for key, value in settings.items() if value is not None})
-    for dotted in (key for key, value in settings.items() if value is None):  # TOML has no null
-        *parents, last = dotted.split(".")
-        table: Any = document
-        for parent in parents:
-            table = table[parent]
-        table.pop(last, None)
-    return tomlkit.dumps(document)
-
-
-def merged_yaml(text: str, settings: Settings) -> str:
-    """Return YAML, merged by ruamel.yaml, which keeps comments and order."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # no line is broken that was not
-    document = yaml.load(text)
-    if document is None:
-        document = {}
-    if not isinstance(document, MutableMapping):
-        raise ValueError("its outermost value is no mapping")
-    set_keys(document, settings)
-    out = StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
+        if value is not None:
+            values = with_value(values, tuple(dotted.split(".")), value)
+    return values

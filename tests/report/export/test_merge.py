@@ -61,7 +61,7 @@ TWICE = "model:\n  moe_config: null\n  hidden: 1024\n  moe_config:\n    num_expe
         ("deepspeed", "ds.json", "{", "is not JSON"),
         ("deepspeed", "ds.json", "[1]", "is no object"),
         ("torchtitan", "job.toml", "[", "is not TOML"),
-        ("torchtitan", "job.toml", "training = 3\n", "training is no table"),
+        ("torchtitan", "job.toml", "training = 3\n[parallelism]\n", "training is no table"),
         ("nanotron", "run.yaml", "a: [", "is not YAML: line 1: expected the node content"),
         ("nanotron", "run.yaml", TWICE, r"line 4: the key 'moe_config' is there already; remove one of the two"),
         ("nanotron", "run.yaml", "- 1\n", "is no mapping"),
