@@ -8,7 +8,7 @@
     report.sweet_spot.micro_batches
 
 Nothing is imported before it is used: ``import autotune`` costs nothing, and torch is loaded in no process but the
-ranks' own.
+ranks' own. ``autotune guide python`` is the manual.
 """
 
 import sys
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autotune import errors
     from autotune.api.functions import export, fit, load, load_profile, plan, predict, run
+    from autotune.api.stage_timer import StageTimer
     from autotune.config import Config
     from autotune.errors import (
         AutotuneError,
@@ -39,6 +40,7 @@ DISTRIBUTION = "pipeline-autotune"  # what pip calls us; autotune on PyPI is ano
 
 PLACES = {
     "autotune.api.functions": ("run", "predict", "fit", "plan", "export", "load", "load_profile"),
+    "autotune.api.stage_timer": ("StageTimer",),
     "autotune.config": ("Config",),
     "autotune.records.profile": ("Profile", "StageProfile"),
     "autotune.records.stage_costs": ("StageTime",),
@@ -70,6 +72,7 @@ __all__ = [
     "Report",
     "StageProfile",
     "StageTime",
+    "StageTimer",
     "UsageError",
     "errors",
     "export",

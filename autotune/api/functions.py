@@ -1,5 +1,6 @@
 """What the commands do, as functions: records in, records out. Heavy parts are imported when a function is called."""
 
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -30,7 +31,9 @@ def run(config: Config | Name, on_event: Hear | None = None) -> Report:
 
     settled = config if isinstance(config, Config) else load_config(Path(config), {})
     start_early(settled)
-    from autotune.tune import tune
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # of Optuna's progress bar, which is not shown
+        from autotune.tune import tune
 
     return tune(settled, Silent() if on_event is None else Called(on_event))
 

@@ -24,6 +24,7 @@ TOPICS = (
     "failures",
     "correctness",
     "launchers",
+    "python",
     "ci",
     "environments",
     "hosts",

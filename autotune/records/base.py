@@ -34,8 +34,7 @@ class TypedRecord(Record):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            words = explain(error, type(self)).removeprefix("the record: ")
-            raise InputError(f"{type(self).__name__}: {words}") from None
+            raise InputError(f"{type(self).__name__}: {explain(error, type(self))}") from None
 
     # Pydantic goes on to make those inside of others without it, so that a complaint has the whole path to a field.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

@@ -49,12 +49,12 @@ class StageTime(Plain):
         w: Sequence[float],
         host: Sequence[float] = (),
     ) -> "StageTime":
-        """Return the row of measured passes: medians, and the samples behind them. ``b``, ``w`` and ``host``, CPU
-        seconds, may be empty."""
+        """Return the row of measured passes: medians, and the samples behind them. ``host``, CPU seconds, may be empty,
+        and so may ``bw``, or ``b`` and ``w``."""
         return StageTime(
             micro_batch_size=micro_batch_size,
             t_f=median(f),
-            t_bw=median(bw),
+            t_bw=median(bw) if bw else None,
             t_b=median(b) if b else None,
             t_w=median(w) if w else None,
             samples_f=tuple(f),

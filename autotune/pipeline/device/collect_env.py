@@ -17,14 +17,18 @@ from autotune.pipeline.device.gpus import ROOT, gpus, unseen_gpu
 def environment(root: Path = ROOT) -> dict[str, Any]:
     """Return the fields of an Environment record. ``memory_bytes`` is the smallest device's memory, or the host's.
     ``root``: where /dev and /proc are looked for."""
-    here: dict[str, Any] = {
+    return host() | (gpus(root) if torch.cuda.is_available() else cpu() | {"unseen_gpu": unseen_gpu(root)})
+
+
+def host() -> dict[str, Any]:
+    """Return what is the same whatever device of the host computes."""
+    return {
         "cores": len(os.sched_getaffinity(0)),
         "torch_version": torch.__version__,
         "python_version": sys.version.split()[0],
         "hostname": socket.gethostname(),
         "platform": platform.platform(),
     }
-    return here | (gpus(root) if torch.cuda.is_available() else cpu() | {"unseen_gpu": unseen_gpu(root)})
 
 
 def cpu() -> dict[str, Any]:

@@ -364,6 +364,16 @@ def counts_tensors() -> bool:
     return before is not None and (malloc_bytes() or 0) - before >= tensor.nbytes
 
 
+def wait_for_gpus() -> bool:
+    """Return once the GPUs that this process uses have done all that was asked of them; False where it uses none."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    for index in range(torch.cuda.device_count()):
+        if torch.cuda.memory_reserved(index):  # else waiting would begin a context there
+            torch.cuda.synchronize(index)
+    return True
+
+
 def open_device(kind: str, rank: int, ranks: int) -> Device:
     """Return the device of the ``rank``-th of ``ranks`` on this host; ``kind`` is "cpu" or "cuda"."""
     return CudaDevice(rank) if kind == "cuda" else CpuDevice(ranks)
