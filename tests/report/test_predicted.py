@@ -145,3 +145,11 @@ def test_milliseconds_are_noticed(tmp_path):
     (tmp_path / "profile.json").write_text(json.dumps(PROFILE | {"stages": [{"time_s": rows}] * 4}))
     done = run("predict", tmp_path / "profile.json", "--micro-batch-size", 6, "--micro-batches", 8)
     assert "looks like milliseconds" in done.stderr
+
+
+@pytest.mark.parametrize(("more", "batch"), [((), 64), (("--batch", 128), 128), (("--micro-batch-size", 4), 64)])
+def test_the_batch_is_the_one_that_was_asked_about(tmp_path, more, batch):
+    (tmp_path / "profile.json").write_text(json.dumps(PROFILE))
+    done = run("predict", tmp_path / "profile.json", *more, "--out", tmp_path / "prediction.json")
+    assert f"4 stages, batch {batch}; predicted" in done.stdout
+    assert json.loads((tmp_path / "prediction.json").read_text())["workload"]["batch"] == batch

@@ -46,7 +46,7 @@ def as_report(
     rows = [under_limit(row, memory_limit) for row in candidates]
     found = recommend(rows, verdict, memory_limit)
     is_infeasible = all(row.prediction.fits is False for row in rows)
-    facts = replace(profile.workload, stages=profile.ranks, batch=profile.workload.batch or rows[0].sequences)
+    facts = replace(profile.workload, stages=profile.ranks, batch=batch_of(rows, profile))
     return Report(
         kind="autotune.prediction",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,6 +72,12 @@ def as_report(
             pareto_front=pareto_front(rows),
         ),
     )
+
+
+def batch_of(rows: Sequence[CandidateReport], profile: Profile) -> int:
+    """Return the sequences of a step that were asked about; where these grow with m, the batch of the profile."""
+    asked = {row.sequences for row in rows}
+    return asked.pop() if len(asked) == 1 else profile.workload.batch or rows[0].sequences
 
 
 def doubtful_units(profile: Profile) -> list[str]:
