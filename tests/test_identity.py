@@ -33,8 +33,10 @@ def identity(**flags) -> StudyIdentity:
     return identity_of(Job(config, ranks, candidates, Silent()))
 
 
-def test_what_earlier_versions_have_kept_is_found_again():
+def test_what_earlier_versions_have_kept_is_found_again(tmp_path, monkeypatch):
     """The names that they gave: a study that is called anything else is never continued."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("x: 2\n")
     assert identity().name == "4 layers, 2 stages, batch 8, cpu [1cfe255506633cbc]"
     assert profile_path(Path("state"), WORK, HERE, 1) == Path("state/profiles/ca0703929fa7a837.json")
     assert digest_of_report(HERE, WORK, "0.1.0") == "382e4577dab09284"

@@ -13,6 +13,8 @@ from autotune.errors import DeviceError
 from autotune.hosts import common_environment
 from autotune.report.load import read_report
 
+pytestmark = pytest.mark.slow  # several hosts
+
 SECRET = "a secret of these tests only"
 SMALL = ["--layers", "4", "--stages", "2", "--hidden", "16", "--heads", "2", "--seq-len", "8", "--vocab", "32"]
 SMALL += ["--batch", "8", "--device", "cpu", "--exhaustive"]

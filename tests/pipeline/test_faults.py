@@ -16,6 +16,8 @@ from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Measurement
 from tests.pipeline.faults import FAULTS, faulty_rank
 
+pytestmark = pytest.mark.slow  # ranks that are killed, hang or fail
+
 P = 3
 WORK = WorkloadConfig(
     stages=P, layers=6, hidden=16, heads=2, seq_len=8, vocab=32, batch=16, precision="fp32", optimizer="adamw"
@@ -34,8 +36,7 @@ EXPECTED = {
     "exception in optimizer": ("model_error", "the optimizer step", "RuntimeError: planted in the optimizer"),
     "NaN loss": ("model_error", "", "of the first step is nan"),
 }
-PLACES = (("first", pytest.mark.slow), ("middle", ()), ("last", pytest.mark.slow))
-STAGES = [pytest.param(stage, id=name, marks=marks) for stage, (name, marks) in enumerate(PLACES)]
+STAGES = [pytest.param(stage, id=name) for stage, name in enumerate(("first", "middle", "last"))]
 RECOVERY_S = 20.0  # on a machine that does other things too; it takes less than two
 
 

@@ -10,7 +10,7 @@ from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt, build_stage
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.partition import layers_of_stage
-from tests.workload.models import CONFIGS, FILES, of_config, of_file, opened
+from tests.workload.models import MODELS, of_config, of_file, opened
 
 SIZES = (2, 32)
 STAGES = 3
@@ -69,7 +69,7 @@ def test_halves_of_a_backward_on_paper_are_those_of_the_cpu(index):
         assert mine.weight_transient_bytes == pytest.approx(theirs.weight_transient_bytes, abs=0.03 * held)
 
 
-@pytest.mark.parametrize("name", [*FILES, *(f"hf:{name}" for name in CONFIGS)])
+@pytest.mark.parametrize("name", MODELS)
 def test_bytes_on_paper_of_a_users_model_are_those_of_the_cpu(name):
     """What is kept within 0.5 %, and the peak within 1 %; but a convolution's workspace is no tensor."""
     if name.startswith("hf:"):

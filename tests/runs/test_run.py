@@ -266,7 +266,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     ("moment", "sent"),
     [
         ("timing stages", signal.SIGINT),
-        ("first step", signal.SIGINT),
+        pytest.param("first step", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("first step", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )

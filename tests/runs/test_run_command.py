@@ -14,6 +14,8 @@ from autotune.records.profile import read_profile
 from autotune.report.load import read_report
 from tests.commands.sleeping import step_s
 
+pytestmark = pytest.mark.slow  # whole runs of commands
+
 SLEEPING = Path(__file__).parents[1] / "commands" / "sleeping.py"
 COMMAND = (sys.executable, SLEEPING, "0.3")
 SIZES = ("--stages", 4, "--batch", 64, "--no-probe", "--quiet")

@@ -11,6 +11,8 @@ from autotune.report.load import read_report
 from tests.guide.manual import FOLDER, blocks
 from tests.workload.models import FOLDER as MODELS
 
+pytestmark = pytest.mark.slow  # whole runs
+
 PAGE = FOLDER / "your-model.md"
 QUICK = ["--device", "cpu", "--stages", "2", "--batch", "8"]
 

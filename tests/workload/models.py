@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +18,11 @@ FOLDER = Path(__file__).parents[1] / "models"
 CPU = torch.device("cpu")
 FILES = ("sequential", "llama", "encoder", "images", "two_tensors")
 CONFIGS = ("gpt2", "llama", "mistral", "qwen3", "gemma3", "mixtral")
+QUICK = ("gpt2", "llama", "mixtral")  # the others are relatives of these
+MODELS = [
+    *FILES,
+    *(pytest.param(f"hf:{name}", marks=() if name in QUICK else pytest.mark.slow) for name in CONFIGS),
+]
 TOKENS = 16
 
 

@@ -8,9 +8,8 @@ from torch import nn
 
 from autotune.records.job.workload import ModelConfig
 from autotune.workload.user.layer_row import LayerRow
-from tests.workload.models import CONFIGS, CPU, FILES, in_one_piece, of_config, of_file, opened, stage_by_stage
+from tests.workload.models import CPU, MODELS, in_one_piece, of_config, of_file, opened, stage_by_stage
 
-MODELS = [*FILES, *(f"hf:{name}" for name in CONFIGS)]
 SAMPLES = 6
 
 

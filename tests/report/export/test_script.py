@@ -10,6 +10,8 @@ import pytest
 from autotune.report.export.export import export
 from tests.report.export.reports import make_report
 
+pytestmark = pytest.mark.slow  # real ranks under torchrun
+
 SIZES = {"layers": 4, "hidden": 16, "heads": 2, "seq_len": 8, "vocab": 32, "batch": 8}
 
 

@@ -11,9 +11,10 @@ from tests.report.export.reports import make_report
 from tests.report.page.browser import CHROMIUM, opened
 from tests.report.page.test_page import evil_report
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or find_spec("playwright") is None, reason="needs Chromium and playwright"
-)
+pytestmark = [
+    pytest.mark.slow,  # a browser
+    pytest.mark.skipif(CHROMIUM is None or find_spec("playwright") is None, reason="needs Chromium and playwright"),
+]
 REPORT = make_report()
 COLUMNS = """roots => Bokeh.documents[0].roots().flatMap(plot => plot.renderers.map(
     one => Object.fromEntries(Object.entries(one.data_source.data).map(([name, values]) => [name, [...values]]))))"""

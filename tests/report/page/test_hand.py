@@ -9,9 +9,10 @@ from autotune.report.page.page import page
 from tests.report.page.browser import CHROMIUM, opened
 from tests.report.page.reports import recorded_report
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or find_spec("playwright") is None, reason="needs Chromium and playwright"
-)
+pytestmark = [
+    pytest.mark.slow,  # a browser
+    pytest.mark.skipif(CHROMIUM is None or find_spec("playwright") is None, reason="needs Chromium and playwright"),
+]
 PHONE = {"viewport": {"width": 420, "height": 900}, "has_touch": True, "is_mobile": True}
 SWIPE = 200  # pixels
 PATIENCE = 40  # times 50 ms, until a slow machine has moved the page

@@ -22,6 +22,8 @@ from autotune.tuning.conclude import drift
 from tests import postgres
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS, Machine, make_search
 
+pytestmark = pytest.mark.slow  # several controllers, some of which are killed
+
 HEARTBEAT_S = 1.0
 PATIENT_S = 3 * HEARTBEAT_S  # long enough to measure all others before the dead one is given up
 DEAD_S = SILENT * HEARTBEAT_S + 2.5  # SQLite's clock counts seconds
