@@ -23,6 +23,7 @@ PARTS = {
     "page": "how large the HTML page of a large report is, and how long a browser takes to open it",
     "script": "the exported script under torchrun, against the throughput of the report",
     "check": "regressions of 5 % that autotune check finds, and false alarms between runs of the same thing",
+    "exports FOLDER": "exports into a folder of real config files: values, comments, lines, files of other launchers",
     "disturbed": "a busy core during a third of the run",
 }
 
@@ -30,16 +31,16 @@ PARTS = {
 def run(names: list[str]) -> None:
     """Runs ``names`` in order; each part is the module of that name, with a function ``main``.
 
-    What follows ``simulated`` are its own options.
+    What follows ``simulated`` or ``exports`` are its own options.
     """
-    if names[:1] == ["simulated"]:
-        import_module("tests.bench.simulated").main(names[1:])
+    if names[:1] in (["simulated"], ["exports"]):
+        import_module(f"tests.bench.{names[0]}").main(names[1:])
         return
     unknown = [name for name in names if name not in PARTS]
     if unknown:
-        listed = "\n".join(f"  {name:10} {what}" for name, what in PARTS.items())
+        listed = "\n".join(f"  {name:14} {what}" for name, what in PARTS.items())
         sys.exit(f"there is no part {unknown[0]!r}; the parts are\n{listed}")
-    for name in names or PARTS:
+    for name in names or [part for part in PARTS if " " not in part]:
         print(f"\n=== {name}: {PARTS[name]} ===", flush=True)
         import_module(f"tests.bench.{name}").main()
 

@@ -69,6 +69,14 @@ def says(key: str, pattern: str) -> Sign:
     return sign
 
 
+def filled_in(values: dict[str, Any]) -> str | None:
+    """Return the key that says auto, but those of DeepSpeed's own pipeline and autotuner."""
+    for path, value in leaves(values):
+        if value == "auto" and path[0] not in ("pipeline", "autotuning"):
+            return f"{'.'.join(path)}: auto"
+    return None
+
+
 def leaves(values: Any, path: tuple[str, ...] = ("",)) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every single value, with the keys that lead to it."""
     if isinstance(values, dict | list):
@@ -111,7 +119,6 @@ NEMO_2 = Kind(
     "NeMo 2",
     (
         tables("trainer.strategy"),
-        says("_target_", r"nemo\.(collections|lightning)"),
         keys("data.micro_batch_size", "trainer"),
         keys("data.global_batch_size", "trainer"),
     ),
@@ -158,7 +165,7 @@ TORCHTITAN_2024 = Kind(
 )
 TORCHTITAN_OTHER = Kind("torchtitan", (tables("training", "model"), keys("job.dump_folder")), TOML)
 DEEPSPEED = Kind("DeepSpeed", (of("", DEEPSPEED_KEYS),), JSON)
-GPT_NEOX = Kind("GPT-NeoX", (of("", NEOX_KEYS),))
+GPT_NEOX = Kind("GPT-NeoX", (of("", NEOX_KEYS),), (Language.YAML, Language.JSON))
 ACCELERATE = Kind(
     "accelerate",
     (
@@ -170,10 +177,12 @@ ACCELERATE = Kind(
 """What the targets of ``--to`` take, and the kinds that are told apart from them."""
 
 ORDER = (
+    Kind("NeMo 2, with its strategy beside the trainer", (tables("strategy", "trainer"),), YAML),
     Kind("Megatron-LM's tests", (keys("MODEL_ARGS"), keys("TEST_TYPE"), keys("products")), YAML),
     Kind("Megatron-LM's --yaml-cfg", (tables("model_parallel"), tables("language_model")), YAML),
     Kind("verl", (keys("actor_rollout_ref"),), YAML),
     Kind("torchtune", (says("_component_", r"torchtune\."),), YAML),
+    NEMO_1,
     Kind("axolotl", (keys("base_model"), keys("datasets", "micro_batch_size"), keys("datasets", "adapter")), YAML),
     Kind(
         "LLaMA-Factory or Hugging Face's Trainer",
@@ -184,14 +193,13 @@ ORDER = (
     Kind("a tokenizer", (keys("tokenizer_class"), keys("added_tokens"), keys("bos_token")), JSON),
     Kind(
         "Hugging Face's Trainer, which fills in what says auto and runs no pipeline",
-        (says("train_batch_size", "auto"), says("train_micro_batch_size_per_gpu", "auto"), says("stage", "auto")),
+        (filled_in,),
         JSON,
     ),
     Kind("DeepSpeed's autotuner", (keys("autotuning"),), JSON),
     ACCELERATE,
     AUTOMODEL,
     NEMO_2,
-    NEMO_1,
     NANOTRON,
     GPT_NEOX,
     MEGATRON_BRIDGE,
@@ -199,7 +207,11 @@ ORDER = (
     TORCHTITAN,
     TORCHTITAN_OTHER,
     DEEPSPEED,
-    Kind("DeepSpeed, in YAML", (of("", "train_micro_batch_size_per_gpu|zero_optimization"),), YAML),
+    Kind(
+        "GPT-NeoX without its pipe_parallel_size, which is in another file",
+        (of("", "train[-_]micro[-_]batch[-_]size[-_]per[-_]gpu|zero[-_]optimization"),),
+        YAML,
+    ),
 )
 """Every kind that is known, the one that shows first before another that it could be taken for."""
 

@@ -159,6 +159,8 @@ def merged(file: ConfigFile, plan: Plan, settings: Settings) -> tuple[str, list[
     }
     text = edited(file, wanted, [one.key for one in gone])
     notes = [f"removed {clause(file, one)}" for one in gone]
+    if file.rules.one_place and (added := [key for key in wanted if not is_there(file.values, key)]):
+        notes.append(f"added {', '.join(added)}: {file.rules.one_place}")
     notes += [clause(file, one) for one in file.rules.said if applies(file, one, plan)]
     return file.mark + text, notes + list(differences(file, plan))
 

@@ -37,7 +37,9 @@ class FileRules:
     """A launcher's config file. ``settings``: its keys where they are others than the flags. ``replicas``: keys whose
     product is the number of replicas; ``ranks``: keys from which it follows; ``batch``: keys of the global batch, of a
     micro-batch and of m, from whose values it follows. ``dropped`` and ``refused``: keys that contradict the pipeline.
-    ``said``: keys that its user should think of. ``has_dashes``: a dash may stand for an underscore."""
+    ``said``: keys that its user should think of. ``only_if_there``: keys that are never added. ``has_dashes``: a dash
+    may stand for an underscore. ``one_place``: what is said of keys that are added, where the launcher reads several
+    files."""
 
     kind: Kind
     settings: Callable[[Plan, str], Settings] | None = None
@@ -51,6 +53,7 @@ class FileRules:
     said: tuple[Conflict, ...] = ()
     only_if_there: frozenset[str] = field(default_factory=frozenset)
     has_dashes: bool = False
+    one_place: str = ""
 
 
 def value_of(values: Values, dotted: str) -> Any:
@@ -181,6 +184,7 @@ FILE_RULES: dict[str, FileRules] = {
         said=recomputed("checkpoint_activations", (False,)),
         only_if_there=frozenset({"train_batch_size"}),
         has_dashes=True,
+        one_place="where another of your files has one, remove it there: GPT-NeoX takes a key from one file only",
     ),
     "torchtitan": FileRules(
         kinds.TORCHTITAN,

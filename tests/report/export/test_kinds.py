@@ -69,6 +69,8 @@ def test_what_shows_another_kind_is_named(name, to, reason):
         ("tokens: {micro_batch_size: 1}\nparallelism: {dp: 1}\n", "nanotron", "tokens.micro_batch_size"),
         ("pipe-parallel-size: 2\n", "GPT-NeoX", "pipe-parallel-size"),
         ("trainer: {strategy: {a: 1}}\ndata: {micro_batch_size: 1}\n", "NeMo 2", "trainer.strategy"),
+        ("base_model: {a: 1}\nexp_manager: {}\ntrainer: {}\n", "NeMo 1", "exp_manager"),
+        ("trainer: {}\nstrategy: {a: 1}\n", "NeMo 2, with its strategy beside the trainer", "strategy"),
         ("a: {_target_: nemo_automodel.x}\n", "NeMo Automodel", "a._target_: nemo_automodel.x"),
         ("per_device_train_batch_size: 1\n", "LLaMA-Factory or Hugging Face's Trainer", "per_device_train_batch_size"),
         ("MODEL_ARGS:\n  --micro-batch-size: 4\n", "Megatron-LM's tests", "MODEL_ARGS"),
