@@ -229,8 +229,11 @@ class Config(TypedRecord):
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
-        if (self.device == "replay") != (self.profile is not None):
-            raise ValueError("profile: --device replay and --profile FILE go together; give both or neither")
+        if (self.device == "replay") != (self.profile is not None and not self.command):
+            raise ValueError(
+                "profile: --device replay runs a --profile FILE, and a command of yours may have one as its prior; give"
+                " both of two or neither"
+            )
         for name, is_given in (("present", self.present is not None), ("data_parallel", self.data_parallel > 1)):
             if is_given and not self.command:
                 raise ValueError(f"{name}: only of a training command of yours, after --; leave it out, or give one")

@@ -197,7 +197,7 @@ SETTINGS: dict[str, Option] = {
         Option(
             "profile",
             Path,
-            "Recorded profile that --device replay runs.",
+            "Recorded profile that --device replay runs; of a training command, what is believed before it has run.",
             panel=DEVICES,
             metavar="FILE",
         ),

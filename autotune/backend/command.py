@@ -43,6 +43,7 @@ from autotune.records.job.split import Split, show_split
 from autotune.records.job.workload import WorkloadConfig, WorkloadFacts
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate
+from autotune.records.profile import Profile, read_profile
 from autotune.schedule_spec import stages_per_rank
 from autotune.workload.partition import layers_per_stage
 
@@ -66,6 +67,7 @@ class TrainingCommand:
     events: Events
     environment: Environment
     training_command: CommandFacts
+    prior_profile: Profile | None = None
     busy_s: float = 0.0
     starts_s: list[float] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -259,8 +261,25 @@ def open_command(config: Config, events: Events) -> TrainingCommand:
         platform=f"{platform.system()} {platform.machine()}",
         python_version=platform.python_version(),
     )
-    present = command_facts(words, settings, config.batch, config.present)
-    return TrainingCommand(config, spec, folder, events, environment, present)
+    present = command_facts(words, settings, config.batch, config.present, config.data_parallel)
+    return TrainingCommand(config, spec, folder, events, environment, present, prior_of(config))
+
+
+def prior_of(config: Config) -> Profile | None:
+    """Return the profile that is the prior, where one is given; raise UsageError for one of other ranks or stages."""
+    if config.profile is None:
+        return None
+    profile = read_profile(config.profile)
+    if profile.ranks != config.stages:
+        raise UsageError(f"--profile: {config.profile} has {profile.ranks} ranks, --stages says {config.stages}")
+    cuts = stages_per_rank(config.schedule, config.virtual_stages)
+    if cuts != {profile.virtual_stages}:
+        asked = " and ".join(map(str, sorted(cuts)))
+        raise UsageError(
+            f"--profile: {config.profile} has {profile.virtual_stages} stages per rank, the candidates have {asked};"
+            " give --schedule and --virtual-stages as in the profile"
+        )
+    return profile
 
 
 def check_cut(config: Config, texts: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from autotune.records.job.recompute import modes_of
 from autotune.records.job.workload import AnyWorkload, WorkloadFacts
 from autotune.records.outcome import KeepGoing, Measurement
 from autotune.records.prediction import Candidate, Prediction
-from autotune.records.profile import profile_of
+from autotune.records.profile import Profile, profile_of
 
 
 class Simulated:
@@ -57,6 +57,11 @@ class Simulated:
     def training_command(self) -> CommandFacts | None:
         """What is known of the user's own command."""
         return self.real.training_command
+
+    @property
+    def prior_profile(self) -> Profile | None:
+        """What the user expects stages to cost."""
+        return self.real.prior_profile
 
     @property
     def suffix(self) -> str:

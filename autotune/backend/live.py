@@ -55,6 +55,10 @@ class LiveRanks:
         """None: ranks are ours."""
 
     @property
+    def prior_profile(self) -> None:
+        """None: stages are timed."""
+
+    @property
     def ranks(self) -> int:
         """Number of ranks."""
         return self.live.ranks

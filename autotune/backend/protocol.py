@@ -86,6 +86,10 @@ class Backend(Protocol):
         """What is known of the user's own command; None where there is none."""
 
     @property
+    def prior_profile(self) -> Profile | None:
+        """What the user expects stages to cost that cannot be timed; None where nothing is expected, or they can."""
+
+    @property
     def suffix(self) -> str:
         """The end of the names of the profiles that a run writes; empty where they are of the devices here."""
 

@@ -9,7 +9,11 @@ from autotune.records.job.command import CommandFacts, FileValue
 
 
 def command_facts(
-    words: Sequence[str], settings: Sequence[Setting], batch: int, stated: int | None = None
+    words: Sequence[str],
+    settings: Sequence[Setting],
+    batch: int,
+    stated: int | None = None,
+    data_parallel: int = 1,
 ) -> CommandFacts:
     """Return what a command with a ``batch`` per replica runs with now; ``stated``: m, as the user says. Raises
     InputError for a file that cannot be read."""
@@ -21,6 +25,7 @@ def command_facts(
     return CommandFacts(
         words=tuple(words),
         file_values=values,
+        data_parallel=data_parallel,
         micro_batches=stated or micro_batches(present_numbers(texts) | in_files(values), batch),
     )
 

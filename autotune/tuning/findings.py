@@ -64,16 +64,24 @@ def foresee(job: Job) -> "Findings":
     limit, found = job.backend.memory_limit, [job.backend.profile(needs, job.events) for needs in job.needs]
     profiled = [one for one in found if one is not None]
     if len(profiled) < len(found):
-        learner = Learner(job.backend.facts, job.candidates, limit)
-        nominal = learner.nominal()
-        predictions = [prediction for _, prediction in nominal.pairs]
-        return Findings(job, list(nominal.profiles), False, predictions, [None] * len(predictions), learner)
+        return unprofiled(job, limit)
     profiles = [one.profile for one in profiled]
     if job.config.balance:
         job.candidates += balanced(job, profiles)
     predictions = [predict(profile_for(profiles, one), one, limit) for one in job.candidates]
     is_earlier = all(one.is_earlier for one in profiled)
     return Findings(job, profiles, is_earlier, predictions, exclusions(job, profiles, predictions))
+
+
+def unprofiled(job: Job, limit: int | None) -> "Findings":
+    """Return what is known before any trial of stages that cannot be timed: shapes, and what the user expects."""
+    told = job.backend.prior_profile
+    expected = [predict(told, one, limit) for one in job.candidates] if told else None
+    learner = Learner(job.backend.facts, job.candidates, limit, expected)
+    nominal = learner.nominal()
+    predictions = [prediction for _, prediction in nominal.pairs]
+    excluded = exclusions(job, [told], expected) if told and expected else [None] * len(predictions)
+    return Findings(job, list(nominal.profiles), False, predictions, excluded, learner)
 
 
 def balanced(job: Job, profiles: list[Profile]) -> list[Candidate]:

@@ -22,6 +22,7 @@ def report_of(found, limit=None, excluded=None, stop=None):
             facts=WorkloadFacts(layers=48, stages=4, batch=64, precision="fp32"),
             busy_s=100.0,
             training_command=None,
+            prior_profile=None,
             ranks=4,
         ),
         config=Config(objective=found.state.goal.objective, tolerance=found.state.goal.tolerance),

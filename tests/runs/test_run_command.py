@@ -116,6 +116,46 @@ def test_a_step_that_is_told_is_fitted_with_those_that_ran(folder):
     assert report.environment.device == "a command"
 
 
+def expected_of(folder, machine=1.0, ranks=4):
+    """A profile of the command on a machine on which steps take ``machine`` times as long."""
+    rows = [f"{m},{64 // m},{machine * step_s(m, 64 // m)},{(10 + 64 // m) * 2**30}" for m in COUNTS if m >= 4]
+    (folder / "runs.csv").write_text("\n".join(["micro_batches,micro_batch_size,step_time_s,peak_memory_bytes", *rows]))
+    done = CliRunner().invoke(app, ["fit", "runs.csv", "--stages", str(ranks), "--batch", "64", "--quiet"])
+    assert done.exit_code == 0, done.exception
+    return "fit-profile.json"
+
+
+def test_a_profile_is_the_prior_whatever_the_machine_that_it_is_of(folder):
+    done = run(*SIZES, "--profile", expected_of(folder, machine=20.0))
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    ran = {row.micro_batches for row in report.candidates if row.measurement}
+    best = max(COUNTS, key=rate)
+    assert rate(report.sweet_spot.micro_batches) >= 0.99 * rate(best)
+    assert {1, best} <= ran
+    assert len(ran) <= 4
+    for row in report.candidates:
+        if row.micro_batches >= 4:
+            assert row.prediction.throughput_seq_s == pytest.approx(rate(row.micro_batches), rel=0.06)
+
+
+def test_what_a_profile_says_does_not_fit_is_not_tried(folder):
+    done = run(*SIZES, "--trials", 2, "--memory-limit", "20GiB", "--profile", expected_of(folder))
+    assert done.exit_code == 0, done.exception
+    excluded = {row.micro_batches for row in read_report(folder / "report.json").candidates if row.excluded}
+    assert 4 in excluded
+    assert not excluded & {16, 32, 64}
+
+
+def test_a_profile_of_another_pipeline_is_refused(folder):
+    profile = expected_of(folder, ranks=2)
+    done = run(*SIZES, "--profile", profile)
+    assert isinstance(done.exception, UsageError)
+    assert f"--profile: {profile} has 2 ranks, --stages says 4" in str(done.exception)
+    done = run("--stages", 2, "--batch", 64, "--schedule", "Interleaved1F1B", "--profile", profile)
+    assert "has 1 stages per rank, the candidates have 2" in str(done.exception)
+
+
 def test_the_next_run_goes_on_from_what_was_measured(folder):
     run(*SIZES, "--trials", 2)
     again = run(*SIZES)

@@ -34,18 +34,22 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    facts: WorkloadFacts, runs: Sequence[TimedRun], candidates: Sequence[Candidate], memory_limit: int | None
+    facts: WorkloadFacts,
+    runs: Sequence[TimedRun],
+    candidates: Sequence[Candidate],
+    memory_limit: int | None,
+    prior: Sequence[TimedRun] = (),
 ) -> Fitted:
-    """Return what ``runs`` of a job on ``facts.stages`` ranks say of ``candidates``. Raises UsageError where there are
-    no runs."""
+    """Return what ``runs`` of a job on ``facts.stages`` ranks say of ``candidates``. ``prior``: what was expected of
+    it, as runs with standard errors. Raises UsageError where there are no runs."""
     if not runs:
         raise UsageError("fit: no run was read; give a CSV or a log with at least one timed step")
     ranks = facts.stages or 1
-    posterior = learn(ranks, runs, candidates)
+    posterior = learn(ranks, [*runs, *prior], candidates)
     mean, another = posterior.draws()
     rates = np.array([one.sequences for one in candidates]) / mean
     steps = np.array([one.sequences for one in candidates]) / rates.mean(axis=0)
-    memory = learn_memory(ranks, runs)
+    memory = learn_memory(ranks, runs) or learn_memory(ranks, prior)
     cuts = sorted({one.virtual_stages for one in candidates})
     profiles = {cut: profile_of(facts, ranks, cut, runs, candidates, steps, posterior, memory) for cut in cuts}
     low, high = np.quantile(another, [0.05, 0.95], axis=0)

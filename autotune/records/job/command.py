@@ -26,5 +26,7 @@ class CommandFacts(Record):
     """The command, with its placeholders."""
     file_values: tuple[FileValue, ...] = ()
     """What ``--set`` changes in its files."""
+    data_parallel: PositiveInt = 1
+    """Replicas of the pipeline that it starts."""
     micro_batches: PositiveInt | None = None
     """Micro-batches per step (m) that it runs with now; null where nothing says that."""
