@@ -7,6 +7,7 @@ from typing import NamedTuple
 from autotune.errors import UsageError
 from autotune.records.prediction import Basis
 from autotune.records.report import Report
+from autotune.report.export.difference import difference, replicas_of
 from autotune.report.export.evidence import evidence
 from autotune.report.export.megatron import beside_ramp
 from autotune.report.export.merge import merged, open_config, replicas_in, settings_in
@@ -45,6 +46,7 @@ def export(
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; use one of {', '.join(TARGETS)}")
     target, index = TARGETS[to], chosen(report, candidate)
+    data_parallel = replicas_of(report, data_parallel)
     if version is not None and not target.default_version:
         raise UsageError(f"--target-version: {target.title} is told the same in {target.versions}; leave it out")
     plan = plan_of(report, index, data_parallel or 1)
@@ -60,8 +62,9 @@ def export(
     notes += [words for words in (target.in_code(plan), target.untold(plan), target.cut_text(plan)) if words]
     if file is None:
         settings, left_out = beside_ramp(target.settings_of(plan, version), report.command)
-        text = target.script(plan) if target.script else render(settings, target.form, target.call)
-        return Exported(text, (*notes, *left_out))
+        told = difference(report, settings)
+        text = target.script(plan) if target.script else render(told.settings, target.form, target.call)
+        return Exported(text, (*notes, *left_out, *told.notes))
     text, changed = merged(file, plan, settings_in(file, target, plan, version))
     return Exported(text, (*notes, *changed))
 
