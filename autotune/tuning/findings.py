@@ -80,7 +80,9 @@ def unprofiled(job: Job, limit: int | None) -> "Findings":
     learner = Learner(job.backend.facts, job.candidates, limit, expected)
     nominal = learner.nominal()
     predictions = [prediction for _, prediction in nominal.pairs]
-    excluded = exclusions(job, [told], expected) if told and expected else [None] * len(predictions)
+    excluded: list[Exclusion | None] = [None] * len(predictions)
+    if told and expected:
+        excluded = exclusions(job, [told], expected)
     return Findings(job, list(nominal.profiles), False, predictions, excluded, learner)
 
 
