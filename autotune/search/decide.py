@@ -21,8 +21,6 @@ from autotune.search.gain import Outlook
 from autotune.search.goal import LEAST_STEPS, STEPS, Goal
 from autotune.search.lean import DRAWS, gains_per_s, utility
 
-PRICE = 1 / 45  # of the tolerance: what half a visit to the best candidate must be expected to gain
-
 
 class Kind(Enum):
     """The next step of the search."""
@@ -99,7 +97,7 @@ def price_per_s(belief: Belief, goal: Goal, ready_s: Array) -> float:
     """Return the gain per second below which nothing is worth its time: the price by half a visit to the candidate that
     was predicted to be the best."""
     best = int(np.argmax(belief.log_work - belief.prior.log_step))
-    return float(2 * PRICE * goal.gain / (ready_s[best] + 2 * np.exp(belief.prior.log_step[best])))
+    return float(2 * goal.price * goal.gain / (ready_s[best] + 2 * np.exp(belief.prior.log_step[best])))
 
 
 def weigh(outlook: Outlook, steps_s: Array, at_least: float, is_there: bool) -> Action:

@@ -7,16 +7,18 @@ from autotune.records.verdict import Objective
 
 TIE = 0.01  # throughputs closer than this are tied
 STEPS = 5  # timed steps of a visit at most
+PRICE = 1 / 45  # of the tolerance: what half a visit to the best candidate must be expected to gain
 LEAST_STEPS = 2  # timed steps of a candidate that is recommended; one that has fewer was stopped early
 
 
 @dataclass(frozen=True)
 class Goal:
     """``throughput``: the highest, and of those within ``tolerance`` the leanest. ``memory``: the leanest candidate
-    whose throughput is within ``tolerance`` of the highest."""
+    whose throughput is within ``tolerance`` of the highest. ``price``: as PRICE."""
 
     objective: Objective = "throughput"
     tolerance: float = TIE
+    price: float = PRICE
 
     @property
     def gain(self) -> float:

@@ -20,13 +20,14 @@ from autotune.records.report import CandidateReport, Report, candidate_report
 from autotune.records.verdict import Estimate, ParetoPoint, SearchReport, Stop, StopReason
 from autotune.report.correctness import checked
 from autotune.report.recommend import loses_to, pareto_front, recommend, stop_text, under_limit
-from autotune.search.goal import TIE, Goal, exhaustive_seconds
+from autotune.search.goal import PRICE, TIE, Goal, exhaustive_seconds
 from autotune.search.runner import Runner
 from autotune.tuning.conclude import drift, estimates, pace, verdict
 from autotune.tuning.job import Job
 from autotune.tuning.learner import Learner
 
 PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
+COMMAND_PRICE = 1 / 10  # as PRICE: to start a command costs far more than the steps that are timed of it
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
@@ -240,4 +241,4 @@ class Findings:
 def goal_of(config: Config) -> Goal:
     """Return what the search is for."""
     usual = LEAN_TOLERANCE if config.objective == "memory" else TIE
-    return Goal(config.objective, config.tolerance or usual)
+    return Goal(config.objective, config.tolerance or usual, COMMAND_PRICE if config.command else PRICE)

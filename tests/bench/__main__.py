@@ -12,6 +12,7 @@ PARTS = {
     "far": "what it costs to predict 64 to 1024 ranks; stages on paper against measured ones",
     "replay": "predictions against real ranks that wait as long as a recorded stage computed",
     "timeline": "when actions really begin, against when they were predicted to, on ranks that wait",
+    "commands": "training scripts under their launchers, tuned by their commands, against measuring every m",
     "real": "predictions against real runs on this machine",
     "models": "a user's models here: gradients, steps and memory against predictions; the cut; recomputation",
     "hosts": "predictions against real runs on two hosts, over a fast cable and a slow one",

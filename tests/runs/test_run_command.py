@@ -13,6 +13,7 @@ from autotune.errors import DeviceError, InputError, UsageError
 from autotune.records.profile import read_profile
 from autotune.report.load import read_report
 from tests.commands.sleeping import step_s
+from tests.guide.manual import ROOT, typed
 
 pytestmark = pytest.mark.slow  # whole runs of commands
 
@@ -225,6 +226,27 @@ def test_what_is_wrong_is_said(folder, words, command, error, message):
     done = run(*words, command=command)
     assert isinstance(done.exception, error)
     assert message in str(done.exception)
+
+
+def test_the_guides_last_example_does_what_it_says(folder):
+    """As a reader would: the words of the guide, a train.sh that prints a time, and a look at the report."""
+    (words,) = [one.words for one in typed() if one.page == "command" and "./train.sh" in one.words]
+    script = folder / "train.sh"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} {folder / 'train.py'} $1\n")
+    (folder / "train.py").write_text(
+        f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.commands.sleeping import step_s\n"
+        "m = int(sys.argv[1])\nfor step in range(9):\n    time.sleep(0.02)\n"
+        "    print(f'step {step} took {1e3 * step_s(m, 64 // m):.4f} ms', flush=True)\n"
+    )
+    script.chmod(0o755)
+    done = CliRunner().invoke(app, [*words[:1], "--quiet", *words[1:]])
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    assert rate(report.sweet_spot.micro_batches) >= 0.97 * max(map(rate, COUNTS))
+    for row in report.candidates:
+        if row.measurement:
+            assert row.measurement.throughput_seq_s == pytest.approx(rate(row.micro_batches), rel=0.001)
+    assert CliRunner().invoke(app, ["show", "report.json"]).exit_code == 0
 
 
 def test_one_process_that_accumulates_gradients_is_a_pipeline_of_one_stage(folder):

@@ -13,7 +13,7 @@ from autotune.logs.formats.spec import LogFormat, Role, memory_line, picked
 from autotune.logs.line import ArgumentLine, StepLine
 from autotune.logs.text import NUMBER, clock, finite, is_broken, short_number
 
-SHORT = r"([\d.]+[KMBT]?)"
+SHORT = r"([\d.]+[KMBGT]?)"
 ITERATION = re.compile(r"\biteration: (\d+) / \d+ \|")
 ELAPSED = re.compile(rf"\b(?:elapsed_)?time_per_iteration_ms: {SHORT}")
 TOKENS = re.compile(rf"\btokens_per_sec: {SHORT}")
