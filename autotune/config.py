@@ -20,7 +20,7 @@ from autotune import storage_url
 from autotune.errors import InputError, UsageError
 from autotune.quantities import parse_bytes, parse_quantity, parse_seconds
 from autotune.records.base import TypedRecord, read_bytes
-from autotune.records.complaint import complaints, explain
+from autotune.records.complaint import UNKNOWN, complaints, explain, place_of
 from autotune.records.job.recompute import RecomputeChoice
 from autotune.records.job.split import parse_split, show_split
 from autotune.records.job.workload import (
@@ -129,7 +129,7 @@ def expand_schedules(value: Any) -> Any:
     names = split_commas(value)
     if not isinstance(names, list | tuple):
         return names
-    if list(names) == ["all"]:
+    if [str(name).lower() for name in names] == ["all"]:
         return list(SCHEDULE_NAMES)
     return [schedule_named(name) or name if isinstance(name, str) else name for name in names]
 
@@ -362,5 +362,13 @@ def blame(error: ValidationError, file: Path | None, given: Mapping[str, Any]) -
         "profile": ("device", "profile"),
     }
     if any(name in given for name in partners.get(field, (field,))) or file is None:
-        return UsageError("--" + message.replace("_", "-", message.split(":")[0].count("_")))
+        return UsageError(f"--{field.replace('_', '-')}{message_of_flag(first, message)}")
     return InputError(f"config {file}: {message}")
+
+
+def message_of_flag(complaint: Mapping[str, Any], message: str) -> str:
+    """Return a message without its path, which says of a flag no more than its name: ``: it must be ...``."""
+    if complaint["type"] in UNKNOWN:
+        return f": {message}"
+    path = ".".join(map(str, place_of(complaint))) or message.split(":")[0]
+    return message.removeprefix(path)

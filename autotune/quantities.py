@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -22,6 +23,8 @@ def parse_quantity(value: Any, units: Mapping[str, float], example: str) -> Any:
 def parse_bytes(value: Any) -> Any:
     """Return bytes from ``"8GiB"``, ``"512MiB"`` or a plain number of bytes."""
     number = parse_quantity(value, UNITS, "8GiB")
+    if isinstance(number, float) and not isfinite(number):
+        raise ValueError("it must be a finite number")
     return int(number) if isinstance(number, float) else number
 
 

@@ -7,10 +7,10 @@ Two forms, told apart by whether the actions name their stage ::
     torch's      0F0,0F1,,,0B0,0B1      stage, letter, micro-batch from 0: what torch's _dump_csv writes
                  ,1F0,1B0,1F1,1B1
 
-An empty cell (or ``-`` or ``.``) is an idle column. In the first form columns are times: an action must stand in a
-later column than what it needs, and one that does not is a fault of the file. Torch runs a row's actions in order
-whatever their columns, and its own dumps are not always aligned (Interleaved1F1B with p = v = 2 and m = 1, for one), so
-there a column that comes too early is only noted.
+Torch 2.4 wrote ``F0_s1`` for what is 1F0 now. An empty cell (or ``-`` or ``.``) is an idle column. In the first form
+columns are times: an action must stand in a later column than what it needs, and one that does not is a fault of the
+file. Torch runs a row's actions in order whatever their columns, and its own dumps are not always aligned
+(Interleaved1F1B with p = v = 2 and m = 1, for one), so there a column that comes too early is only noted.
 """
 
 import csv
@@ -30,7 +30,8 @@ MOST_ACTIONS = 1_000_000
 MOST_LINES = 20
 """Violations that are spelled out; the rest are counted."""
 
-COMPUTATION = re.compile(r"([0-9]{0,6})([FBIW])_?([0-9]{1,7})")
+COMPUTATION = re.compile(r"(?P<stage>[0-9]{0,6})(?P<letter>[FBIW])_?(?P<number>[0-9]{1,7})")
+OF_TORCH_2_4 = re.compile(r"(?P<letter>[FBIW])(?P<number>[0-9]{1,7})_s(?P<stage>[0-9]{1,6})")
 OVERLAPPED = re.compile(r"\(([^()]*)\)OVERLAP_F_B")
 NO_COMPUTATION = re.compile(r"[0-9]+(SEND_F|RECV_F|SEND_B|RECV_B|UNSHARD|RESHARD|REDUCE_GRAD)[0-9]*")
 WHOLE = re.compile(r"[0-9]+BW[0-9]+")
@@ -143,9 +144,10 @@ def computations(text: str) -> list[tuple[str, str, str]] | None:
     None if the cell is no action at all.
     """
     pair = OVERLAPPED.fullmatch(text)
-    found = [COMPUTATION.fullmatch(part.strip()) for part in (pair[1].split(";") if pair else [text])]
-    if all(found) and len({bool(match[1]) for match in found if match}) == 1:
-        return [(match[1], match[2], match[3]) for match in found if match]
+    parts = [part.strip() for part in (pair[1].split(";") if pair else [text])]
+    found = [COMPUTATION.fullmatch(part) or OF_TORCH_2_4.fullmatch(part) for part in parts]
+    if all(found) and len({bool(match["stage"]) for match in found if match}) == 1:
+        return [(match["stage"], match["letter"], match["number"]) for match in found if match]
     return [] if NO_COMPUTATION.fullmatch(text) else None
 
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,9 @@ RULES = {
     "too_long": "it takes {max_length} at most",
     "finite_number": "it must be a finite number",
 }
+ALTERNATIVE = re.compile(r"(constrained|function|tuple|list|dict|literal|model|lax|json|is)[-\[(].*|bool|int|float|str")
+"""How pydantic names one of several types that a field takes, as the last part of a path or before an index."""
+CHOICE = re.compile(r"'([^']+)'")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 """What pydantic calls a key that a record of its own, or a dataclass, does not have."""
 KINDS = {
@@ -52,7 +55,7 @@ def explain(error: ValidationError, record: type[BaseModel] | None = None) -> st
     more = f"; and {len(rest)} more" if rest else ""
     if first["type"] in UNKNOWN and (model := model_at(record, first["loc"][:-1])):
         return unknown_key(first["loc"], keys_of(model)) + more
-    path = ".".join(str(part) for part in first["loc"])[:GIVEN]
+    path = ".".join(map(str, place_of(first)))[:GIVEN]
     return f"{path}: {broken_rule(error)}{more}" if path else f"{broken_rule(error)}{more}"
 
 
@@ -60,12 +63,30 @@ def broken_rule(error: ValidationError) -> str:
     """Return the rule of the first complaint, and the value that breaks it where that is a single one."""
     first = complaints(error)[0]
     is_whole = isinstance(first["input"], dict | list) or first["type"] in ("json_invalid", "missing")
-    return rule(first) + ("" if is_whole else f" (given: {shortened(repr(first['input']))})")
+    given = "" if is_whole else f" (given: {shortened(repr(first['input']))})"
+    meant = meant_by(first["input"], CHOICE.findall((first.get("ctx") or {}).get("expected", "")))
+    return rule(first) + given + (f"; did you mean {meant!r}?" if meant else "")
+
+
+def meant_by(word: object, known: list[str]) -> str | None:
+    """Return the one of the ``known`` words that a word is nearest to; None where it is near to none."""
+    of_case = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(str(word).lower(), of_case, n=1, cutoff=0.7)
+    return of_case[near[0]] if near else None
+
+
+def place_of(complaint: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return the path to what is wrong as a file has it, without the types that pydantic tried there."""
+    place: tuple[int | str, ...] = complaint["loc"]
+    if complaint["type"] in UNKNOWN:
+        return place
+    return tuple(part for at, part in enumerate(place) if not at or not ALTERNATIVE.fullmatch(str(part)))
 
 
 def complaints(error: ValidationError) -> list[Any]:
     """Return what is wrong, first the keys that are not known: a key that is missing may be one of these, misspelt. A
-    list that is too short because its items are wrong is no fault of its own."""
+    list that is too short because its items are wrong is no fault of its own, and a value that is of none of several
+    types is one fault."""
     every = error.errors()
     own = [
         one
@@ -73,7 +94,10 @@ def complaints(error: ValidationError) -> list[Any]:
         if one["type"] != "too_short"
         or not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in every)
     ]
-    return sorted(own, key=lambda one: one["type"] not in UNKNOWN)
+    at_places: dict[tuple[int | str, ...], Any] = {}
+    for one in own:
+        at_places.setdefault(place_of(one), one)
+    return sorted(at_places.values(), key=lambda one: one["type"] not in UNKNOWN)
 
 
 def rule(complaint: Mapping[str, Any]) -> str:
@@ -91,9 +115,9 @@ def rule(complaint: Mapping[str, Any]) -> str:
 def unknown_key(place: tuple[int | str, ...], known: list[str]) -> str:
     """Return which key is not known, and the one that was meant, or all that there are."""
     key = str(place[-1])
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    meant = meant_by(key, known)
     path = shortened(".".join(map(str, place)))
-    return f"unknown key {path!r}; " + (f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}")
+    return f"unknown key {path!r}; " + (f"did you mean {meant!r}?" if meant else f"the keys are {', '.join(known)}")
 
 
 def keys_of(record: type[Any]) -> list[str]:
@@ -104,7 +128,7 @@ def keys_of(record: type[Any]) -> list[str]:
 def annotations_of(record: type[Any]) -> dict[str, Any]:
     """Return what each key of a record may hold, by the key as a file writes it."""
     if is_dataclass(record):
-        return hints(record)
+        return {field.name: hints(record)[field.name] for field in fields(record)}
     return {field.alias or name: field.annotation for name, field in record.model_fields.items()}
 
 

@@ -166,6 +166,12 @@ def test_a_file_of_torch_2_5_is_told_its_letters(faults, text):
     )
 
 
+def test_a_file_of_torch_2_4_is_read(read):
+    """Its actions name micro-batch and stage the other way round."""
+    own = read("F0_s0,F1_s0,,B0_s0,B1_s0\n,F0_s1,B0_s1,F1_s1,B1_s1\n")
+    assert rows(own) == rows(read("0F0,0F1,,0B0,0B1\n,1F0,1B0,1F1,1B1\n")) == ["F0 F1 B0 B1", "F0 B0 F1 B1"]
+
+
 def test_a_file_of_torch_2_6_is_read(read):
     assert read("0F0,0F1,,0I0,0W0,0I1,0W1\n,1F0,1I0,1F1,1I1,1W0,1W1\n").first_micro_batch == 0
 

@@ -65,6 +65,26 @@ def test_a_misspelt_key_is_told_with_the_one_that_was_meant(tmp_path, change, wo
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"outside_bytes": "x"}, ": outside_bytes: it must be a whole number (given: 'x')"),
+        ({"workload": {"arguments": {"dim": []}}}, ": workload.arguments.dim: it must be true or false"),
+        ({"workload": {"optimizer": "AdamW"}}, "(given: 'AdamW'); did you mean 'adamw'?"),
+        ({"stages": [{"time_s": [ROW], "memory": [{"x": 1, "micro_batch_size": 1, "activation_bytes": 1}]}]}, None),
+    ],
+)
+def test_a_value_of_several_types_is_one_fault_and_no_word_of_pydantic_is_told(tmp_path, change, words):
+    with pytest.raises(InputError) as caught:
+        read_profile(written(tmp_path, LEAST | change))
+    told = str(caught.value)
+    assert told.endswith(
+        words
+        or "the keys are activation_bytes, input_transient_bytes, micro_batch_size,"
+        " split_held_bytes, transient_bytes, weight_transient_bytes"
+    )
+
+
+@pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"stages": []}, "stages"),
