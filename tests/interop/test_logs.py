@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Optional, Union
@@ -20,24 +21,23 @@ from autotune.command.files import Setting
 from autotune.command.ports import free_port
 from autotune.command.trial import CommandSpec, StepLimit, run_trial
 from autotune.logs.formats.table import formats_for
-from autotune.logs.log import StepShape, read_lines, step_seconds
+from autotune.logs.log import Log, StepShape, read_lines, step_seconds
 from tests.commands.launched import LAUNCHED
 from tests.interop.test_commands import environment, why_not
 
 pytestmark = pytest.mark.filterwarnings("default")  # of what they import
 FORMATS = {"DeepSpeed": "deepspeed", "torchrun": r"\| (?P<step_time_ms>[\d.]+) ms", "Trainer": "hf"}
-FORMATS["Lightning"] = "lightning"
 HAS_LOSS = {"DeepSpeed", "Trainer"}
 
 
 @pytest.mark.alone
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("launched", LAUNCHED, ids=lambda one: one.name)
+@pytest.mark.parametrize("launched", [one for one in LAUNCHED if one.name in FORMATS], ids=lambda one: one.name)
 def test_what_a_real_script_prints_is_read_without_the_probe(launched, tmp_path, monkeypatch):
     if reason := why_not(launched.needs):
         pytest.skip(reason)
     launched.write_file(tmp_path)
-    values = {"micro_batches": "4", "micro_batch_size": "4", "batch": "16", "port": str(free_port())}
+    values = {"micro_batches": "4", "micro_batch_size": "64", "batch": "256", "port": str(free_port())}
     values["trial_dir"] = str(tmp_path)
     monkeypatch.chdir(tmp_path)
     spec = CommandSpec(
@@ -48,14 +48,34 @@ def test_what_a_real_script_prints_is_read_without_the_probe(launched, tmp_path,
         environment=environment(),
     )
     ran = run_trial(
-        spec, values, tmp_path, StepShape(16, None, launched.stages), StepLimit(200, 60), 3, lambda *_: True
+        spec, values, tmp_path, StepShape(256, None, launched.stages), StepLimit(200, 60), 3, lambda *_: True
     )
     assert ran.failure is None, ran.failure
     assert ran.watch.seen.source == "log"
     assert len(ran.steps) == 3
-    assert all(0.001 < seconds < 20 for seconds in ran.steps)
+    assert all(0.005 < seconds < 30 for seconds in ran.steps), ran.steps
     assert ran.start_s + sum(ran.steps) < ran.wall_s
     assert (ran.watch.last_loss is not None) == (launched.name in HAS_LOSS)
+
+
+def test_lightnings_bar():
+    """The one of tqdm, which counts micro-batches; the one of rich, where that is installed, prints only at the end."""
+    if reason := why_not("pytorch_lightning"):
+        pytest.skip(reason)
+    from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+
+    log, written = Log(formats_for("lightning")), StringIO()
+    bar = Tqdm(desc="Epoch 0", total=100, file=written, mininterval=0, dynamic_ncols=False, ncols=100)
+    for number in range(6):
+        bar.update(1)
+        bar.refresh()
+        for line in written.getvalue().replace("\r", "\n").splitlines():
+            log.feed(line, 0.5 * number)
+        written.truncate(0)
+        written.seek(0)
+    bar.close()
+    assert [step.line.number for step in log.steps][-5:] == [2, 3, 4, 5, 6]
+    assert step_seconds(log.steps, StepShape())[-5:] == pytest.approx([0.5] * 5)
 
 
 def test_the_timer_of_deepspeeds_engine():
