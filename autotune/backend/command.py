@@ -73,6 +73,7 @@ class TrainingCommand:
     slowest_s: float = 0.0
     is_set_up: bool = False
     is_closed: bool = False
+    is_warned: bool = False
     sources: set[str] = field(default_factory=set)
 
     @property
@@ -186,9 +187,16 @@ class TrainingCommand:
             seconds_limit(expected, self.starts_s, self.spec.start_limit_s),
             steps,
             go_on,
+            self.tell_once,
         )
         self.busy_s += ran.wall_s
         return self.outcome(candidate, ran)
+
+    def tell_once(self, text: str) -> None:
+        """Warn of a command of which no step is seen, once in a run and not after steps were."""
+        if not self.is_warned and not self.starts_s:
+            self.is_warned = True
+            self.events.warn(text)
 
     def outcome(self, candidate: Candidate, ran: Ran) -> Measurement | Failure:
         """Return what a trial ended as; of the first one that ran, say how its steps were read."""

@@ -73,6 +73,13 @@ def hung(seconds: float, steps: int, tail: Sequence[str]) -> Failure:
     return Failure(kind="hang", message=f"no step for {seconds:.0f} s {after}", last_words=words(tail))
 
 
+def unseen(seconds: float, tail: Sequence[str]) -> str:
+    """Return what is said of a command that shows no step for long, with its last line."""
+    last = shortened(tidy(tail[-1])[0]) if tail else ""
+    wrote = f"its last line is {last!r}" if last else "it has written nothing"
+    return f"no step was seen in {seconds:.0f} s: {wrote}; it may still start, else see --read, --log and --start-limit"
+
+
 def not_finite(steps: int, tail: Sequence[str]) -> Failure:
     """Return the failure of a command whose loss or gradients are not finite."""
     return Failure(

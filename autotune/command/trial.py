@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -47,10 +47,16 @@ class CommandSpec:
 
 
 class StepLimit(NamedTuple):
-    """How long to wait for the first step, and for each further one, before a command counts as hanging."""
+    """How long to wait for the first step, and for each further one, before a command counts as hanging; and how long
+    for the first before it is said that none was seen."""
 
     start_s: float
     step_s: float
+    told_s: float = 60.0
+
+
+def ignore(_: str) -> None:
+    """Tell nobody."""
 
 
 class Ran(NamedTuple):
@@ -94,8 +100,10 @@ def run_trial(
     limit: StepLimit,
     steps: int,
     keep_going: KeepGoing,
+    tell: Callable[[str], None] = ignore,
 ) -> Ran:
-    """Run the command with ``values`` until it has timed as many steps as are wanted, and end all of it."""
+    """Run the command with ``values`` until it has timed as many steps as are wanted, and end all of it. ``tell``:
+    called once with what it writes, where no step is seen for long."""
     environment = environment_for(spec, values, folder)
     if spec.prepare:
         run_shell(fill(spec.prepare, values), environment, "prepare")
@@ -117,7 +125,7 @@ def run_trial(
         return Ran((), failure, watch, 0.0, 0.0)
     assert process.stdout is not None
     output = Output(process.stdout.fileno(), folder / "output.log", spec.globs)
-    session = _Session(process, output, watch, limit, steps, keep_going, begun)
+    session = _Session(process, output, watch, limit, steps, keep_going, tell, begun)
     try:
         session.run()
     finally:
@@ -140,12 +148,14 @@ class _Session:
     limit: StepLimit
     steps: int
     keep_going: KeepGoing
+    tell: Callable[[str], None]
     begun: float
     timed: tuple[float, ...] = ()
     failure: Failure | None = None
     start_s: float = 0.0
     first: int | None = None
     told: int = 0  # steps that were reported
+    is_told: bool = False  # that no step was seen
 
     def run(self) -> None:
         """Read until enough is known, or the command ends, fails or hangs."""
@@ -164,6 +174,9 @@ class _Session:
                 self._conclude(self.process.returncode)
                 return
             waited = time.monotonic() - moment
+            if not seen and not self.is_told and waited > self.limit.told_s:
+                self.is_told = True
+                self.tell(diagnose.unseen(waited, self.output.tail))
             if waited > (self.limit.step_s if seen else self.limit.start_s):
                 self.failure = diagnose.hung(waited, seen, self.output.tail)
             self.output.wait(LOOK_S)

@@ -10,7 +10,7 @@ import pytest
 
 from autotune.command.files import Setting
 from autotune.command.processes import members
-from autotune.command.trial import CommandSpec, StepLimit, run_trial
+from autotune.command.trial import CommandSpec, StepLimit, ignore, run_trial
 from autotune.logs.formats.table import AUTO, formats_for
 from autotune.logs.log import StepShape
 
@@ -27,11 +27,11 @@ def steps(count=200, each=0.02):
     return STEPS.format(count=count, each=each)
 
 
-def run(folder, *words, limit=LIMIT, wanted=3, read=AUTO, values=(), **more):
+def run(folder, *words, limit=LIMIT, wanted=3, read=AUTO, values=(), tell=ignore, **more):
     folder.mkdir(exist_ok=True)
     spec = CommandSpec(words=tuple(map(str, words)), formats=formats_for(read), **more)
     begun = time.monotonic()
-    ran = run_trial(spec, dict(values), folder, StepShape(), limit, wanted, lambda number, seconds: True)
+    ran = run_trial(spec, dict(values), folder, StepShape(), limit, wanted, lambda number, seconds: True, tell)
     assert time.monotonic() - begun < 60
     assert members(str(folder), 0) == []
     return ran
@@ -85,6 +85,24 @@ def test_outcomes(tmp_path, text, kind, message):
     assert ran.failure.kind == kind
     assert message in ran.failure.message
     assert "\n" not in ran.failure.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "print('loading\\x1b[0m shards', flush=True)\nimport time; time.sleep(1.5)",
+            "its last line is 'loading shards'",
+        ),
+        ("import time; time.sleep(1.5)", "it has written nothing"),
+    ],
+)
+def test_a_command_that_shows_no_step_for_long_is_told_of_once(tmp_path, text, message):
+    told = []
+    script(tmp_path, text, limit=StepLimit(20.0, 1.5, 0.7), tell=told.append)
+    assert len(told) == 1
+    assert told[0].startswith("no step was seen in 1 s: ")
+    assert message in told[0]
 
 
 def test_what_memory_lacked_and_on_which_rank(tmp_path):
