@@ -17,6 +17,7 @@ class Sign(StrEnum):
 
     BOX = "■"
     STAR = "★"
+    HOLLOW_STAR = "☆"
     DASH = "━"
     LINE = "line"
     DASHED = "dashed"
@@ -115,9 +116,10 @@ def inked(renderer: Any) -> Any:
     return renderer
 
 
-def mark(plot: Any, x: Any, y: float) -> None:
-    """Mark the pick with a star at a point."""
-    plot.scatter([x], [y], marker="star", size=17, color=PICK, line_color=INK_HEX, line_width=0.5)
+def mark(plot: Any, x: Any, y: float, is_hollow: bool = False) -> None:
+    """Mark the pick with a star at a point, or with a hollow one what it could be instead."""
+    fill, line, width = (None, PICK, 2) if is_hollow else (PICK, INK_HEX, 0.5)
+    plot.scatter([x], [y], marker="star", size=17, fill_color=fill, line_color=line, line_width=width)
 
 
 def memory_unit(most: float) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """Charts of candidates as points: throughput against m, throughput against memory, the real runs in their order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,7 @@ from autotune.report.page.colours import INK, INK_HEX, OTHERS, OUT, PICK
 from autotune.report.recommend import is_undecided
 
 FOOT = 0.04  # of the height of a chart, at which what has no rate is marked
+RIVALS = Key("might be better", PICK, Sign.HOLLOW_STAR)
 ROOM = 1.15  # times the highest rate that is drawn: intervals may leave the frame, points may not
 
 
@@ -28,6 +29,29 @@ def pick_key(report: Report) -> Key:
     spot = report.sweet_spot
     name = "best prediction" if report.is_predicted else "sweet spot"
     return Key("recommended, but undecided" if spot and is_undecided(spot) else name, PICK, Sign.STAR)
+
+
+def marked(report: Report, drawn: Collection[CandidateReport]) -> list[tuple[CandidateReport, bool]]:
+    """Return those that a chart of ``drawn`` marks: the recommended candidate, then with True what it could be instead,
+    where it is undecided."""
+    spot = report.sweet_spot
+    found = [(spot.candidate, False), *((index, True) for index in spot.undecided_with)] if spot else []
+    return [(row, is_rival) for index, is_rival in found if (row := report.candidates[index]) in drawn]
+
+
+def mark_keys(report: Report, drawn: Collection[CandidateReport]) -> list[Key]:
+    """Return what the stars of such a chart mean."""
+    kinds = [is_rival for _, is_rival in marked(report, drawn)]
+    return [pick_key(report)] * (False in kinds) + [RIVALS] * (True in kinds)
+
+
+def add_picks(
+    plot: Any, report: Report, drawn: Collection[CandidateReport], x_of: Callable[[CandidateReport], float]
+) -> list[Key]:
+    """Mark them at their throughput and ``x_of`` them; return the keys."""
+    for row, is_rival in marked(report, drawn):
+        mark(plot, x_of(row), rate_of(report, row), is_rival)
+    return mark_keys(report, drawn)
 
 
 def rate_of(report: Report, row: CandidateReport) -> float:
@@ -72,9 +96,7 @@ def throughput(report: Report) -> Chart:
     keys += add_out(plot, report)
     if pick := pick_of(report):
         plot.vspan(x=[pick.micro_batches], line_color=PICK, line_alpha=0.5)
-        mark(plot, pick.micro_batches, rate_of(report, pick))
-        keys.insert(0, pick_key(report))
-    return Chart(plot, keys)
+    return Chart(plot, [*add_picks(plot, report, report.candidates, lambda row: row.micro_batches), *keys])
 
 
 def curves(report: Report, shown: Sequence[CandidateReport]) -> dict[str, list[CandidateReport]]:
@@ -221,11 +243,7 @@ def pareto(report: Report) -> Chart | None:
     if limit and limit < 2 * max(row.peak or 0 for row in known):
         plot.vspan(x=[limit / size], line_color=OUT, line_dash="dashed")
         keys.append(Key("memory limit", OUT, Sign.DASHED))
-    pick = pick_of(report)
-    if pick is not None and pick.peak is not None:
-        mark(plot, pick.peak / size, rate_of(report, pick))
-        keys.insert(0, pick_key(report))
-    return Chart(plot, keys)
+    return Chart(plot, [*add_picks(plot, report, known, lambda row: (row.peak or 0) / size), *keys])
 
 
 def add_dots(
@@ -260,8 +278,4 @@ def history(report: Report, rows: Sequence[CandidateReport]) -> Chart:
     dots = inked(plot.scatter("number", "rate", source=source, size=8, color=INK_HEX))
     plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name"), ("sequences/s", "@rate{0.0}")]))
     keys = [Key("estimate", INK, Sign.CIRCLE), Key("best by then", OTHERS, Sign.LINE)]
-    pick = pick_of(report)
-    if pick is not None and pick in rows:
-        mark(plot, rows.index(pick) + 1, rate_of(report, pick))
-        keys.insert(0, pick_key(report))
-    return Chart(plot, keys)
+    return Chart(plot, [*add_picks(plot, report, rows, lambda row: rows.index(row) + 1), *keys])

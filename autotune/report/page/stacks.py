@@ -10,7 +10,7 @@ from autotune.predict.orders import KINDS
 from autotune.records.report import CandidateReport, Report
 from autotune.report.page.chart import Chart, Key, Sign, inked, mark, memory_unit, plain
 from autotune.report.page.colours import ACTIONS, IDLE, INK, INK_HEX, MEMORY_PARTS, OPTIMIZER, OUT, PARTS
-from autotune.report.page.plots import pick_key, pick_of
+from autotune.report.page.plots import mark_keys, marked
 from autotune.report.timeline.step import Step
 from autotune.report.timeline.timeline import MEANING
 from autotune.report.units import show_bytes
@@ -66,15 +66,13 @@ def memory(report: Report, rows: Sequence[CandidateReport]) -> Chart | None:
     chart = stacked(labels, parts, MEMORY_PARTS, unit)
     highest = max(one.total for one in flat) / size
     keys = list(chart.keys) + add_measured_peaks(chart.figure, rows, unit, size, said(report, "peak"))
-    pick = pick_of(report)
-    for row, split in known:
-        if row is pick:
-            fullest = max(range(len(split or ())), key=lambda rank, split=split: split[rank].total)  # type: ignore[misc]
-            place = (f"m={row.micro_batches}", f"r{fullest}")
-            mark(
-                chart.figure, place, max(row.peak or 0, max(one.total for one in split or ())) / size + ABOVE * highest
-            )
-            keys.insert(0, pick_key(report))
+    splits = {row.label: split or () for row, split in known}
+    drawn = [row for row, _ in known]
+    for row, is_rival in marked(report, drawn):
+        totals = [one.total for one in splits[row.label]]
+        place = (f"m={row.micro_batches}", f"r{totals.index(max(totals))}")
+        mark(chart.figure, place, max(row.peak or 0, *totals) / size + ABOVE * highest, is_rival)
+    keys = [*mark_keys(report, drawn), *keys]
     return Chart(chart.figure, keys + add_limit(chart.figure, report.memory_limit_bytes, size, highest))
 
 
@@ -123,13 +121,12 @@ def where_time_goes(report: Report, rows: Sequence[CandidateReport]) -> Chart:
     parts = {name: [getattr(row.prediction.time_split_s, name) for row in rows] for name in PARTS}
     chart = stacked(labels, parts, PARTS, "seconds")
     keys = list(chart.keys) + add_measured_steps(chart.figure, rows, said(report, "step"))
-    pick = pick_of(report)
-    if pick is not None and pick in rows:
-        highest = max(pick.prediction.step_time_s, max(pick.measurement.step_times_s) if pick.measurement else 0.0)
-        mark(chart.figure, f"m={pick.micro_batches}", highest + ABOVE * chart.figure.y_range.end)
-        chart.figure.y_range.end = max(chart.figure.y_range.end, highest + 2 * ABOVE * chart.figure.y_range.end)
-        keys.insert(0, pick_key(report))
-    return Chart(chart.figure, keys)
+    room = ABOVE * chart.figure.y_range.end
+    for row, is_rival in marked(report, rows):
+        highest = max((row.prediction.step_time_s, *(row.measurement.step_times_s if row.measurement else ())))
+        mark(chart.figure, f"m={row.micro_batches}", highest + room, is_rival)
+        chart.figure.y_range.end = max(chart.figure.y_range.end, highest + 2 * room)
+    return Chart(chart.figure, [*mark_keys(report, rows), *keys])
 
 
 def add_measured_steps(plot: Any, rows: Sequence[CandidateReport], name: str) -> list[Key]:

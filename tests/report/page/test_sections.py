@@ -159,3 +159,20 @@ def test_the_command_that_exports_names_the_report(tmp_path):
     texts = Reader(page(make_report(), tmp_path / "my report.json")).texts
     assert f"autotune export '{tmp_path}/my report.json' --to megatron-lm" in texts
     assert "Hand it on" not in Reader(page(make_report())).texts
+
+
+def test_what_an_undecided_pick_could_be_instead_has_a_hollow_star():
+    report = make_report()
+    spot = report.sweet_spot
+    pick = report.candidates[spot.candidate]
+    alike = [row for row in report.candidates if row.family == pick.family and row is not pick]
+    rival = report.candidates.index(alike[-1])
+    unsure = spot.model_copy(update={"certainty": 0.5, "undecided_with": (rival,)})
+    marked = {}
+    for section, chart in charts(report.model_copy(update={"sweet_spot": unsure})):
+        marked.setdefault(section.title, []).append([key.label for key in chart.keys[: len(stars(chart))]])
+        if section.title == "Throughput":
+            assert [x for x, _ in stars(chart)] == [pick.micro_batches, alike[-1].micro_batches]
+    both = [["recommended, but undecided", "might be better"]]
+    assert marked["Throughput"] == marked["Where the time goes"] == both
+    assert all(len(stars(chart)) <= 1 for _, chart in charts(report))
