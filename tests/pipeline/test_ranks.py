@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -30,11 +31,13 @@ from autotune.records.failure import Failure
 from autotune.records.job.placement import Placement
 from autotune.records.job.workload import WorkloadConfig
 from autotune.records.outcome import Measurement
+from autotune.torch_range import RUNS_LISTS, release_of
 
 SIZES = {"layers": 4, "hidden": 32, "heads": 2, "seq_len": 16, "vocab": 64, "batch": 16}
 WORK = WorkloadConfig(stages=2, precision="fp32", optimizer="adamw", **SIZES)
 PLAN = Prepare(schedule="1F1B", micro_batches=4, micro_batch_size=4, sequences=16)
 TIMEOUT_S = 60.0
+RELEASE = release_of(version("torch"))  # make test-torch runs this under old ones
 
 
 @pytest.fixture
@@ -133,7 +136,9 @@ def neighbours(rank, p):
 
 
 def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts():
-    """Of GPipe to the byte. 1F1B keeps the message that it last sent to each neighbour, and the losses."""
+    """Of GPipe to the byte. 1F1B keeps the message that it last sent to each neighbour, before torch 2.10 one more, and
+    the losses."""
+    more = RELEASE < RUNS_LISTS
     work = replace(WORK, stages=4)
     with Ranks(4, "cpu") as ranks:
         for name, m, b in [
@@ -148,9 +153,9 @@ def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts():
             parts = list(parts_of_peak(ranks, work, plan))
             peaks = [primed["peak_memory_bytes"] for primed in ranks.ask(plan, TIMEOUT_S)]
             for rank, (peak, part) in enumerate(zip(peaks, parts, strict=True)):
-                kept = neighbours(rank, 4) * message_bytes(work, plan) + 4 * m if name == "1F1B" else 0
+                kept = (neighbours(rank, 4) + more) * message_bytes(work, plan) + 4 * m if name == "1F1B" else 0
                 assert part <= peak <= part + kept, (plan, rank)
-                assert peak == pytest.approx(part, rel=0.03)
+                assert peak == pytest.approx(part, rel=0.06 if more else 0.03)
 
 
 def test_the_optimizer_really_steps(ranks):
@@ -225,6 +230,7 @@ def test_a_silent_rank_is_a_hang_within_its_time(ranks):
     assert not any(alive(pid) for pid in before)
 
 
+@pytest.mark.skipif(RELEASE < (2, 7), reason="torch 2.6 takes m < stages")
 def test_what_torch_refuses_is_a_model_error_with_its_words(ranks):
     refused = replace(PLAN, micro_batches=1, micro_batch_size=16)
     outcome = measure_candidate(ranks, WORK, refused, 0.1, 1, lambda *_: True)

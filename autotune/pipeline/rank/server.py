@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -144,6 +145,8 @@ class Server:
 
 
 def main(control: int, alive: int) -> None:
-    """Be the server, on the handles that the controller has left open for it."""
+    """Be the server, on the handles that the controller has left open for it. Temporary files of torch and of models
+    lie in the controller's folder, and go with it: a rank ends without tidying up, and loading torch 2.6 makes one."""
+    tempfile.tempdir = os.environ["AUTOTUNE_FOLDER"]
     load()
     Server(socket.socket(fileno=control), alive).serve()

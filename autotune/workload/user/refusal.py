@@ -1,14 +1,19 @@
 """What is wrong with a model of the user's, in words."""
 
 import os
+from inspect import signature
 from types import TracebackType
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.distributed.pipelining import stage
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 """What torch raises on paper where a shape, or which way the code goes, depends on the numbers in a tensor."""
+CARRIES_WHOLE_NUMBERS = "tensor_meta" in signature(stage._RecvInfo).parameters
+"""Whether torch's pipelining knows which of the tensors that it receives have a gradient; older ones take it of all."""
 WORDS = 200  # characters of somebody else's message that ours repeats
 
 
@@ -61,6 +66,12 @@ def check_carried(tensors: tuple[object, ...], where: str) -> None:
             raise ModelRefused(
                 f"{where} is given a complex tensor by the layer before, which cannot be sent; send torch.view_as_real"
                 " of it, or compute it in each layer"
+            )
+        if not (value.is_floating_point() or CARRIES_WHOLE_NUMBERS):
+            raise ModelRefused(
+                f"{where} is given a tensor of {value.dtype} by the layer before: torch {torch.__version__} wants a"
+                " gradient of all that it sends between stages, which whole numbers have not; compute it in each layer,"
+                " or update torch: 2.13 sends it"
             )
         if not all(isinstance(size, int) for size in value.shape):
             raise ModelRefused(
