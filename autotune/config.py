@@ -167,6 +167,7 @@ class Config(TypedRecord):
     seq_len: PositiveInt | None = setting("seq_len")
     vocab: PositiveInt | None = setting("vocab")
     batch: PositiveInt = setting("batch")
+    data_parallel: PositiveInt = setting("data_parallel")
     precision: Precision | None = setting("precision")
     optimizer: Optimizer = setting("optimizer")
     norm: Norm = setting("norm")
@@ -209,7 +210,6 @@ class Config(TypedRecord):
     log: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("log")
     set: Annotated[tuple[str, ...] | None, BeforeValidator(one_or_more)] = setting("set")
     present: PositiveInt | None = setting("present")
-    data_parallel: PositiveInt = setting("data_parallel")
     trial_args: str | None = setting("trial_args")
     setup: str | None = setting("setup")
     prepare: str | None = setting("prepare")
@@ -234,9 +234,8 @@ class Config(TypedRecord):
                 "profile: --device replay runs a --profile FILE, and a command of yours may have one as its prior; give"
                 " both of two or neither"
             )
-        for name, is_given in (("present", self.present is not None), ("data_parallel", self.data_parallel > 1)):
-            if is_given and not self.command:
-                raise ValueError(f"{name}: only of a training command of yours, after --; leave it out, or give one")
+        if self.present is not None and not self.command:
+            raise ValueError("present: only of a training command of yours, after --; leave it out, or give one")
         if self.model is not None:
             return self._model_brings_its_sizes()
         if self.stages > self.layers and not self.command:
@@ -291,6 +290,7 @@ class Config(TypedRecord):
         names = ("layers", "stages", "batch", "optimizer", "norm", "seed")
         sizes = DEFAULT_SIZES[device] | {name: getattr(self, name) for name in names}
         sizes |= {name: value for name in DEFAULT_SIZES[device] if (value := getattr(self, name)) is not None}
+        sizes |= {"data_parallel": self.data_parallel} if self.data_parallel > 1 else {}
         if self.hidden is not None and self.heads is None:
             sizes["heads"] = max(count for count in divisors(self.hidden) if count <= max(1, self.hidden // 16))
         if sizes["hidden"] % sizes["heads"]:

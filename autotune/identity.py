@@ -89,7 +89,8 @@ OF_A_MODEL = (
 
 def counted(workload: WorkloadFacts) -> dict[str, Any]:
     """Return what figures depend on of a workload, as JSON values."""
-    left_out = OF_A_MODEL if workload.model in (None, GPT) else ()
+    left_out = {*OF_A_MODEL} if workload.model in (None, GPT) else set()
+    left_out |= {"data_parallel"} if workload.data_parallel is None else set()  # so that digests are as they were
     return {name: value for name, value in asdict(workload).items() if name not in left_out}
 
 
@@ -112,7 +113,8 @@ def digest_of_report(environment: Environment, workload: WorkloadFacts, version:
 
 def changes_of_workload(before: Report, now: Report) -> list[str]:
     """Return a line for each difference between the training jobs."""
-    return changed(workload_facts(before.workload), workload_facts(now.workload))
+    one, other = ({**workload_facts(work), "data_parallel": work.replicas} for work in (before.workload, now.workload))
+    return changed(one, other)
 
 
 def changes_of_machine(before: Report, now: Report) -> list[str]:

@@ -109,6 +109,15 @@ SETTINGS: dict[str, Option] = {
         Option("vocab", int, "Tokens in the vocabulary.", default_text=BY_DEVICE.format("512", "50304"), panel=MODEL),
         Option("batch", int, "Sequences per step of one pipeline (B).", 64, panel=MODEL),
         Option(
+            "data_parallel",
+            int,
+            "Replicas of the pipeline, each on a batch of its own, whose gradients are reduced: stages x replicas"
+            " devices. Of a training command of yours, those that it starts; its figures are then of one.",
+            1,
+            panel=MODEL,
+            minimum=1,
+        ),
+        Option(
             "precision",
             str,
             "What the model computes in; its weights are updated in fp32.",
@@ -399,14 +408,6 @@ SETTINGS: dict[str, Option] = {
             default_text="what stands in its placeholders, such as {micro_batches=8}, or in the files of --set",
             panel=COMMAND,
             metavar="M",
-            minimum=1,
-        ),
-        Option(
-            "data_parallel",
-            int,
-            "Replicas of the pipeline that the command starts, which share the global batch; figures are of one.",
-            1,
-            panel=COMMAND,
             minimum=1,
         ),
         Option("trial_args", str, "Words added to the command in trials, such as '--eval-iters 0'.", panel=COMMAND),

@@ -116,7 +116,7 @@ class Simulated:
             self.busy_s += times[-1]
             if not keep_going(number, times[-1]):
                 break
-        return Measurement.of(tuple(times), candidate.sequences, None)
+        return Measurement.of(tuple(times), candidate.job_sequences, None)
 
     def record(self, candidate: Candidate, expected_step_s: float, steps: int) -> None:
         """Return None: there are no actions to be seen."""

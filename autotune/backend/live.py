@@ -60,8 +60,8 @@ class LiveRanks:
 
     @property
     def ranks(self) -> int:
-        """Number of ranks."""
-        return self.live.ranks
+        """Ranks of one pipeline."""
+        return self.workload.stages
 
     @property
     def busy_s(self) -> float:

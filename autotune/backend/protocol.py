@@ -95,7 +95,7 @@ class Backend(Protocol):
 
     @property
     def ranks(self) -> int:
-        """Number of devices that work at the same time."""
+        """Devices of one pipeline, which work at the same time; ``facts.replicas`` times as many in all."""
 
     @property
     def memory_limit(self) -> int | None:

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autotune.backend.live import LiveRanks, look_around
 from autotune.backend.protocol import Paper, Profiled, ProfileNeeds
 from autotune.config import Config
-from autotune.errors import DeviceError, InputError
+from autotune.errors import DeviceError, InputError, UsageError
 from autotune.events import Events
 from autotune.hosts import rendezvous_of
 from autotune.pipeline.control.ranks import Ranks
@@ -61,6 +61,7 @@ class TorchRanks(LiveRanks):
             self.config.micro_batch_size,
             self.config.split,
             self.config.recompute.modes,
+            self.workload.replicas,
         )
         left, lacking = runnable_by(self.environment.torch_version, found, self.ranks)
         return left, self.notes + padded + left_out + lacking
@@ -70,7 +71,7 @@ class TorchRanks(LiveRanks):
         kept = [self.kept(need._replace(is_split=False)) for need in needs]
         if all(kept):
             return Paper([profile for profile in kept if profile], "profile of an earlier run")
-        rate = matrix_rate(self.live.device, self.ranks, self.workload.precision or "fp32", self.live.python)
+        rate = matrix_rate(self.live.device, self.live.ranks, self.workload.precision or "fp32", self.live.python)
         assumed = [
             assumed_profile(
                 self.workload,
@@ -127,14 +128,23 @@ def open_ranks(config: Config, events: Events) -> TorchRanks:
     """Look at the machine, or at the hosts that come to the rendezvous, and settle sizes and limits; start no rank
     yet."""
     with ExitStack() as hosts:
-        rendezvous = hosts.enter_context(rendezvous_of(config, config.stages, events))
+        rendezvous = hosts.enter_context(rendezvous_of(config, config.stages * config.data_parallel, events))
         environment = choose_device(config, look_around(config, rendezvous, events))
         kind = environment.device or "cpu"
         workload = workload_of(config, kind, events)
         check_torch(environment.torch_version, workload.precision or "fp32")
-        sharing = environment.most_on_a_host(workload.stages) if kind == "cpu" else 1
+        check_replicas(workload)
+        ranks = workload.stages * workload.replicas
+        sharing = environment.most_on_a_host(ranks) if kind == "cpu" else 1
         limit, capped = memory_limit(config, environment, sharing)
-        live = Ranks(workload.stages, kind, memory_limit=limit, rendezvous=rendezvous, python=config.interpreter)
+        live = Ranks(
+            ranks,
+            kind,
+            memory_limit=limit,
+            rendezvous=rendezvous,
+            python=config.interpreter,
+            replicas=workload.replicas,
+        )
         return TorchRanks(
             environment, workload, workload.facts, limit, live, hosts.pop_all(), config=config, notes=capped
         )
@@ -152,7 +162,16 @@ def workload_of(config: Config, device: str, events: Events) -> AnyWorkload:
             f"--model {found.model} has {found.layers} layers that it can be cut between, fewer than {config.stages}"
             " stages; lower --stages"
         )
-    return found
+    return replace(found, data_parallel=config.data_parallel) if config.data_parallel > 1 else found
+
+
+def check_replicas(workload: AnyWorkload) -> None:
+    """Raise UsageError where torch cannot reduce the gradients of replicas as they are held."""
+    if workload.replicas > 1 and workload.precision not in (None, "fp32"):
+        raise UsageError(
+            f"--data-parallel: torch's DDP reduces gradients in the type of the weights, and those of"
+            f" {workload.precision} weights are summed in fp32; give --precision fp32"
+        )
 
 
 def without_padding(counts: tuple[int, ...], batch: int) -> tuple[tuple[int, ...], list[str]]:
@@ -175,13 +194,14 @@ def choose_device(config: Config, environment: Environment) -> Environment:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         cpu = {"device": "cpu", "memory_bytes": memory, "mps": None}
         return environment.with_gpus(()).model_copy(update=cpu)
-    if environment.device == "cuda" and len(environment.devices) < config.stages:
-        raise DeviceError(
-            f"{config.stages} stages need {config.stages} GPUs, but only {len(environment.devices)} are visible;"
-            f" use --stages {len(environment.devices)}, or --device cpu"
-        )
+    ranks, there = config.stages * config.data_parallel, len(environment.devices)
+    if environment.device == "cuda" and there < ranks:
+        several = config.data_parallel > 1
+        need = f"{config.stages} stages{f' x {config.data_parallel} replicas' if several else ''} need {ranks} GPUs"
+        fewer = "fewer --stages or a lower --data-parallel" if several else f"--stages {there}"
+        raise DeviceError(f"{need}, but only {there} are visible; use {fewer}, or --device cpu")
     if environment.device == "cuda":
-        return environment.with_gpus(range(config.stages))  # rank r drives GPU r; a rendezvous has chosen already
+        return environment.with_gpus(range(ranks))  # rank r drives GPU r; a rendezvous has chosen already
     return environment
 
 

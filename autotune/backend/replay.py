@@ -94,6 +94,11 @@ def open_replay(config: Config, events: Events) -> Replay:
         )
         if "stages" in config.model_fields_set and config.stages != recorded.ranks:
             raise UsageError(f"--stages: the profile has {recorded.ranks} (given: {config.stages})")
+        if "data_parallel" in config.model_fields_set or recorded.workload.replicas > 1:
+            raise UsageError(
+                f"--device replay: one pipeline is replayed, without replicas (given: {config.data_parallel}, recorded:"
+                f" {recorded.workload.replicas}); leave --data-parallel out, and record a profile without it"
+            )
         if config.split is not None:
             raise UsageError("--split: the stages of a recorded profile are cut already; leave it out")
         if config.balance:

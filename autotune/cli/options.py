@@ -348,7 +348,7 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
         DATA_PARALLEL.of(
             default=None,
             help="Replicas of the pipeline; they multiply the batch.",
-            default_text="what the merged file says, or 1",
+            default_text="as many as ran, or what the merged file says, or 1",
             panel=OUTPUT,
             minimum=1,
         ),

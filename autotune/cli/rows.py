@@ -53,6 +53,7 @@ SIZES = settings(
     "seq_len",
     "vocab",
     "batch",
+    "data_parallel",
     "precision",
     "optimizer",
     "norm",

@@ -27,6 +27,7 @@ TOPICS = (
     "python",
     "ci",
     "environments",
+    "replicas",
     "hosts",
     "studies",
     "replay",

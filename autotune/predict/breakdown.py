@@ -3,7 +3,7 @@
 ::
 
     step        |======================================== of any rank =======================================|
-    busy        | compute | padding | granularity | overhead | slowdown |
+    busy        | compute | padding | granularity | overhead | reduction | slowdown |
     idle                                                                | communication | imbalance | bubble |
     then                                                                                          optimizer, overhead
 
@@ -35,6 +35,7 @@ class StepBreakdown:
     ``communication``  idle that free links would save
     ``imbalance``      idle that equal stages would save; and waiting for the last rank's optimizer
     ``bubble``         idle that remains with free links and equal stages
+    ``reduction``      what the last backward of its stages is prolonged by, because replicas add up gradients in it
     ``optimizer``      the rank's own optimizer step
     ``overhead``       what the runtime takes for each action, and for each step; and what a device waits for a CPU that
                        is late in starting its next action
@@ -47,6 +48,7 @@ class StepBreakdown:
     communication: Seconds
     imbalance: Seconds
     bubble: Seconds
+    reduction: Seconds
     optimizer: Seconds
     overhead: Seconds
 
@@ -90,7 +92,8 @@ def break_down(
     """
     optimizer = np.array(optimizer_s, np.float64)
     compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, overhead_s)
-    done = compute + granularity + overhead
+    reduction = _by_rank(schedule, np.array(costs.reduction or [0.0] * costs.stages))
+    done = compute + granularity + overhead + reduction
     busy = done if costs.slowdown is None and costs.host is None else step.busy
     after = optimizer_tail(step.rank_ends, optimizer_s) - optimizer  # below 0: of its idle time before the last action
     idle = np.maximum(0.0, step.makespan - busy + np.minimum(0.0, after))
@@ -111,6 +114,7 @@ def break_down(
         communication=communication,
         imbalance=imbalance + np.maximum(0.0, after),
         bubble=bubble,
+        reduction=pace * reduction,
         optimizer=optimizer,
         overhead=pace * overhead + late + step_overhead_s,
     )

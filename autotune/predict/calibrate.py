@@ -12,7 +12,7 @@ import numpy as np
 
 from autotune.predict.predict import action_overheads, optimizer_seconds, stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulator.simulate import Seconds, optimizer_tail, simulate
+from autotune.predict.simulator.simulate import Seconds, action_seconds, optimizer_tail, simulate
 from autotune.records.profile import Calibration, Profile, SharedCores, StageProfile
 from autotune.records.stage_costs import StageTime
 
@@ -93,7 +93,7 @@ def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
     costs = stage_costs(model, run.micro_batch_size, schedule)
     timeline = simulate(schedule, costs)
     tail = optimizer_tail(timeline.rank_ends, optimizer_seconds(model, schedule))
-    work = costs.work()[timeline.graph.kind, timeline.graph.stage]
+    work = action_seconds(timeline.graph, costs)
     overhead = action_overheads(model, schedule)[timeline.graph.kind, timeline.graph.stage]
     inside = np.maximum(0.0, 1 - overhead / work)
     busy = float(((timeline.ends - timeline.starts) * inside).sum())

@@ -15,6 +15,7 @@ from autotune.predict.extrapolation import Doubt, basis_of, doubt
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.recut import recut
+from autotune.predict.reduction import reduction_seconds
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.simulator.contention import slowdown_with
 from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
@@ -50,13 +51,15 @@ def candidates_for(
     micro_batch_size: int | None = None,
     split: Split | None = None,
     modes: Sequence[Recompute] = (Recompute.NONE,),
+    replicas: int = 1,
 ) -> tuple[list[Candidate], list[str]]:
     """Return every candidate in the order of m, and a note for each reason why some m were left out.
 
     Where a schedule refuses m, what stands in for it takes its place (GPipe for 1F1B where m < ranks).
     ``virtual_stages``: what to try for schedules that leave the choice. ``micro_batch_size`` fixes b, so that the batch
     grows with m; else b = ceil(batch / m) and the rest is padding. ``split``: the layers of each stage, which then says
-    how many lie on a rank. ``modes``: what all stages may recompute. Raises UsageError where nothing is left.
+    how many lie on a rank. ``modes``: what all stages may recompute. ``replicas``: of the pipeline. Raises UsageError
+    where nothing is left.
     """
     if split is not None:
         check_split(split, ranks, layers)
@@ -67,6 +70,7 @@ def candidates_for(
         schedule = runnable(name, ranks, count)
         reason = illegal_reason(schedule, ranks, v, count, layers)
         reason = illegal_cut(name, v, split, ranks) or reason or illegal_mode(schedule, mode)
+        reason = reason or illegal_replicas(schedule, replicas)
         if reason:
             refused.setdefault(reason, []).append(count)
             continue
@@ -78,6 +82,7 @@ def candidates_for(
             virtual_stages=v,
             split=split,
             recompute=modes_of(mode, ranks * v),
+            replicas=replicas,
         )
     notes = [
         f"not tried: m = {', '.join(map(str, sorted(set(left_out))))}: {reason}" for reason, left_out in refused.items()
@@ -126,6 +131,17 @@ def illegal_mode(name: ScheduleName, mode: Recompute) -> str | None:
     """
     if mode is Recompute.SELECTIVE and SCHEDULES[name].backward == "split":
         return f"torch's selective recomputation takes one backward, and {name} splits it in two; full takes both"
+    return None
+
+
+def illegal_replicas(name: ScheduleName, replicas: int) -> str | None:
+    """Return why replicas of a pipeline cannot run a schedule; None if they can.
+
+    torch's DDP reduces gradients in hooks of the tensors that ``backward`` adds them to. The halves of a split backward
+    add them by themselves (torch.distributed.pipelining, ``_backward.stage_backward_weight``), so no hook is called.
+    """
+    if replicas > 1 and SCHEDULES[name].backward == "split":
+        return f"torch's DDP reduces gradients in whole backwards, and {name} splits them in two; use one replica"
     return None
 
 
@@ -208,17 +224,18 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         ],
         activation_link=[links[here, there] for here, there in boundaries],
         gradient_link=[links[there, here] for here, there in boundaries],
-        slowdown=profile.shared.slowdown if profile.shared else None,
+        slowdown=profile.slowdown,
         hosts=profile.hosts,
         link_contention=profile.link_contention,
         has_streams=profile.environment.device == "cuda",
         host=host_seconds(profile, micro_batch_size),
+        reduction=reduction_seconds(profile, micro_batch_size),
     )
 
 
 def slowdown_together(profile: Profile) -> float:
     """Return how many times slower a rank runs while all of its host compute; of the fullest host."""
-    together = profile.environment.most_on_a_host(profile.ranks)
+    together = profile.environment.most_on_a_host(profile.devices)
     return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
 
 
@@ -341,8 +358,8 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         step_time_high_s=high,
         basis=basis_of(profile, candidate.micro_batch_size),
         uncertainty=unsure,
-        throughput_seq_s=candidate.sequences / step,
-        throughput_tokens_s=candidate.sequences * tokens / step if tokens else None,
+        throughput_seq_s=candidate.job_sequences / step,
+        throughput_tokens_s=candidate.job_sequences * tokens / step if tokens else None,
         bubble_fraction=totals.bubble_fraction,
         in_flight=tuple(schedule.in_flight(rank) for rank in range(schedule.ranks)),
         peak_memory_bytes=tuple(peak.total for peak in peaks) if peaks else None,

@@ -66,6 +66,7 @@ def moved(stage: StageProfile, old: Sequence[LayerProfile], new: Sequence[LayerP
             "memory": tuple(moved_memory(row, old, new) for row in stage.memory),
             "optimizer_s": stage.optimizer_s * share,
             "optimizer_transient_bytes": round(stage.optimizer_transient_bytes * share),
+            "bucket_bytes": tuple(max(1, round(size * share)) for size in stage.bucket_bytes),
         }
     )
 

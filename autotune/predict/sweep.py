@@ -37,7 +37,7 @@ def limit_of(profile: Profile, config: Config) -> int | None:
 def memory_per_rank(profile: Profile) -> int | None:
     """Return bytes that a rank may use by the profile's own account: ranks on a CPU share the host's memory."""
     memory = profile.environment.memory_bytes
-    return memory // profile.ranks if memory and profile.environment.device == "cpu" else memory
+    return memory // profile.devices if memory and profile.environment.device == "cpu" else memory
 
 
 def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[list[Candidate], list[str]]:
@@ -53,8 +53,9 @@ def profile_candidates(profile: Profile, config: Config, batch: int) -> tuple[li
     if not schedules:
         raise UsageError(f"--schedule: the profile has {v} stages per rank, {' and '.join(wanted)} one")
     layers = len(profile.stages)
+    replicas = profile.workload.replicas
     found, notes = candidates_for(
-        config.counts(), schedules, (v,), profile.ranks, layers, batch, config.micro_batch_size
+        config.counts(), schedules, (v,), profile.ranks, layers, batch, config.micro_batch_size, replicas=replicas
     )
     return [one.model_copy(update={"recompute": profile.recompute}) for one in found], notes
 

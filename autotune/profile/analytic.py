@@ -33,7 +33,6 @@ def assumed_profile(
         forward = size * work / (REACHED * rate) + counts[index] * OPERATIONS * LAUNCH_S
         return StageTime(micro_batch_size=size, t_f=forward, t_bw=backward * forward)
 
-    is_cpu = environment.device == "cpu"
     return Profile(
         environment=environment,
         workload=workload.facts,
@@ -43,7 +42,5 @@ def assumed_profile(
             StageProfile(layers=count, time_s=tuple(row(index, size) for size in sizes))
             for index, count in enumerate(counts)
         ),
-        shared=SharedCores.of(environment.cores or 1, environment.most_on_a_host(workload.stages), contention=1.0)
-        if is_cpu
-        else None,
+        shared=SharedCores.on(environment, workload.stages * workload.replicas),
     )

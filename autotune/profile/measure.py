@@ -28,6 +28,7 @@ from autotune.pipeline.control.measure import build, by_stage, run_step
 from autotune.pipeline.control.ranks import RankFailure, Ranks
 from autotune.profile.fragmentation import ASSUMED, NONE, Fragmentation
 from autotune.profile.links import measure_links
+from autotune.profile.reduction import measure_reduction
 from autotune.records.job.environment import Environment
 from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload, ModelConfig
@@ -71,7 +72,7 @@ class Measurer:
         self.warn, self.is_shared = warn, is_shared  # whether ranks share cores
         self.runs_behind = ranks.device == "cuda"  # whether devices compute while the CPU goes on
         self.output_bytes = output_bytes  # that cross a boundary for one sequence
-        self.everyone = tuple(range(workload.stages))
+        self.everyone = tuple(range(workload.stages))  # of the first replica: the others do as it does
         self.timeout_s = COMMAND_TIMEOUT_S
         self.primed: list[Primed] = []  # of the calibration run
         self.stage_ranks = stage_ranks(workload.stages, placement.virtual_stages, placement.v_shaped)
@@ -101,8 +102,10 @@ class Measurer:
         that is how they run, and what they share, from the air to the power supply, slows them then too."""
         found: dict[int, Any] = {}
         for together in self.turns():
-            plan = TimeStages(stages=together, micro_batch_sizes=sizes, fewest=fewest, split=self.split)
-            answers = [iter(answer) for answer in self.ask(plan)]
+            plan = TimeStages(
+                stages=together, micro_batch_sizes=sizes, fewest=fewest, split=self.split, active=self.everyone
+            )
+            answers = [iter(answer) for answer in self.ask(plan)[: len(self.everyone)]]
             found |= {stage: next(answers[self.stage_ranks[stage]]) for stage in together}
         return decode(list[list[StageTime]], [found[stage] for stage in range(len(self.stage_ranks))])
 
@@ -134,7 +137,8 @@ class Measurer:
     def stage_memory(self) -> list[list[StageMemory]]:
         """Measure the memory of every size that all stages have room for; only these are measured further."""
         begun = time.monotonic()
-        answers = self.ask(MeasureMemory(micro_batch_sizes=self.sizes, split=self.split))
+        command = MeasureMemory(micro_batch_sizes=self.sizes, split=self.split, active=self.everyone)
+        answers = self.ask(command)[: len(self.everyone)]
         self.timeout_s = min(COMMAND_TIMEOUT_S, max(FLOOR_S, PATIENCE * (time.monotonic() - begun)))
         found = decode(list[list[StageMemory]], by_stage(answers, self.placement))
         count = min(len(rows) for rows in found)
@@ -183,7 +187,7 @@ class Measurer:
 
     def primed_with(self, plan: Prepare) -> list[Primed]:
         """Run the first step of a plan; return what each rank answered."""
-        return decode(list[Primed], self.ask(plan))
+        return decode(list[Primed], self.ask(plan))[: len(self.everyone)]
 
     def calibration(
         self, size: int, count: int, wait: ReplayStage | None, steps: int = CALIBRATION_STEPS
@@ -203,6 +207,7 @@ class Measurer:
         for _ in range(steps):
             step = run_step(self.ranks, Step(record=True), self.timeout_s, IDLE_S)
             walls.append(step_seconds(step))
+            step = step[: len(self.everyone)]
             busy.append(sum(action.end_s - action.start_s for rank in step for action in rank.actions))
             actions += sum(len(rank.actions) for rank in step)
             between = [b.start_s - a.end_s for rank in step for a, b in pairwise(rank.actions)]
@@ -322,7 +327,6 @@ def measure_profile(
     notify("measuring optimizers", 0.9)
     layers = retry_once(measurer.layers) if with_layers else ()
     optimizers = retry_once(measurer.optimizers)
-    host_action_s = retry_once(measurer.host_action)
     fragmentation = NONE if cores else retry_once(lambda: measurer.fragmentation(facts))
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
@@ -334,14 +338,15 @@ def measure_profile(
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         layers=layers,
         links=tuple(links),
+        reduction=retry_once(lambda: measure_reduction(measurer.ask, workload.stages, facts)),
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
-        shared=SharedCores.of(cores, environment.most_on_a_host(workload.stages), contention=1.0) if cores else None,
+        shared=SharedCores.on(environment, workload.stages * workload.replicas),
         drift=drift_of(rounds, times),
         reserved_over_allocated=fragmentation.times,
         segments_bytes=fragmentation.segments_bytes,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
-        host_action_s=host_action_s,
+        host_action_s=retry_once(measurer.host_action),
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
 
@@ -397,6 +402,7 @@ def stage_profiles(
             static_bytes=fact.static_bytes,
             batch_statistics=fact.batch_statistics,
             kept_output_bytes=fact.kept_output_bytes,
+            bucket_bytes=fact.bucket_bytes,
             time_s=tuple(time_rows),
             memory=tuple(memory_rows),
             optimizer_s=optimizers[rank].seconds * share,

@@ -91,10 +91,16 @@ class Dimensions(Record):
 
 
 class Candidate(Dimensions):
-    """One way to run the step. ``sequences`` are real; the ``padding`` rows that fill the last micro-batches are masked
-    from the loss."""
+    """One way to run the step. ``sequences`` are real, of each of ``replicas`` pipelines; the ``padding`` rows that
+    fill the last micro-batches are masked from the loss."""
 
     sequences: PositiveInt
+    replicas: PositiveInt = 1
+
+    @property
+    def job_sequences(self) -> int:
+        """Real sequences of a step of all replicas, of which throughput is told."""
+        return self.replicas * self.sequences
 
     @property
     def padding(self) -> int:
@@ -119,6 +125,8 @@ class TimeSplit(Record):
     """Idle seconds that would not be if all stages took equally long."""
     bubble: NonNegativeFloat
     """Seconds that are idle all the same."""
+    reduction: NonNegativeFloat = 0.0
+    """Seconds that replicas take to add up their gradients, and that no backward hides."""
     optimizer: NonNegativeFloat
     """Seconds in the optimizer."""
     overhead: NonNegativeFloat

@@ -1,7 +1,7 @@
 """The Profile: what was measured of each stage and link, enough to predict any candidate. Hand-writable."""
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
@@ -44,6 +44,9 @@ class StageProfile(TypedRecord):
     """The most bytes that the optimizer holds while it runs."""
     kept_output_bytes: NonNegativeInt = 0
     """Bytes that the last stage keeps of each sequence until the step ends, where torch is older than 2.10."""
+    bucket_bytes: tuple[PositiveInt, ...] = ()
+    """Bytes of the gradients that replicas add up together, in the order in which a backward completes them; nothing
+    where there is one replica."""
 
     def seconds(self, micro_batch_size: int, part: Callable[[StageTime], float]) -> float:
         """Return ``part`` of the stage's times (t_f, say) at any micro-batch size, between and beyond the measured
@@ -77,24 +80,15 @@ class LinkTime(Record):
     """Seconds that it is on its way while nothing else is."""
 
 
-class Link(Record):
-    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
+class Carried(Record):
+    """Messages of any size, from those that were timed."""
 
-    from_: NonNegativeInt = Field(alias="from")
-    """Rank that sends."""
-    to: NonNegativeInt
-    """Rank that receives."""
     latency_s: NonNegativeFloat = 0.0
     """Seconds of an empty message."""
     bandwidth_bytes_s: PositiveFloat | None = None
     """Bytes per second while nothing else is under way; null is without limit."""
-    together_bytes_s: PositiveFloat | None = None
-    """Bytes per second while all links carry a message at once, both ways: of links between hosts, which may share
-    their host's way out, and of those between GPUs. Null where not measured."""
     times: tuple[LinkTime, ...] = ()
     """Messages as timed, ascending in bytes; where there are none, latency and bandwidth say how long one takes."""
-
-    model_config = Record.model_config | {"populate_by_name": True}
 
     def seconds(self, message_bytes: int) -> float:
         """Return seconds that one message is on its way, alone: on the line between those timed, beyond the largest on
@@ -104,17 +98,35 @@ class Link(Record):
             return interpolate([0, *sizes], [self.latency_s, *values], message_bytes)
         return self.latency_s + (message_bytes / self.bandwidth_bytes_s if self.bandwidth_bytes_s else 0.0)
 
-    def seconds_together(self, message_bytes: int) -> float:
-        """Return seconds that it is on its way while all links carry a message; as alone where not measured."""
-        alone = self.seconds(message_bytes)
-        return max(alone, self.latency_s + message_bytes / self.together_bytes_s) if self.together_bytes_s else alone
-
     @model_validator(mode="after")
     def _times_ascend(self) -> Self:
         sizes = [row.bytes for row in self.times]
         if sizes != sorted(set(sizes)):
             raise ValueError(f"times: rows must ascend in bytes, each once (given: {sizes})")
         return self
+
+
+class Reduction(Carried):
+    """The reduction of gradients among the replicas that hold the same stages, of messages of so many bytes each."""
+
+
+class Link(Carried):
+    """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""
+
+    from_: NonNegativeInt = Field(alias="from")
+    """Rank that sends."""
+    to: NonNegativeInt
+    """Rank that receives."""
+    together_bytes_s: PositiveFloat | None = None
+    """Bytes per second while all links carry a message at once, both ways: of links between hosts, which may share
+    their host's way out, and of those between GPUs. Null where not measured."""
+
+    model_config = Record.model_config | {"populate_by_name": True}
+
+    def seconds_together(self, message_bytes: int) -> float:
+        """Return seconds that it is on its way while all links carry a message; as alone where not measured."""
+        alone = self.seconds(message_bytes)
+        return max(alone, self.latency_s + message_bytes / self.together_bytes_s) if self.together_bytes_s else alone
 
 
 class MessageSize(Record):
@@ -140,6 +152,13 @@ class SharedCores(Record):
         active."""
         turns = [contention * max(1.0, k / resources) for k in range(2, ranks + 1)]
         return SharedCores(resources=resources, slowdown=(1.0, *turns))
+
+    @staticmethod
+    def on(environment: Environment, ranks: int) -> "SharedCores | None":
+        """Return what so many ranks share on their fullest host; None where each has a GPU."""
+        if environment.device != "cpu":
+            return None
+        return SharedCores.of(environment.cores or 1, environment.most_on_a_host(ranks), contention=1.0)
 
     @property
     def contention(self) -> float:
@@ -219,6 +238,8 @@ class Profile(TypedRecord):
     """The layers by themselves, one of each kind, by which another cut is predicted; empty where not measured."""
     links: tuple[Link, ...] = ()
     """The links between ranks."""
+    reduction: Reduction | None = None
+    """How long replicas take to add up gradients; null where there is one, or not measured."""
     message_bytes: tuple[MessageSize, ...] = ()
     """The messages that cross a stage boundary, by micro-batch size."""
     shared: SharedCores | None = None
@@ -263,9 +284,24 @@ class Profile(TypedRecord):
         return len(self.stages) // self.virtual_stages
 
     @property
+    def devices(self) -> int:
+        """Ranks of all replicas together."""
+        return self.ranks * self.workload.replicas
+
+    @property
     def hosts(self) -> tuple[int, ...]:
-        """A number for the host of each rank; all the same where the environment names none."""
-        return group_numbers(self.environment.hosts) or (0,) * self.ranks
+        """A number for the host of each rank of the first replica; all the same where the environment names none."""
+        return group_numbers(self.environment.hosts[: self.ranks]) or (0,) * self.ranks
+
+    @property
+    def slowdown(self) -> tuple[float, ...] | None:
+        """How many times slower a rank runs while 1, 2, ... of its pipeline's ranks on the host are active, and those
+        of the replicas there with them; None where ranks do not share cores."""
+        if self.shared is None:
+            return None
+        row, own = self.shared.slowdown, max(Counter(self.hosts).values())
+        together = max(1, self.environment.most_on_a_host(self.devices) // own)
+        return row[together - 1 :: together] or (row[-1] * together / len(row),)
 
     @property
     def link_contention(self) -> tuple[float, ...]:
@@ -305,9 +341,9 @@ class Profile(TypedRecord):
 
     @model_validator(mode="after")
     def _every_rank_has_a_host(self) -> Self:
-        if len(self.environment.hosts) not in (0, self.ranks):
+        if len(self.environment.hosts) not in (0, self.devices):
             raise ValueError(
-                f"environment.hosts: name the host of each of the {self.ranks} ranks, or none (given:"
+                f"environment.hosts: name the host of each of the {self.devices} ranks, or none (given:"
                 f" {len(self.environment.hosts)} names)"
             )
         return self

@@ -316,12 +316,17 @@ class Report(Record):
     @property
     def devices(self) -> int:
         """Devices that a step of all that is reported runs on."""
-        return self.layout.devices if self.layout else self.profile.ranks
+        return self.layout.devices if self.layout else self.profile.devices
 
     @property
     def replicas(self) -> int:
-        """Pipelines that share a global batch."""
+        """Pipelines that share a global batch where rates are those of one: in a layout on paper."""
         return self.layout.data_parallel if self.layout else 1
+
+    @property
+    def data_parallel(self) -> int:
+        """Replicas of the pipeline."""
+        return self.layout.data_parallel if self.layout else self.workload.replicas
 
     @property
     def is_fitted(self) -> bool:
@@ -340,7 +345,7 @@ class Report(Record):
         operations, spot = self.workload.forward_operations, self.sweet_spot
         if self.peak_flops is None or operations is None or spot is None:
             return None
-        return 3 * operations * spot.throughput_seq_s / (self.profile.ranks * self.peak_flops)
+        return 3 * operations * spot.throughput_seq_s / (self.profile.devices * self.peak_flops)
 
     @model_validator(mode="after")
     def _indices_are_of_candidates(self) -> Self:

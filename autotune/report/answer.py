@@ -7,7 +7,7 @@ from autotune.report.hosts import host_lines
 from autotune.report.paper.predicted_cells import origin, show_step
 from autotune.report.recommend import is_undecided, undecided_text
 from autotune.report.units import counted, show_bytes, show_certainty, show_rate, show_rough, show_seconds, show_share
-from autotune.report.workload import model_words, samples, utilisation_words
+from autotune.report.workload import model_words, replicas_text, samples, utilisation_words
 
 
 def does_not_fit(row: CandidateReport) -> bool:
@@ -19,7 +19,7 @@ def headline(report: Report) -> str:
     """Return what was tuned, on what."""
     work = report.workload
     model = f"{model_words(work)}, " if work.model or work.layers else ""
-    stages = f"{model}{work.stages} stages, batch {work.batch}"
+    stages = f"{model}{work.stages} stages, batch {work.batch}{replicas_text(work)}"
     if report.is_predicted and report.environment.device is None:
         return stages
     return f"{stages} on {report.environment.device}"

@@ -5,6 +5,11 @@ from autotune.records.report import Report
 from autotune.report.units import show_rate, show_share
 
 
+def replicas_text(work: WorkloadFacts) -> str:
+    """Return `` in each of 2 replicas``; nothing where there is one."""
+    return f" in each of {work.replicas} replicas" if work.replicas > 1 else ""
+
+
 def model_words(work: WorkloadFacts) -> str:
     """Return ``llama.py:build, 12 layers, 1.2 billion parameters``, as far as it is known."""
     layers = f"{work.layers} layers" if work.layers else None

@@ -208,7 +208,7 @@ class Runner:
     def note_step(self, candidate: Candidate, trial: "Trial", number: int, seconds: float) -> bool:
         """Keep a timed step of a trial; return whether the trial is still ours."""
         self.events.step(candidate.label, number + 1, seconds)
-        return self.study.note_step(trial, candidate.sequences / seconds, number)
+        return self.study.note_step(trial, candidate.job_sequences / seconds, number)
 
     def time_steps(self, candidate: Candidate, note: Callable[[int, float], bool]) -> tuple[Outcome, Timing | None]:
         """Time as many steps of a candidate as are worth their time; ``note`` says of each whether to go on at all."""

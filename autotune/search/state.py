@@ -98,7 +98,7 @@ class SearchState:
         kept["from_other_controller"] = machine != self.here
         kept["from_earlier_run"] = machine == self.here and all(visit.session < self.session for visit in visits)
         kept["pruned"] = len(times) < LEAST_STEPS
-        return Measurement.of(times, candidate.sequences, seq_len, **kept)
+        return Measurement.of(times, candidate.job_sequences, seq_len, **kept)
 
     # -- what follows -------------------------------------------------------------------------------------------------
 

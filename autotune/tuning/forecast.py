@@ -57,7 +57,7 @@ def cost_on(machine: Simulated, found: Findings) -> Forecast:
     exhaustive_s = exhaustive_seconds([one.step_time_s for c, one in of_candidate.items() if c not in reasons])
     return Forecast(
         basis=machine.paper.basis,
-        ranks=machine.ranks,
+        ranks=job.devices,
         candidates=len(job.candidates),
         excluded=len(reasons),
         trials=cost.trials,
@@ -65,8 +65,8 @@ def cost_on(machine: Simulated, found: Findings) -> Forecast:
         starting_s=STARTING_S,
         profiling_s=profiling_s,
         steps_s=steps_s,
-        device_s=machine.ranks * (profiling_s + steps_s),
-        exhaustive_device_s=machine.ranks * (profiling_s + exhaustive_s),
+        device_s=job.devices * (profiling_s + steps_s),
+        exhaustive_device_s=job.devices * (profiling_s + exhaustive_s),
     )
 
 

@@ -15,7 +15,7 @@ from autotune.records.base import not_written
 from autotune.records.prediction import Candidate
 from autotune.report.hosts import places
 from autotune.report.units import show_bytes
-from autotune.report.workload import model_words, samples
+from autotune.report.workload import model_words, replicas_text, samples
 
 
 @dataclass
@@ -34,6 +34,11 @@ class Job:
     def needs(self) -> list[ProfileNeeds]:
         """What profiles predictions are made from, one for every number of stages per rank, ascending."""
         return needs_of(self.candidates)
+
+    @property
+    def devices(self) -> int:
+        """Devices of all replicas together."""
+        return self.backend.ranks * self.backend.facts.replicas
 
     def warn(self, text: str) -> None:
         self.events.warn(text)
@@ -98,6 +103,6 @@ def header(job: Job) -> list[str]:
     lines = [
         f"device    {here.device}{': ' if devices else ''}{devices}{software}{limit}",
         f"workload  {model_words(work)} in {work.stages} stages{sizes}{kinds}",
-        f"batch     {work.batch} {samples(work)}, m in {counts} micro-batches{fixed}, {schedules}",
+        f"batch     {work.batch} {samples(work)}{replicas_text(work)}, m in {counts} micro-batches{fixed}, {schedules}",
     ]
     return [*lines, f"hosts     {places(here.hosts)}"] if here.hosts else lines

@@ -118,10 +118,12 @@ class SequenceLoss:
         return summed * (self.scale / self.tokens)
 
 
-def random_batch(workload: WorkloadConfig, sequences: int, padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def random_batch(
+    workload: WorkloadConfig, sequences: int, padding: int, device: torch.device, replica: int = 0
+) -> tuple[Tensor, Tensor]:
     """Return random token ids and their next-token targets, each (sequences + padding, seq_len); padding targets
     IGNORED."""
-    generator = torch.Generator().manual_seed(workload.seed)
+    generator = torch.Generator().manual_seed(workload.seed + replica)
     text = torch.randint(workload.vocab, (sequences, workload.seq_len + 1), generator=generator)
     ids = functional.pad(text[:, :-1], (0, 0, 0, padding))
     targets = functional.pad(text[:, 1:], (0, 0, 0, padding), value=IGNORED)
@@ -169,9 +171,9 @@ class Gpt:
             kinds.append((self.sizes.layers + 1, Head))
         return kinds
 
-    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+    def batch(self, sequences: int, padding: int, device: torch.device, replica: int = 0) -> Batch:
         """Return random token ids and their next-token targets."""
-        ids, targets = random_batch(self.sizes, sequences, padding, device)
+        ids, targets = random_batch(self.sizes, sequences, padding, device, replica)
         return Batch((ids,), targets)
 
     def boundary(self, layer: int, micro_batch_size: int) -> tuple[Tensor, ...]:

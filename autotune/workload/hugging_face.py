@@ -81,7 +81,7 @@ class HuggingFace(UserModel):
         """Changes with the config, and with the version of transformers."""
         return hashlib.sha256(f"{self.version}\0".encode() + self.path.read_bytes()).hexdigest()[:16]
 
-    def given(self, samples: int) -> Given:
+    def given(self, samples: int, replica: int = 0) -> Given:
         """Return random token ids, and the tokens that follow them."""
         vocabulary = self.config.get_text_config().vocab_size
         args, _, target = random_tokens(vocabulary, samples, self.request.seq_len, self.request.seed)

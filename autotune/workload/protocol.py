@@ -60,8 +60,9 @@ class Workload(Protocol):
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Give a stage the weights back that ``build_stage`` gave it."""
 
-    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
-        """Return the same ``sequences`` each time, and ``padding`` rows more that the loss leaves out."""
+    def batch(self, sequences: int, padding: int, device: torch.device, replica: int = 0) -> Batch:
+        """Return the same ``sequences`` each time, and ``padding`` rows more that the loss leaves out; each ``replica``
+        has its own."""
 
     def boundary(self, layer: int, micro_batch_size: int) -> tuple[Tensor, ...]:
         """Return what enters ``layer``, on "meta"; of the number of layers, what the last stage gives to the loss."""

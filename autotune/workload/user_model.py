@@ -133,11 +133,12 @@ class UserModel:
         few, more = both(lambda samples: self.form.feed(self.given(samples)[:2])[0])
         return Nest(few, more).shapes
 
-    def given(self, samples: int) -> Given:
-        """Return the user's example of so many samples, always the same, or one of random token ids."""
-        with seeded(self.request.seed, CPU):
+    def given(self, samples: int, replica: int = 0) -> Given:
+        """Return the user's example of so many samples, for a replica always the same, or one of random token ids."""
+        seed = self.request.seed + replica
+        with seeded(seed, CPU):
             example = self.source.beside("example_batch")
-            return self.token_ids(samples) if example is None else self.examined(example, samples)
+            return self.token_ids(samples, seed) if example is None else self.examined(example, samples)
 
     def examined(self, example: Callable[..., Any], samples: int) -> Given:
         """Call ``example_batch`` and return its parts; raise ModelRefused where they are none."""
@@ -156,9 +157,9 @@ class UserModel:
         is_float = isinstance(value, Tensor) and value.is_floating_point() and self.request.precision is not None
         return value.to(ELEMENT_TYPES[self.request.precision]) if is_float and self.request.precision else value
 
-    def token_ids(self, samples: int) -> Given:
+    def token_ids(self, samples: int, seed: int) -> Given:
         """Return random token ids and their next-token targets, for a model that begins with an embedding."""
-        return random_tokens(self.vocabulary, samples, self.request.seq_len, self.request.seed)
+        return random_tokens(self.vocabulary, samples, self.request.seq_len, seed)
 
     @cached_property
     def vocabulary(self) -> int:
@@ -175,10 +176,10 @@ class UserModel:
             )
         return first.num_embeddings
 
-    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+    def batch(self, sequences: int, padding: int, device: torch.device, replica: int = 0) -> Batch:
         """Return the same samples each time; there is no padding that any loss would leave out."""
         assert not padding, "candidates that need padding are left out"
-        args, kwargs, target = self.given(sequences)
+        args, kwargs, target = self.given(sequences, replica)
         first, every = self.form.feed((args, kwargs))
         moved = {id(tensor): tensor.to(device) for tensor in (*first, *every.values())}
         targets = torch.zeros(sequences) if target is None else target

@@ -18,6 +18,7 @@ from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Build, Prepare, Step
 from autotune.pipeline.control.diagnose import activity_file
 from autotune.pipeline.device.device import CpuDevice
+from autotune.pipeline.rank.process_group import Team
 from autotune.pipeline.rank.rank import RankProcess
 from autotune.predict.predict import illegal_mode
 from autotune.records.job.recompute import Recompute
@@ -123,7 +124,7 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
     device = CpuDevice(ranks)
     torch.set_num_threads(1)  # threads that wait for each other at tiny sizes only cost time on a busy host
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
-    rank = RankProcess(number, ranks, device, ActivityWriter(activity_file(Path(folder), number)))
+    rank = RankProcess(number, Team(ranks, number), device, ActivityWriter(activity_file(Path(folder), number)))
     found = {"gradients": gradients(rank, workload(ranks), plans(ranks))}
     for precision in LOW if RELEASE >= HAS_GRADIENT_TYPES else ():
         found[precision] = gradients(rank, workload(ranks, precision=precision), low_plans(precision, ranks))

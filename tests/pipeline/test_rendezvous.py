@@ -55,7 +55,7 @@ def test_workers_are_gathered_in_any_order_and_sent_home(told):
         (hello(0), b"another secret...", "it knows another secret"),
         (hello(0, version="0.9"), SECRET, "it is autotune 0.9, the controller 1.0"),
         (hello(0, run_id="7"), SECRET, "it belongs to run '7', the controller to 'none'"),
-        (hello(0, count=3), SECRET, "it is one of 3 workers, but the run has 2 stages"),
+        (hello(0, count=3), SECRET, "it is one of 3 workers, but the run has 2 ranks"),
         (hello(2), SECRET, "its number is 2, of 2 workers"),
     ],
 )

@@ -24,7 +24,7 @@ def test_candidates_of_one_curve_differ_in_m_alone():
 
 def test_every_field_but_the_sizes_is_a_dimension_of_the_family():
     """A new dimension needs no further word: it is in the family of a candidate and of its row in a report."""
-    sizes = {"micro_batches", "micro_batch_size", "sequences"}
+    sizes = {"micro_batches", "micro_batch_size", "sequences", "replicas"}
     assert len(candidate(8).family.rest) == len(Candidate.model_fields.keys() - sizes - {"schedule"})
 
 

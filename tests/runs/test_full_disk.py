@@ -12,6 +12,7 @@ from autotune.errors import InputError
 from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Step
 from autotune.pipeline.device.device import CpuDevice
+from autotune.pipeline.rank.process_group import Team
 from autotune.pipeline.rank.rank import RankProcess, answer
 from autotune.profile.cache import keep_profile
 from autotune.records.plain import encode
@@ -135,7 +136,7 @@ def test_no_room_for_what_is_printed(command):
 
 def test_no_room_for_a_ranks_log_leaves_its_answer(tmp_path):
     """What it says of a candidate that failed must not become a death of which nobody knows the reason."""
-    rank = RankProcess(0, 1, CpuDevice(1), ActivityWriter(tmp_path / "doing"))
+    rank = RankProcess(0, Team(1, 0), CpuDevice(1), ActivityWriter(tmp_path / "doing"))
     with suppress(OSError), open("/dev/full", "w", buffering=1) as full, redirect_stderr(full):
         reply = answer(rank, encode(Step()))
     assert reply.failure is not None

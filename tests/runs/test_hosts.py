@@ -97,7 +97,7 @@ def test_strangers_are_turned_away_and_nothing_else_listens(hosts):
     assert ended(direct(hosts, "another_run", 1, TORCHELASTIC_RUN_ID="another")) == 4
     assert "it belongs to run 'another'" in hosts.said("another_run")
     assert ended(direct(hosts, "too_many", 1, WORLD_SIZE="8")) == 4
-    assert "the run has 4 stages" in hosts.said("too_many")
+    assert "the run has 4 ranks" in hosts.said("too_many")
     launchers = [hosts.torchrun(side) for side in (0, 1)]
     hosts.wait_for("first step")
     # torchrun's own stores listen on all addresses of the first host; torch knows no other way.

@@ -29,6 +29,7 @@ WORK = {
     "time_optimizer": "timing the optimizer",
     "ping": "measuring a link",
     "exchange": "measuring all links at once",
+    "reduce": "measuring the reduction of gradients",
     "prepare": "preparing a trial",
     "step": "beginning a step",
     "forward": "the forward",

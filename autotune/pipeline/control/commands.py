@@ -46,6 +46,7 @@ class Build(Plain):
 class TimeStages(Plain):
     """Time forward and backward of ``stages``, one micro-batch at a time, sizes in turn, each ``fewest`` times at
     least; answers list[list[StageTime]], one list for each of them that the rank holds, ascending in stage and size.
+    ``active``: the ranks that do, None for all, as in what follows.
 
     ``split``: time the backward for inputs and for weights apart as well.
     """
@@ -55,6 +56,7 @@ class TimeStages(Plain):
     micro_batch_sizes: tuple[PositiveInt, ...]
     fewest: tuple[PositiveInt, ...]
     split: bool = False
+    active: tuple[NonNegativeInt, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class MeasureMemory(Plain):
     kind: Literal["measure_memory"] = "measure_memory"
     micro_batch_sizes: tuple[PositiveInt, ...]
     split: bool = False
+    active: tuple[NonNegativeInt, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,17 @@ class Exchange(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduce(Plain):
+    """Add up ``message_bytes`` among the replicas' ranks at ``place`` in their pipelines; answers the seconds of each
+    repeat, of other ranks an empty list."""
+
+    kind: Literal["reduce"] = "reduce"
+    place: NonNegativeInt
+    message_bytes: PositiveInt
+    repeats: PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplayStage(Plain):
     """A stage that computes nothing, but waits as long as a recorded one took and sends messages of its size."""
 
@@ -125,7 +139,8 @@ class ReplayStage(Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Plain):
-    """Make ready for steps of one candidate, and run the first, untimed; answers a Primed.
+    """Make ready for steps of one candidate, and run the first, untimed; answers a Primed. ``sequences``: real ones of
+    each of ``replicas`` pipelines.
 
     ``replay``: one per stage of the model, which then take the place of the model's own. They need no Build.
     """
@@ -135,6 +150,7 @@ class Prepare(Plain):
     micro_batches: PositiveInt
     micro_batch_size: PositiveInt
     sequences: PositiveInt
+    replicas: PositiveInt = 1
     virtual_stages: PositiveInt = 1
     split: tuple[PositiveInt, ...] | None = None
     recompute: tuple[Recompute, ...] | None = None
@@ -155,7 +171,17 @@ class Step(Plain):
 
 
 Command = (
-    Describe | Build | TimeStages | MeasureMemory | MeasureLayers | TimeOptimizer | Ping | Exchange | Prepare | Step
+    Describe
+    | Build
+    | TimeStages
+    | MeasureMemory
+    | MeasureLayers
+    | TimeOptimizer
+    | Ping
+    | Exchange
+    | Reduce
+    | Prepare
+    | Step
 )
 
 
@@ -163,7 +189,8 @@ Command = (
 class StageFacts(Plain):
     """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers. ``output_bytes``:
     what it sends to the next stage for one sequence, 0 of the last. ``kept_output_bytes``: what the last keeps of each
-    sequence until the step ends, 0 of the others, and where torch lets go of it."""
+    sequence until the step ends, 0 of the others, and where torch lets go of it. ``bucket_bytes``: of the gradients
+    that replicas add up together, in the order in which a backward completes them."""
 
     layers: NonNegativeInt
     parameters: NonNegativeInt
@@ -171,6 +198,7 @@ class StageFacts(Plain):
     output_bytes: NonNegativeInt = 0
     kept_output_bytes: NonNegativeInt = 0
     batch_statistics: bool
+    bucket_bytes: tuple[PositiveInt, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf, sqrt
+from statistics import fmean
 from typing import Any
 
 from autotune.pipeline.control.commands import (
@@ -33,7 +34,7 @@ BUILD_TIMEOUT_S = 600.0
 
 
 def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
-    """Return what each rank answered of each of its stages, in the order of the stages."""
+    """Return what each rank of one pipeline answered of each of its stages, in the order of the stages."""
     left = [iter(answer) for answer in answers]
     return [next(left[rank]) for rank in stage_ranks(len(answers), placement.virtual_stages, placement.v_shaped)]
 
@@ -41,7 +42,7 @@ def by_stage(answers: list[Any], placement: Placement) -> list[Any]:
 def describe(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
     """Build every stage on paper; raise RankFailure."""
     answers = ranks.ask(Describe(workload=workload, placement=placement), BUILD_TIMEOUT_S)
-    return decode(list[StageFacts], by_stage(answers, placement))
+    return decode(list[StageFacts], by_stage(answers[: workload.stages], placement))
 
 
 def build(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[StageFacts]:
@@ -67,7 +68,7 @@ def build(ranks: Ranks, workload: AnyWorkload, placement: Placement) -> list[Sta
             raise
         raise not_started(ranks.device, error.failure) from None
     ranks.placement = placement
-    return decode(list[StageFacts], by_stage(answers, placement))
+    return decode(list[StageFacts], by_stage(answers[: workload.stages], placement))
 
 
 def measure_candidate(
@@ -102,22 +103,23 @@ def measure_candidate(
             times.append(step_seconds(answers))
             held.append([answer.held_bytes for answer in answers])
             retries.append([answer.alloc_retries for answer in answers])
-            loss = next((answer.loss for answer in answers if answer.loss is not None), None)
+            loss = mean_loss(answers)
             if not keep_going(number, times[-1]):
                 break
     except RankFailure as error:
         return error.failure
+    p = workload.stages
     return Measurement.of(
         tuple(times),
-        plan.sequences,
+        plan.sequences * plan.replicas,
         seq_len,
-        peak_memory_bytes=peak_memory(primed),
-        device_memory_bytes=device_memory(primed),
+        peak_memory_bytes=fullest(peak_memory(primed), p),
+        device_memory_bytes=fullest(device_memory(primed), p),
         loss=loss,
-        first_loss=next((answer.loss for answer in primed if answer.loss is not None), None),
-        gradient_norm=gradient_norm(primed),
-        growth_bytes=growth(held),
-        alloc_retries=tuple(map(sum, zip(*retries, strict=True))),
+        first_loss=mean_loss(primed),
+        gradient_norm=gradient_norm(primed[:p]),
+        growth_bytes=fullest(growth(held), p),
+        alloc_retries=fullest(tuple(map(sum, zip(*retries, strict=True))), p),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         pruned=len(times) < steps,
     )
@@ -159,13 +161,24 @@ def record_steps(
     steps: int,
     may_idle: bool = False,
 ) -> list[list[StepTimes]]:
-    """Record some steps of a candidate with all their actions, by step and rank, after an untimed one; raise
-    RankFailure."""
+    """Record some steps of a candidate with all their actions, by step and rank of the first replica, after an untimed
+    one; raise RankFailure."""
     first_s, later_s, idle_s = time_limits(expected_step_s, may_idle)
     if not ranks.alive or ranks.placement != plan.placement:
         build(ranks, workload, plan.placement)
     ranks.ask(plan, first_s, idle_s)
-    return [run_step(ranks, Step(record=True), later_s, idle_s) for _ in range(steps)]
+    return [run_step(ranks, Step(record=True), later_s, idle_s)[: workload.stages] for _ in range(steps)]
+
+
+def fullest(of_ranks: tuple[int, ...] | None, p: int) -> tuple[int, ...] | None:
+    """Return the most of the ranks that hold the same stages in several replicas, for each of ``p``."""
+    return of_ranks and tuple(max(of_ranks[place::p]) for place in range(p))
+
+
+def mean_loss(answers: Sequence[Primed | StepTimes]) -> float | None:
+    """Return the loss over the batches of all replicas, which are of one size; None where stages only wait."""
+    losses = [answer.loss for answer in answers if answer.loss is not None]
+    return fmean(losses) if losses else None
 
 
 def peak_memory(primed: list[Primed]) -> tuple[int, ...] | None:
@@ -175,8 +188,8 @@ def peak_memory(primed: list[Primed]) -> tuple[int, ...] | None:
 
 
 def gradient_norm(primed: list[Primed]) -> float | None:
-    """Return 2-norm over the gradients of all ranks, each of which holds other parameters; None where stages
-    only wait."""
+    """Return 2-norm over the gradients of the ranks of a pipeline, each of which holds other parameters; None where
+    stages only wait."""
     known = [answer.gradient_square_sum for answer in primed if answer.gradient_square_sum is not None]
     return sqrt(sum(known)) if len(known) == len(primed) else None
 

@@ -103,10 +103,11 @@ class RankHandle(Protocol):
 
 
 class Ranks:
-    """p live ranks. A context manager: leaving it ends every process and removes every file.
+    """Live ranks. A context manager: leaving it ends every process and removes every file.
 
-    ``memory_limit``: bytes that each of them may take. ``run``: what each process runs. ``rendezvous``: where the
-    workers of other hosts come to, which then have the ranks; None: they all run here, under ``python``.
+    ``ranks``: of all ``replicas`` of the pipeline together. ``memory_limit``: bytes that each of them may take.
+    ``run``: what each process runs. ``rendezvous``: where the workers of other hosts come to, which then have the
+    ranks; None: they all run here, under ``python``.
     """
 
     def __init__(
@@ -117,9 +118,10 @@ class Ranks:
         memory_limit: int | None = None,
         rendezvous: Rendezvous | None = None,
         python: str = sys.executable,
+        replicas: int = 1,
     ) -> None:
         self.ranks, self.device, self.run, self.memory_limit = ranks, device, run, memory_limit
-        self.rendezvous, self.python = rendezvous, python
+        self.rendezvous, self.python, self.replicas = rendezvous, python, replicas
         self._live: Sequence[RankHandle] = ()
         self._folder: Path | None = None
         self.placement: Placement | None = None  # how the model lies on the ranks now
@@ -136,7 +138,7 @@ class Ranks:
         """Start fresh ranks; any that still run are ended first. Raises DeviceError where a host does not come."""
         self.stop()
         if self.rendezvous is not None:
-            self._live = self.rendezvous.start(self.device, self.memory_limit)
+            self._live = self.rendezvous.start(self.device, self.memory_limit, self.replicas)
             return
         self._folder = make_folder(server(self.python))
         live: list[RankHandle] = []
@@ -149,6 +151,7 @@ class Ranks:
                 local_ranks=self.ranks,
                 device=self.device,
                 memory_limit=self.memory_limit,
+                replicas=self.replicas,
             )
             live.append(LocalRank(assignment, self._folder, self.run, self.python))
 

@@ -50,8 +50,8 @@ class Identity(NamedTuple):
             return f"it belongs to run {hello.run_id!r}, the controller to {self.run_id!r}; see --run-id"
         if hello.count != self.ranks:
             return (
-                f"it is one of {hello.count} workers, but the run has {self.ranks} stages; make --stages equal to"
-                " nnodes x nproc-per-node"
+                f"it is one of {hello.count} workers, but the run has {self.ranks} ranks; make --stages x"
+                " --data-parallel equal to nnodes x nproc-per-node"
             )
         return None if hello.number < self.ranks else f"its number is {hello.number}, of {hello.count} workers"
 
@@ -221,13 +221,13 @@ class Rendezvous:
         host = next((worker.host for worker in self._order if worker.hello.number == number), None)
         return f"{number} ({host})" if host else str(number)
 
-    def start(self, device: str, memory_limit: int | None) -> Sequence[RemoteRank]:
+    def start(self, device: str, memory_limit: int | None, replicas: int = 1) -> Sequence[RemoteRank]:
         """Return fresh ranks on all hosts, once they have joined each other; wait for a host that is lost meanwhile.
         Raises DeviceError where a host does not come in time, or ranks fail to start twice with all hosts there."""
         deadline, accidents = time.monotonic() + self.host_timeout_s, 0
         while True:
             workers = self.gather(deadline)
-            self.assign(workers, device, memory_limit)
+            self.assign(workers, device, memory_limit, replicas)
             self.on_progress("starting the ranks")
             failure = wait_until_joined(workers)
             if failure is None:
@@ -238,7 +238,7 @@ class Rendezvous:
                 host = workers[failure.rank].host if failure.rank is not None else self.hosts[0]
                 raise DeviceError(f"the ranks did not start: {failure.message}; see autotune doctor on host {host}")
 
-    def assign(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None) -> None:
+    def assign(self, workers: Sequence[RemoteRank], device: str, memory_limit: int | None, replicas: int = 1) -> None:
         """Tell every worker which rank to start."""
         local = Counter(worker.host for worker in workers)
         found: Counter[str] = Counter()
@@ -252,6 +252,7 @@ class Rendezvous:
                 memory_limit=memory_limit,
                 address=worker.hello.address,
                 host=worker.host,
+                replicas=replicas,
             )
             found[worker.host] += 1
             worker.begin(assignment)

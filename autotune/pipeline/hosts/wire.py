@@ -19,6 +19,8 @@ from autotune.records.plain import NonNegativeFloat, NonNegativeInt, Plain, Posi
 class Assignment(Plain):
     """A rank's place: ``rank`` of ``ranks``, and ``local_rank`` of the ``local_ranks`` that share its host.
 
+    The ranks are ``replicas`` pipelines, one after the other: rank = replica x ranks of a pipeline + place in it.
+
     ``address``: its host's own, over which the ranks reach each other; None: all of them are on one host, and nothing
     but the loopback interface is used. ``host``: the name that messages call its host by; None: they name none.
     ``memory_limit``: bytes that it may take.
@@ -32,6 +34,7 @@ class Assignment(Plain):
     memory_limit: PositiveInt | None = None
     address: str | None = None
     host: str | None = None
+    replicas: PositiveInt = 1
 
     @property
     def name(self) -> str:

@@ -156,11 +156,15 @@ class StageProbe:
             run.backward()
             self.device.synchronize()
 
+    @property
+    def fewest(self) -> int:
+        """As few sequences as the stage can take."""
+        return 2 if has_batch_statistics(self.stage) else 1
+
     def first_pass(self) -> None:
-        """Run a forward and backward of as few sequences as the stage can take; nothing where there is no room
-        for it."""
+        """Run a forward and backward of the fewest sequences; nothing where there is no room for it."""
         try:
-            self._prime(2 if has_batch_statistics(self.stage) else 1)
+            self._prime(self.fewest)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

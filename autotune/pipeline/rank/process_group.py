@@ -1,11 +1,14 @@
-"""The process group of the ranks: torch's own stores, and the network interface that they talk over."""
+"""The process groups of the ranks: torch's own stores, and the network interface that they talk over."""
 
 import fcntl
 import json
 import os
 import socket
+from datetime import timedelta
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
+import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore, Store, TCPStore
 
 from autotune.pipeline.hosts.wire import Assignment
@@ -58,3 +61,36 @@ def open_store(assignment: Assignment, folder: str, connection: Connection) -> S
     )
     connection.send_bytes(json.dumps([host, port]).encode())
     return store
+
+
+class Team(NamedTuple):
+    """A rank's place among the replicas of a pipeline, and whom it talks to.
+
+    ::
+
+        replica 0   rank 0 --> rank 1 --> rank 2       pipeline: a row
+                      |          |          |
+        replica 1   rank 3 --> rank 4 --> rank 5       peers: a column, which hold the same stages and add up gradients
+    """
+
+    ranks: int
+    """Ranks of one pipeline."""
+    place: int
+    """This rank's in its own."""
+    replica: int = 0
+    replicas: int = 1
+    pipeline: dist.ProcessGroup | None = None
+    """None: all ranks, who are one pipeline."""
+    peers: dist.ProcessGroup | None = None
+
+
+def team_of(rank: int, ranks: int, replicas: int, limit: timedelta) -> Team:
+    """Return the rank's place, and make the groups where there are several replicas; every rank calls this."""
+    if replicas == 1:
+        return Team(ranks, rank)
+    across = ranks // replicas
+    rows = [list(range(first, first + across)) for first in range(0, ranks, across)]
+    columns = [list(range(place, ranks, across)) for place in range(across)]
+    groups = [dist.new_group(members, timeout=limit) for members in (*rows, *columns)]  # all ranks make every group
+    replica, place = divmod(rank, across)
+    return Team(across, place, replica, replicas, groups[replica], groups[replicas + place])

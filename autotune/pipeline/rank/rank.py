@@ -1,5 +1,6 @@
 """One rank: a process that drives one device, obeys the controller, and exits when the controller is gone."""
 
+import gc
 import math
 import os
 import re
@@ -27,8 +28,9 @@ from autotune.pipeline.hosts.wire import READY, Assignment, rank_name
 from autotune.pipeline.rank.facts import stage_facts
 from autotune.pipeline.rank.layers import measure_layers
 from autotune.pipeline.rank.probe import StageProbe, exchanges, is_out_of_memory, optimizer_cost, round_trips
-from autotune.pipeline.rank.process_group import open_store, use_interface
+from autotune.pipeline.rank.process_group import Team, open_store, team_of, use_interface
 from autotune.pipeline.rank.recording import Recording
+from autotune.pipeline.rank.reduction import Reduced, bucket_bytes, reduced, reductions, settle_buckets
 from autotune.pipeline.rank.replay_stage import WaitingWorkload
 from autotune.pipeline.rank.trail import Trail
 from autotune.pipeline.rank.trial import Held, Optimizer, Trial
@@ -57,6 +59,7 @@ LOST_PEER = (
 """Messages of gloo about a neighbour that has gone, or the network to it."""
 LATE: tuple[type[Exception], ...] = (getattr(torch, "AcceleratorError", dist.DistBackendError), dist.DistBackendError)
 """Errors that a device reports when the CPU has long gone on; torch before 2.8 has no name for its own."""
+LET_GO_S = 0.05  # after which gloo's own threads no longer hold what they reduced, and nothing counts it
 MOST_CHARACTERS = 300  # of an exception that a failure repeats
 
 
@@ -66,17 +69,18 @@ class RankProcess:
     def __init__(
         self,
         rank: int,
-        ranks: int,
+        team: Team,
         device: Device,
         activity: ActivityWriter,
         opener: Open = open_workload,
         host: str | None = None,
     ) -> None:
         self.name = rank_name(rank, host)
-        self.rank, self.ranks, self.device = rank, ranks, device
+        self.rank, self.team, self.device = rank, team, device
         self.activity, self.opener = activity, opener
         self.record: AnyWorkload | None = None  # of the workload
         self.held: Held = {}
+        self.reduced: Reduced = {}  # the same as replicas train them
         self.probes: dict[int, StageProbe] = {}  # one for each stage held
         self.optimizer: MasterWeights | None = None
         self.workload: Workload | None = None
@@ -88,7 +92,8 @@ class RankProcess:
     def execute(self, command: commands.Command) -> object:
         """Execute one command and return its answer."""
         work: Callable[..., object] = getattr(self, command.kind)
-        if self.rank not in getattr(command, "active", (self.rank,)):
+        active = getattr(command, "active", None)
+        if active is not None and self.rank not in active:
             return None
         self.activity.begin(command.kind)
         found = work(command)
@@ -97,12 +102,12 @@ class RankProcess:
 
     def indices(self, placement: Placement) -> list[int]:
         """Return the stages that lie on this rank, ascending."""
-        placed = stage_ranks(self.ranks, placement.virtual_stages, placement.v_shaped)
-        return [index for index, rank in enumerate(placed) if rank == self.rank]
+        placed = stage_ranks(self.team.ranks, placement.virtual_stages, placement.v_shaped)
+        return [index for index, place in enumerate(placed) if place == self.team.place]
 
     def layers(self, workload: Workload, placement: Placement) -> dict[int, range]:
         """Return the layers of each stage that lies on this rank, by the stage's index."""
-        count, stages = workload.facts.layers or 0, self.ranks * placement.virtual_stages
+        count, stages = workload.facts.layers or 0, self.team.ranks * placement.virtual_stages
         return {index: layers_of_stage(count, stages, index, placement.split) for index in self.indices(placement)}
 
     def open(self, record: AnyWorkload) -> Workload:
@@ -121,19 +126,27 @@ class RankProcess:
 
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
-        self.trial, self.held, self.probes, self.optimizer = None, {}, {}, None
+        self.trial, self.held, self.reduced, self.probes, self.optimizer = None, {}, {}, {}, None
+        if self.team.replicas > 1:
+            gc.collect()  # DDP refers to itself, and would go while this build is counted
         self.workload, self.placement = self.open(command.workload), command.placement
         own_bytes = max(0, self.device.memory(self._build).end)
         self.library_bytes += max(0, self.device.memory(self._first_pass).end)
+        if self.team.replicas > 1:
+            for index, probe in self.probes.items():
+                settle_buckets(self.reduced[index], probe.passes(probe.fewest))
+            time.sleep(LET_GO_S)
         self.static_bytes = own_bytes + self.library_bytes
         weights = {index: sum(p.numel() for p in stage.parameters()) for index, stage in self.held.items()}
         shares = {index: count / (sum(weights.values()) or 1) for index, count in weights.items()}
         # What libraries keep is the same on every rank, so that stages which lie otherwise add up to it as well.
         library = self.library_bytes / len(self.held)
-        return [
+        facts = [
             stage_facts(stage, self.workload, self.probes[index].layers, round(own_bytes * shares[index] + library))
             for index, stage in self.held.items()
         ]
+        buckets = [bucket_bytes(stage) for stage in self.reduced.values()]
+        return [replace(one, bucket_bytes=sizes) for one, sizes in zip(facts, buckets, strict=True)]
 
     def _build(self) -> None:
         workload, placement = self._settled()
@@ -142,6 +155,7 @@ class RankProcess:
             recompute(workload.layers_in(stage), placement.mode_of(index))
             self.probes[index] = StageProbe(stage, workload, layers, self.device)
         hold_gradients(self._stages())
+        self.reduced = reduced(self.held, self.team)
         self.optimizer = build_optimizer(self._stages(), workload.facts.optimizer or "none")
         if self.optimizer is not None:
             self.optimizer.step()  # allocates the optimizer's state; zero gradients change no weight but by decay
@@ -177,6 +191,9 @@ class RankProcess:
     def exchange(self, command: commands.Exchange) -> list[float]:
         return exchanges(command, self.rank, self.device)
 
+    def reduce(self, command: commands.Reduce) -> list[float]:
+        return reductions(command, self.team, self.device)
+
     def prepare(self, command: commands.Prepare) -> commands.Primed:
         self.trial = None  # frees the last candidate's buffers before this one's are counted
         workload, held, optimizer = self._waiting(command) if command.replay else self._training(command)
@@ -184,8 +201,7 @@ class RankProcess:
 
         def prime() -> None:
             nonlocal loss
-            stages = self.ranks * command.virtual_stages
-            self.trial = Trial(held, optimizer, workload, stages, command, self.device, self.activity)
+            self.trial = Trial(held, optimizer, workload, self.team, command, self.device, self.activity)
             loss = self.trial.step()
 
         peak = self.static_bytes + self.device.memory(prime).peak
@@ -210,7 +226,7 @@ class RankProcess:
         if self.optimizer is not None:
             self.optimizer.restart()
         self.device.release()  # so that what is reserved is for this candidate
-        return workload, self.held, self.optimizer
+        return workload, self.reduced, self.optimizer
 
     def _waiting(self, plan: commands.Prepare) -> Ready:
         """Stages that wait in their place."""
@@ -331,6 +347,7 @@ def serve(place: dict[str, Any], folder: str, connection: Connection, opener: Op
     rank, ranks = assignment.rank, assignment.ranks
     dist.init_process_group(device.backend, timeout=limit, store=store, rank=rank, world_size=ranks)
     device.barrier()
+    team = team_of(rank, ranks, assignment.replicas, limit)
     if assignment.address is not None:
         connection.send_bytes(READY)
     if assignment.memory_limit is not None:
@@ -338,7 +355,7 @@ def serve(place: dict[str, Any], folder: str, connection: Connection, opener: Op
     if device.runs_behind:
         activity.trail = Trail(device)
     activity.end()
-    process = RankProcess(rank, ranks, device, activity, opener, assignment.host)
+    process = RankProcess(rank, team, device, activity, opener, assignment.host)
     while True:
         try:
             message = connection.recv_bytes()

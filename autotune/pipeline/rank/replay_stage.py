@@ -126,7 +126,7 @@ class WaitingWorkload:
     def reset_stage(self, stage: nn.Module, layers: range) -> None:
         """Do nothing: the weight of a waiting stage is never updated."""
 
-    def batch(self, sequences: int, padding: int, device: torch.device) -> Batch:
+    def batch(self, sequences: int, padding: int, device: torch.device, replica: int = 0) -> Batch:
         """Return a number for each sequence, for torch to cut into micro-batches."""
         return Batch(
             (torch.zeros(sequences + padding, 1, device=device),), torch.zeros(sequences + padding, device=device)

@@ -13,6 +13,7 @@ from autotune.pipeline.control.activity import ActivityWriter
 from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.device.device import Device
 from autotune.pipeline.rank.messages import keep_all_messages
+from autotune.pipeline.rank.process_group import Team
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Workload
 
@@ -74,23 +75,32 @@ class Trial:
         held: Held,
         optimizer: Optimizer | None,
         workload: Workload,
-        stages: int,
+        team: Team,
         plan: Prepare,
         device: Device,
         activity: ActivityWriter,
     ) -> None:
         self.held, self.optimizer, self.device, self.activity = held, optimizer, device, activity
         self.loss = workload.loss(plan.sequences)
+        stages = team.ranks * plan.virtual_stages
         self.is_first, self.is_last = 0 in held, stages - 1 in held
         padding = plan.micro_batches * plan.micro_batch_size - plan.sequences
-        self.batch = workload.batch(plan.sequences, padding, device.torch_device)
+        self.batch = workload.batch(plan.sequences, padding, device.torch_device, team.replica)
         pipeline_stages = []
         for index, stage in held.items():
             layers = layers_of_stage(workload.facts.layers or 0, stages, index, plan.split)
             # Told what a stage takes and gives, torch need not try a micro-batch to learn it.
             inputs, outputs = (workload.boundary(at, plan.micro_batch_size) for at in (layers.start, layers.stop))
             pipeline_stages.append(
-                WatchedStage(stage, index, stages, device.torch_device, input_args=inputs, output_args=outputs)
+                WatchedStage(
+                    stage,
+                    index,
+                    stages,
+                    device.torch_device,
+                    input_args=inputs,
+                    output_args=outputs,
+                    group=team.pipeline,
+                )
             )
             pipeline_stages[-1].activity = activity
         several = issubclass(get_schedule_class(plan.schedule), PipelineScheduleMulti)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT
+from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.schedules import Schedule, ScheduleError
 from autotune.predict.simulator.contention import Contention, run_contended
 from autotune.predict.simulator.dedicated import run, run_on_streams
@@ -32,7 +32,8 @@ class Costs:
     Empty: they do not disturb each other. ``has_streams``: messages that torch's lowering placed move one at a time
     between any two ranks, as under NCCL. ``host``: float[4][S], seconds that the CPU beside a device takes to start an
     action, by kind and stage. It goes on to the next action at once, because it waits for no message; the device may be
-    far behind, or wait for it. None: the CPU is the device, or was not measured.
+    far behind, or wait for it. None: the CPU is the device, or was not measured. ``reduction[s]``: seconds by which the
+    last backward of stage s is prolonged, because replicas add up its gradients in it. None: there is one replica.
     """
 
     forward: Sequence[float]
@@ -46,6 +47,7 @@ class Costs:
     link_contention: Sequence[float] = ()
     has_streams: bool = False
     host: Sequence[Sequence[float]] | None = None
+    reduction: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for lists of unequal length."""
@@ -87,7 +89,8 @@ class Costs:
     def with_equal_stages(self) -> "Costs":
         """Return the costs where every stage takes the mean of all, kind by kind."""
         f, b, i, w = ([mean] * self.stages for mean in self.work().mean(axis=1).tolist())
-        return replace(self, forward=f, backward=b, input_gradient=i, weight_gradient=w)
+        reduction = self.reduction and [sum(self.reduction) / self.stages] * self.stages
+        return replace(self, forward=f, backward=b, input_gradient=i, weight_gradient=w, reduction=reduction)
 
     def work(self) -> Seconds:
         """Return float64[4, S]: seconds of an action, by kind and stage."""
@@ -182,6 +185,18 @@ def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
     return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
 
 
+def action_seconds(graph: ActionGraph, costs: Costs) -> Seconds:
+    """Return how long each action takes undisturbed; float64[N]. The last backward of a stage reduces its
+    gradients."""
+    seconds: Seconds = costs.work()[graph.kind, graph.stage]
+    if costs.reduction is not None:
+        backwards = np.flatnonzero(np.isin(graph.kind, (BACKWARD, WEIGHT_GRADIENT)))
+        last = np.zeros(costs.stages, np.int64)
+        np.maximum.at(last, graph.stage[backwards], backwards)
+        seconds[last] += costs.reduction
+    return seconds
+
+
 def travel_seconds(graph: ActionGraph, costs: Costs) -> Seconds:
     """Return how long the input of each action is under way; float64[N], 0 where it takes none."""
     delay: Seconds = costs.travel()[graph.kind, graph.stage]
@@ -213,7 +228,7 @@ def simulate(schedule: Schedule, costs: Costs, receives: Receives = "torch") -> 
     if costs.stages != schedule.stages:
         raise ScheduleError(f"costs are of {costs.stages} stages, the schedule has {schedule.stages}")
     graph = graph_of(schedule, receives)
-    seconds, delay = costs.work()[graph.kind, graph.stage], travel_seconds(graph, costs)
+    seconds, delay = action_seconds(graph, costs), travel_seconds(graph, costs)
     if costs.is_contended or costs.host is not None:
         contention, started = costs.contention(schedule.ranks, graph.rounds is not None), started_by_host(graph, costs)
         return Timeline(graph, *run_contended(graph, seconds, delay, contention, started))

@@ -51,7 +51,7 @@ def step_time(schedule: Schedule, costs: Costs, receives: Receives = "torch") ->
     """Return the totals of ``simulate(schedule, costs, receives)``, for GPipe and 1F1B in O(p) memory; raise
     likewise."""
     columns = COLUMNS.get(schedule.name)
-    if columns is None or costs.is_contended:
+    if columns is None or costs.is_contended or costs.reduction is not None:
         timeline = simulate(schedule, costs, receives)
         return StepTime(timeline.rank_ends, timeline.busy)
     if costs.stages != schedule.stages:

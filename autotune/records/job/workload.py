@@ -51,6 +51,8 @@ class WorkloadFacts(Plain):
     """Tokens in the vocabulary."""
     batch: PositiveInt | None = None
     """Sequences per step of one pipeline (B)."""
+    data_parallel: PositiveInt | None = None
+    """Replicas of the pipeline, whose gradients are reduced; null where there is one."""
     precision: Precision | None = None
     """Number format that the model computes in."""
     optimizer: Optimizer | None = None
@@ -64,6 +66,11 @@ class WorkloadFacts(Plain):
     def held_bytes_per_sample(self) -> int:
         """Bytes of inputs and targets per sample: token ids and targets where nothing else is known."""
         return 2 * TOKEN_BYTES * (self.seq_len or 0) if self.sample_bytes is None else self.sample_bytes
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the pipeline."""
+        return self.data_parallel or 1
 
     @property
     def facts(self) -> "WorkloadFacts":

@@ -34,8 +34,10 @@ def difference(report: Report, settings: Settings) -> Difference:
 
 
 def replicas_of(report: Report, stated: int | None) -> int | None:
-    """Return the replicas that are ``stated``, or else those that the command starts; None where neither says them."""
-    return report.training_command.data_parallel if stated is None and report.training_command else stated
+    """Return the replicas that are ``stated``, or else those that the command starts, or that ran; None where nothing
+    says them."""
+    told = report.training_command
+    return stated or (told.data_parallel if told else report.workload.data_parallel)
 
 
 def present(report: Report, key: str) -> str | None:

@@ -5,6 +5,8 @@ backward. Candidates, and what was measured, are drawn in the colour of the text
 pick's in ``OTHERS``, told apart by the shapes of their points.
 """
 
+from collections.abc import Iterable
+
 from autotune.records.prediction import MemorySplit, TimeSplit
 
 PICK = "#009e73"
@@ -19,11 +21,19 @@ MESSAGES, OPTIMIZER, OVERHEAD, IDLE = "#56b4e9", "#7b5ea7", "#c2a387", "#d9d9d9"
 PARTS = dict(
     zip(
         TimeSplit.model_fields,
-        ("#5b7083", "#f0e442", "#e69f00", "#a65628", MESSAGES, "#777777", "#b4b4b4", OPTIMIZER, OVERHEAD),
+        ("#5b7083", "#f0e442", "#e69f00", "#a65628", MESSAGES, "#777777", "#b4b4b4", "#332288", OPTIMIZER, OVERHEAD),
         strict=True,
     )
 )
 """By part of a step; communication is the time that messages cost."""
+
+
+def parts_of(splits: Iterable[TimeSplit]) -> list[str]:
+    """Return the parts of a step that a table has a column for: the reduction only where replicas take time for it."""
+    has_replicas = any(one.reduction for one in splits)
+    return [part for part in PARTS if part != "reduction" or has_replicas]
+
+
 MEMORY_PARTS = dict(
     zip(
         [name for name in MemorySplit.model_fields if name != "moment"],

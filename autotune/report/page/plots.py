@@ -177,8 +177,8 @@ def curve_columns(report: Report, rows: Sequence[CandidateReport]) -> dict[str, 
     columns: dict[str, list[float]] = {
         "m": [row.micro_batches for row in rows],
         "rate": [rate_of(report, row) for row in rows],
-        "low": [report.replicas * row.sequences / high for row, (_, high) in zip(rows, spans, strict=True)],
-        "high": [report.replicas * row.sequences / low for row, (low, _) in zip(rows, spans, strict=True)],
+        "low": [report.data_parallel * row.sequences / high for row, (_, high) in zip(rows, spans, strict=True)],
+        "high": [report.data_parallel * row.sequences / low for row, (low, _) in zip(rows, spans, strict=True)],
     }
     ran = [row.measurement for row in rows if row.measurement is not None]
     if len(ran) == len(rows):

@@ -9,7 +9,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from autotune import __version__
 from autotune.plan.scale import ScalePlan, ScalePoint
 from autotune.report.page.chart import MARKERS, Chart, Key, Sign, inked, mark, plain
-from autotune.report.page.colours import INK, INK_HEX, OTHERS, PARTS, PICK
+from autotune.report.page.colours import INK, INK_HEX, OTHERS, PARTS, PICK, parts_of
 from autotune.report.page.page import Page, fact_rows, rendered
 from autotune.report.page.plots import cycle
 from autotune.report.page.sections import Section
@@ -99,6 +99,7 @@ def tiles(plan: ScalePlan) -> list[Tile]:
 
 def sections_of(plan: ScalePlan) -> list[Section]:
     """Return the sections in the order in which a reader asks."""
+    shown = parts_of(point.time_split_s for point in plan.points)
     by_schedule = schedules(plan)
     return [
         Section(
@@ -122,9 +123,9 @@ def sections_of(plan: ScalePlan) -> list[Section]:
             "Where the time goes",
             "What share of the step the mean rank spends on what, as predicted.",
             [where_time_goes(plan, len(by_schedule) > 1)],
-            ("p", "schedule", *PARTS),
+            ("p", "schedule", *shown),
             [
-                [str(point.ranks), point.schedule_text, *(f"{part:.1%}" for part in parts(point).values())]
+                [str(point.ranks), point.schedule_text, *(f"{parts(point)[name]:.1%}" for name in shown)]
                 for point in plan.points
             ],
         ),

@@ -15,7 +15,7 @@ from autotune.records.report import CandidateReport, Report
 from autotune.report.bars import under_one_schedule
 from autotune.report.page import plots, stacks
 from autotune.report.page.chart import Chart
-from autotune.report.page.colours import MEMORY_PARTS, PARTS
+from autotune.report.page.colours import MEMORY_PARTS, parts_of
 from autotune.report.page.steps import timeline
 from autotune.report.paper.planned_layouts import layout_lines, layout_rows
 from autotune.report.paper.predicted_cells import forecast_text, origin
@@ -157,10 +157,12 @@ def step_parts(report: Report, curve: Curve) -> Section:
     """Return the section with the parts of a step, and beside them what steps were measured to take."""
     ran = any(row.measurement for row in curve.rows)
 
+    parts = parts_of([row.prediction.time_split_s for row in curve.rows])
+
     def cells(row: CandidateReport) -> list[str]:
-        parts = [show_seconds(getattr(row.prediction.time_split_s, part)) for part in PARTS]
+        seconds = [show_seconds(getattr(row.prediction.time_split_s, part)) for part in parts]
         raw = [show_seconds(row.measurement.step_time_s) if row.measurement else "-"] if ran else []
-        return [str(row.micro_batches), *parts, show_seconds(row.prediction.step_time_s), *raw]
+        return [str(row.micro_batches), *seconds, show_seconds(row.prediction.step_time_s), *raw]
 
     word = "fitted" if report.is_fitted else "predicted"
     steps = "of the runs made elsewhere" if report.is_predicted else "that were measured"
@@ -172,7 +174,7 @@ def step_parts(report: Report, curve: Curve) -> Section:
         "Where the time goes",
         f"Seconds that the mean rank spends in one step under {curve.name}, {forecast_text(report)}.{beside} {idle}",
         [stacks.where_time_goes(report, curve.rows)],
-        ("m", *PARTS, f"{word} step", *(["raw steps, median"] if ran else [])),
+        ("m", *parts, f"{word} step", *(["raw steps, median"] if ran else [])),
         [cells(row) for row in curve.rows],
     )
 

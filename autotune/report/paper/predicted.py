@@ -107,7 +107,7 @@ def extrapolation_notes(profile: Profile, pairs: Pairs, pick: int | None) -> lis
     candidate, prediction = pairs[at]
     hope = ""
     if pick is not None:
-        gain = candidate.sequences / prediction.step_time_low_s / pairs[pick][1].throughput_seq_s - 1
+        gain = candidate.job_sequences / prediction.step_time_low_s / pairs[pick][1].throughput_seq_s - 1
         hope = f", because m = {candidate.micro_batches} could be up to {show_share(gain, 0)} faster"
     return [f"{words}; time b = {candidate.micro_batch_size} next{hope}"]
 

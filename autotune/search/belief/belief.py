@@ -75,7 +75,7 @@ class Belief:
         self.row = {candidate: row for row, candidate in enumerate(self.candidates)}
         self.prior = prior or prior_of(predictions)
         self.grid = grid_of(self.prior)
-        self.log_work = np.log([candidate.sequences for candidate in self.candidates])
+        self.log_work = np.log([candidate.job_sequences for candidate in self.candidates])
         self.visits, self.noise = Visits(), STEP_NOISE
         self._machines = {here: 0}
         self._before = self.now = Hypotheses.before_anything(self.grid.log_weight)
@@ -248,7 +248,7 @@ class Belief:
                 step_time_s=step,
                 step_time_low_s=low,
                 step_time_high_s=high,
-                throughput_seq_s=candidate.sequences / step,
+                throughput_seq_s=candidate.job_sequences / step,
             )
         return found
 
@@ -263,7 +263,7 @@ class Belief:
                 step_time_s=step,
                 step_time_low_s=low,
                 step_time_high_s=high,
-                throughput_seq_s=candidate.sequences / step,
+                throughput_seq_s=candidate.job_sequences / step,
                 sigma=sigma,
             )
         return found

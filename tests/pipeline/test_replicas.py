@@ -1,0 +1,140 @@
+"""Replicas of a pipeline: their gradients are those of one replica on the whole batch, under every schedule that
+torch's DDP carries. The others are refused, because there the gradients are silently wrong."""
+
+import multiprocessing
+import os
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from autotune.config import ScheduleName
+from autotune.errors import UsageError
+from autotune.pipeline.control.activity import ActivityWriter
+from autotune.pipeline.control.commands import Build, Prepare, Step
+from autotune.pipeline.control.diagnose import activity_file
+from autotune.pipeline.device.device import CpuDevice
+from autotune.pipeline.rank.process_group import team_of
+from autotune.pipeline.rank.rank import RankProcess
+from autotune.predict.predict import candidates_for
+from autotune.records.job.workload import WorkloadConfig
+from autotune.schedule_spec import SCHEDULE_NAMES, SCHEDULES
+from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
+
+P, REPLICAS, BATCH, STEPS = 2, 2, 6, 3
+CPU = torch.device("cpu")
+FUSED = [name for name in SCHEDULE_NAMES if SCHEDULES[name].backward == "fused"]
+SPLIT = [name for name in SCHEDULE_NAMES if SCHEDULES[name].backward == "split"]
+WORK = WorkloadConfig(
+    layers=4,
+    stages=P,
+    hidden=16,
+    heads=2,
+    seq_len=8,
+    vocab=32,
+    batch=BATCH,
+    precision="fp32",
+    optimizer="sgd",
+    data_parallel=REPLICAS,
+)
+
+
+def plan_of(name: ScheduleName, count: int) -> Prepare:
+    """5 does not divide the batch: its last micro-batch is padded."""
+    v = 1 if SCHEDULES[name].has_one_stage else 2
+    return Prepare(
+        schedule=name, micro_batches=count, micro_batch_size=-(-BATCH // count), sequences=BATCH, virtual_stages=v
+    )
+
+
+PLANS = [plan_of(name, count) for name in FUSED for count in (2, 5) if (name, count) != ("Interleaved1F1B", 5)]
+# Every step takes other weights, so what torch does once, in the first, shows.
+
+
+def run_rank(number: int, folder: str) -> None:
+    """Run every plan on one rank; leave its weights, the gradients of the last step and what was told in ``folder``."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    ranks, device = P * REPLICAS, CpuDevice(P * REPLICAS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
+    team = team_of(number, ranks, REPLICAS, timedelta(seconds=60))
+    rank = RankProcess(number, team, device, ActivityWriter(activity_file(Path(folder), number)))
+    found = []
+    for plan in PLANS:
+        if rank.placement != plan.placement:
+            rank.execute(Build(workload=WORK, placement=plan.placement))
+        primed = asdict(rank.execute(plan))
+        losses = [rank.execute(Step()).loss for _ in range(STEPS - 1)]
+        kept = {
+            index: ([p.grad.clone() for p in stage.parameters()], [p.detach().clone() for p in stage.parameters()])
+            for index, stage in rank.held.items()
+        }
+        found.append((primed, losses[-1], kept))
+    torch.save(found, Path(folder, f"rank{number}.pt"))
+    os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each rank found."""
+    folder = tmp_path_factory.mktemp("replicas")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["autotune.pipeline.rank.rank"])
+    processes = [context.Process(target=run_rank, args=(number, str(folder))) for number in range(P * REPLICAS)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"rank{number}.pt") for number in range(P * REPLICAS)]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """First and last loss, gradient norm of the first step, gradients and weights of the last, of one model on the
+    batches of all replicas."""
+    model: nn.Module = build_stage(WORK, 0, 1, CPU)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    parts = [random_batch(WORK, BATCH, 0, CPU, replica) for replica in range(REPLICAS)]
+    ids, targets = (torch.cat(both) for both in zip(*parts, strict=True))
+    loss, losses, norms = SequenceLoss(WORK, REPLICAS * BATCH), [], []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        value = loss(model(ids), targets)
+        value.backward()
+        losses.append(value.item())
+        norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item())
+        optimizer.step()
+    return losses, norms[0], [p.grad for p in model.parameters()], [p.detach() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("number", range(len(PLANS)), ids=lambda at: f"{PLANS[at].schedule}-{PLANS[at].micro_batches}")
+def test_gradients_and_weights_are_those_of_one_replica_on_the_whole_batch(number, found, expected):
+    losses, norm, gradients, weights = expected
+    for replica in range(REPLICAS):
+        of_replica = [rank[number] for rank in found[replica * P : replica * P + P]]
+        stages = {index: kept for _, _, part in of_replica for index, kept in part.items()}
+        for of_kind, whole in ((0, gradients), (1, weights)):
+            ours = [tensor for index in sorted(stages) for tensor in stages[index][of_kind]]
+            for part, one in zip(ours, whole, strict=True):
+                torch.testing.assert_close(part, one, rtol=1e-4, atol=1e-6)
+        assert sum(told["gradient_square_sum"] for told, _, _ in of_replica) ** 0.5 == pytest.approx(norm, rel=1e-5)
+    for told, wanted in ((0, losses[0]), (1, losses[-1])):
+        every = [rank[number][0]["loss"] if told == 0 else rank[number][1] for rank in found]
+        of_replicas = [value for value in every if value is not None]
+        assert len(of_replicas) == REPLICAS
+        assert of_replicas[0] != of_replicas[1], "replicas have batches of their own"
+        assert sum(of_replicas) / REPLICAS == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_schedules_that_ddp_does_not_carry_are_refused_in_words(name):
+    with pytest.raises(UsageError, match=f"torch's DDP reduces gradients in whole backwards, and {name} splits them"):
+        candidates_for([4], [name], [2], P, 4, 8, replicas=REPLICAS)

@@ -1,0 +1,89 @@
+"""Whole runs of several replicas, on two ranks each: predicted, measured, and what goes wrong in one of them."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from autotune.backend.ranks import check_replicas
+from autotune.cli import app
+from autotune.config import load_config
+from autotune.errors import UsageError
+from autotune.pipeline.control.commands import Prepare
+from autotune.pipeline.control.measure import build, measure_candidate
+from autotune.pipeline.control.ranks import Ranks
+from autotune.records.failure import Failure
+from autotune.records.job.placement import Placement
+from autotune.report.load import read_report
+
+SIZES = ("--layers", 8, "--stages", 2, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 256, "--batch", 16)
+FLAGS = (*SIZES, "--device", "cpu", "--data-parallel", 2, "--quiet")
+WORK = load_config(
+    None, {"layers": 4, "stages": 2, "hidden": 16, "seq_len": 8, "vocab": 32, "batch": 8, "data_parallel": 2}
+).workload("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["run", *map(str, words)])
+
+
+def test_a_run_of_two_replicas_is_predicted_and_measured(folder):
+    done = run(*FLAGS, "--exhaustive", "--schedule", "1F1B,LoopedBFS", "--virtual-stages", 2)
+    assert done.exit_code == 0, done.exception
+    report = read_report(folder / "report.json")
+    assert (report.workload.data_parallel, report.data_parallel, report.devices) == (2, 2, 4)
+    assert "batch 16 in each of 2 replicas" in done.stdout
+    assert report.profile.reduction.seconds(10**6) >= report.profile.reduction.latency_s > 0
+    assert all(sum(stage.bucket_bytes) for stage in report.profile.stages)
+    for row in report.candidates:
+        measured = row.measurement
+        assert measured.throughput_seq_s == pytest.approx(2 * 16 / measured.step_time_s)
+        assert row.estimate.throughput_seq_s == pytest.approx(2 * 16 / row.estimate.step_time_s)
+        assert row.prediction.time_split_s.reduction > 0
+        # A loose bound: other work on the machine slows four ranks on its cores.
+        assert 0.4 < row.prediction.step_time_s / measured.step_time_s < 2.5, row.schedule_text
+        for predicted, peak in zip(row.prediction.peak_memory_bytes, measured.peak_memory_bytes, strict=True):
+            assert predicted == pytest.approx(peak, rel=0.02), row.schedule_text
+    losses = {row.measurement.first_loss for row in report.candidates}
+    assert max(losses) == pytest.approx(min(losses), rel=1e-5)
+    assert report.soundness is None or not report.soundness.findings
+
+
+def test_what_replicas_cannot_be_is_one_line(folder):
+    for words, said in (
+        ((*FLAGS, "--schedule", "ZBVZeroBubble"), "torch's DDP reduces gradients in whole backwards"),
+        ((*FLAGS, "--precision", "bf16"), "torch's DDP reduces gradients in the type of the weights"),
+    ):
+        done = run(*words)
+        assert isinstance(done.exception, UsageError)
+        assert said in str(done.exception)
+        assert not (folder / "report.json").exists()
+    with pytest.raises(UsageError, match="type of the weights"):
+        check_replicas(replace(WORK, precision="bf16"))
+
+
+def test_a_dead_rank_of_the_second_replica_is_an_outcome():
+    plan = Prepare(schedule="1F1B", micro_batches=4, micro_batch_size=2, sequences=8, replicas=2)
+    with Ranks(4, "cpu", replicas=2) as ranks:
+        build(ranks, WORK, Placement())
+        victim = ranks._live[3].process.pid
+
+        def kill(number, seconds):
+            os.kill(victim, signal.SIGKILL)
+            return True
+
+        failed = measure_candidate(ranks, WORK, plan, 0.1, 5, kill)
+        assert isinstance(failed, Failure)
+        assert (failed.kind, failed.rank) == ("crash", 3)
+        again = measure_candidate(ranks, WORK, plan, 0.1, 2, lambda number, seconds: True)
+        assert len(again.step_times_s) == 2
+        assert len(again.peak_memory_bytes) == 2
+        assert ranks.alive
