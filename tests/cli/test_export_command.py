@@ -49,6 +49,28 @@ def test_a_config_file_is_changed_in_place_and_keeps_its_mode(here):
     assert sorted(path.name for path in here.iterdir()) == ["ds.json", "report.json"]
 
 
+def test_a_file_from_elsewhere_keeps_every_other_byte(here):
+    config = here / "run.yaml"
+    config.write_bytes("\ufeff# é\r\nparallelism:\r\n  dp: 2\r\ntokens:\r\n  micro_batch_size: 1  # b".encode())
+    done = run(here, "--to", "nanotron", "--merge", "run.yaml", "--out", "run.yaml")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert config.read_bytes().decode() == (
+        "\ufeff# é\r\nparallelism:\r\n  dp: 2\r\n  pp: 4\r\n  pp_engine: 1f1b\r\n"
+        "tokens:\r\n  micro_batch_size: 8  # b\r\n  batch_accumulation_per_replica: 8"
+    )
+    assert "data-parallel replicas: 2, from run.yaml (parallelism.dp)" in done.stderr
+
+
+def test_a_file_of_another_launcher_ends_in_one_line_that_names_the_key(here):
+    config = here / "run.yaml"
+    config.write_text("trainer: {devices: 1}\nmodel: {micro_batch_size: 4}\n")
+    done = run(here, "--to", "nemo", "--merge", "run.yaml", "--out", "run.yaml")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "it is of NeMo 1, as model.micro_batch_size shows, not of NeMo 2" in done.stderr
+    assert config.read_text() == "trainer: {devices: 1}\nmodel: {micro_batch_size: 4}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

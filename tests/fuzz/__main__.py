@@ -55,7 +55,7 @@ def main() -> None:
             total += tried
             seconds = time.monotonic() - begun
             print(
-                f"{name:9}{tried:7,} inputs, {valid:6,} of them valid, no crash;"
+                f"{name:15}{tried:7,} inputs, {valid:6,} of them valid, no crash;"
                 f" slowest {slowest:.2f} s, all {seconds:.0f} s",
                 flush=True,
             )

@@ -15,6 +15,7 @@ from autotune.plan.network import read_network
 from autotune.plan.shape import of_hugging_face, read_shape
 from autotune.predict.custom import read_schedule
 from autotune.records.profile import read_profile
+from autotune.report.export.export import export
 from autotune.report.load import read_report
 from tests.report.export.reports import make_report
 
@@ -25,6 +26,19 @@ HUGGING_FACE = (
 MOST_WORDS = 20_000  # characters of a complaint; it is one line
 STRANGE: list[Any] = [None, True, 0, -1, 10**400, 1e308, float("nan"), float("-inf"), "", "\ud800", "\0", [], {}]
 STRANGE += [[[]] * 100, {"a": {"b": 1}}, "1" * 5000, "<script>", 0.1, 2**63]
+
+
+def into(to: str, suffix: str, **more: Any) -> Callable[[Path], object]:
+    """Export into a launcher's config file, whose name must end as its files do."""
+
+    def read(path: Path) -> object:
+        named = path.rename(path.with_suffix(suffix))
+        try:
+            return export(make_report(), to, merge=named, **more)
+        except InputError as error:
+            raise InputError(str(error).replace(str(named), str(path))) from None
+
+    return read
 
 
 class Parser(NamedTuple):
@@ -38,6 +52,7 @@ class Parser(NamedTuple):
 def parsers() -> dict[str, Parser]:
     """All of them."""
     report = make_report()
+    cases = {path.name: path.read_bytes() for path in (ROOT / "tests/report/export/data").iterdir()}
     older = (ROOT / "tests/report/data/two_stages.json").read_bytes()
     drawn = (ROOT / "tests/predict/data/source-schedule.csv").read_bytes()
     return {
@@ -46,6 +61,10 @@ def parsers() -> dict[str, Parser]:
             [file.read_bytes() for file in sorted((ROOT / "configs").glob("*.toml"))],
         ),
         "device": Parser(read_device, [file.read_bytes() for file in shipped("devices").values()]),
+        "DeepSpeed file": Parser(into("deepspeed", ".json"), [cases["deepspeed.json"]], True),
+        "GPT-NeoX file": Parser(into("gpt-neox", ".yml"), [cases["gpt-neox.yml"]]),
+        "nanotron file": Parser(into("nanotron", ".yaml"), [cases["nanotron.yaml"]]),
+        "torchtitan file": Parser(into("torchtitan", ".toml", version="0.2"), [cases["titan_split.toml"]]),
         "model": Parser(lambda path: read_shape(path, {}), [file.read_bytes() for file in shipped("models").values()]),
         "hugging face": Parser(of_hugging_face, [HUGGING_FACE], True),
         "network": Parser(read_network, [file.read_bytes() for file in shipped("networks").values()]),

@@ -153,7 +153,14 @@ FILE_RULES: dict[str, FileRules] = {
             Conflict("distributed.pipeline.module_fqns_per_model_part", OTHER_CUT),
             Conflict("distributed.pipeline.pp_batch_size", "the batch of a replica is step_scheduler.local_batch_size"),
         ),
-        refused=(Conflict("autopipeline", "an older Automodel's; move it to distributed.pipeline first"),),
+        refused=(
+            Conflict("autopipeline", "an older Automodel's; move it to distributed.pipeline first"),
+            Conflict(
+                "distributed.strategy",
+                "only fsdp2 has a pipeline in NeMo Automodel",
+                lambda value, _: value in ("ddp", "megatron_fsdp"),
+            ),
+        ),
     ),
     "deepspeed": FileRules(
         kinds.DEEPSPEED,

@@ -35,6 +35,7 @@ def removed(language, text, path):
         (YAML, "a:\n    b: 1\n# end", "e.f", 3, "a:\n    b: 1\ne:\n    f: 3\n# end"),
         (YAML, "a:\n  b: 1\n  # of d\n\nc: 2", "c2", True, "a:\n  b: 1\n  # of d\n\nc: 2\nc2: true"),
         (YAML, "a: |\n  x\n\nb: 1\n", "b", 2, "a: |\n  x\n\nb: 2\n"),
+        (YAML, "p:\n    a:  # none yet\n    b: 1", "p.a.c", 1, "p:\n    a:  # none yet\n        c: 1\n    b: 1"),
         (YAML, "p:\n  a: null\n", "p.a.b", 1, 'p:\n  a: {"b": 1}\n'),
         (YAML, '{\n  "a": 1, # one\n  "b": 2 # two\n}\n', "c", 3, '{\n  "a": 1, # one\n  "b": 2, # two\n  "c": 3\n}\n'),
         (YAML, '{\n  "a": 1, # one\n}\n', "c", 3, '{\n  "a": 1, # one\n  "c": 3,\n}\n'),

@@ -34,6 +34,8 @@ def set_value(doc: Document, path: KeyPath, value: Any, beside: str | None = Non
             if entry.value is not None:
                 at = ".".join(path[: depth + 1])
                 raise ValueError(f"{at} is no table of keys, so {'.'.join(path)} cannot be set in it")
+            if place.shape is Shape.BLOCK and entry.value_end == entry.value_start:
+                return add_under(doc, entry, nested(rest, value))
             return replace(doc, entry, path[: depth + 1], nested(rest, value))
         place = entry.table
     raise AssertionError("a path has at least one key")
@@ -80,6 +82,18 @@ def add_line(doc: Document, place: Table, after: Entry | None, key: str, value: 
         return f"{text}{newline if text and not text.endswith(newline) else ''}{lines}{newline}"
     at = line_end(text, after.value_end)
     return f"{text[:at]}{newline}{lines}{text[at:]}"
+
+
+def add_under(doc: Document, entry: Entry, values: dict[str, Any]) -> str:
+    """Return the YAML with keys under one that has no value yet."""
+    step = step_of(doc.text, doc.root)
+    at = line_end(doc.text, entry.key_end)
+    return (
+        doc.text[:at]
+        + doc.newline
+        + block(values, " " * column(doc.text, entry) + step, step, doc.newline)
+        + doc.text[at:]
+    )
 
 
 def add_to_section(doc: Document, place: Table, after: Entry | None, parents: KeyPath, key: str, value: Any) -> str:
