@@ -27,7 +27,7 @@ from autotune.tuning.job import Job
 from autotune.tuning.learner import Learner
 
 PRINTED = 0.02  # relative difference of losses that are printed, and whose data a launcher may order otherwise
-COMMAND_PRICE = 1 / 10  # as PRICE: to start a command costs far more than the steps that are timed of it
+COMMAND_PRICE = 1 / 5  # as PRICE: starting a command costs far more than the steps that are timed of it
 LEAN_TOLERANCE = 0.05  # of throughput, where memory is the objective and no tolerance was given
 
 
