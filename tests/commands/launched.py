@@ -14,7 +14,7 @@ TORCHRUN = (
 
 class Launched(NamedTuple):
     """A script under its launcher: ``stages`` of its pipeline, ``words`` of its command, ``flags`` of ``autotune run``
-    beside them, the module that it ``needs``, and a file that it reads."""
+    beside them, the modules that it ``needs``, and a file that it reads."""
 
     name: str
     stages: int
@@ -62,7 +62,7 @@ LAUNCHED = (
             *("--per-device-train-batch-size", "{micro_batch_size}"),
             *("--gradient-accumulation-steps", "{micro_batches}"),
         ),
-        "accelerate",
+        "accelerate, transformers.trainer",
     ),
     Launched(
         "Lightning",

@@ -12,10 +12,12 @@ from autotune.report.load import read_report
 from tests.commands.launched import ENVIRONMENT, LAUNCHED
 
 
-def why_not(module: str) -> str | None:
-    """Return why a module cannot be used here; None where it can."""
-    done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, env=environment())
-    return None if done.returncode == 0 else f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1]}"
+def why_not(modules: str) -> str | None:
+    """Return why modules, with commas between them, cannot be used here; None where they can."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {modules}"], capture_output=True, text=True, env=environment()
+    )
+    return None if done.returncode == 0 else f"{modules} cannot be imported: {done.stderr.strip().splitlines()[-1]}"
 
 
 def environment() -> dict[str, str]:
