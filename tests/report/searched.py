@@ -27,6 +27,7 @@ def report_of(found, limit=None, excluded=None, stop=None):
         ),
         config=Config(objective=found.state.goal.objective, tolerance=found.state.goal.tolerance),
         profiling_s=10.0,
+        devices=4,
         warnings=[],
         command="autotune run",
     )
