@@ -8,6 +8,7 @@ from torch import nn
 
 from autotune.records.job.workload import ModelConfig
 from autotune.workload.user.layer_row import LayerRow
+from autotune.workload.user.refusal import CARRIES_WHOLE_NUMBERS
 from tests.workload.models import CPU, MODELS, in_one_piece, of_config, of_file, opened, stage_by_stage
 
 SAMPLES = 6
@@ -18,6 +19,8 @@ def record(name: str) -> ModelConfig:
     if name.startswith("hf:"):
         pytest.importorskip("transformers")
         return of_config(name.removeprefix("hf:"))
+    if name == "two_tensors" and not CARRIES_WHOLE_NUMBERS:
+        pytest.skip("this torch sends no whole numbers between stages")
     return of_file(name)
 
 
