@@ -9,13 +9,14 @@ from autotune.backend.command import open_command
 from autotune.backend.ranks import TorchRanks
 from autotune.config import load_config
 from autotune.events import Silent
-from autotune.identity import StudyIdentity, changed, digest_of_report
+from autotune.identity import StudyIdentity, changed, changes_of_workload, digest_of_report
 from autotune.pipeline.control.ranks import Ranks
 from autotune.predict.predict import candidates_for
 from autotune.profile.cache import profile_path
 from autotune.records.job.environment import Environment
 from autotune.tune import identity_of
 from autotune.tuning.job import Job
+from tests.report.check.reports import report_of
 
 HERE = Environment(
     device="cpu", devices=("Xeon",), cores=2, hostname="one", memory_bytes=8 * 2**30, torch_version="2.13.0"
@@ -70,3 +71,15 @@ def test_hosts_of_one_kind_share_a_study_in_a_database():
 
 def test_a_change_is_told_in_words():
     assert changed({"torch": "2.12.0", "cores": 2}, {"torch": "2.13.0", "cores": 2}) == ["torch was 2.12.0, is 2.13.0"]
+
+
+def test_figures_of_one_number_of_replicas_are_not_those_of_another():
+    """In either direction, and where nobody asks for replicas all digests are as they were."""
+    two = load_config(None, FLAGS | {"data_parallel": 2}).workload("cpu")
+    assert profile_path(Path("state"), two, HERE, 1) != profile_path(Path("state"), WORK, HERE, 1)
+    assert digest_of_report(HERE, two, "0.1.0") != digest_of_report(HERE, WORK, "0.1.0")
+    report = report_of()
+    other = report.model_copy(update={"workload": replace(report.workload, data_parallel=2)})
+    assert changes_of_workload(report, other) == ["data_parallel was 1, is 2"]
+    assert changes_of_workload(other, report) == ["data_parallel was 2, is 1"]
+    assert changes_of_workload(other, other) == []

@@ -270,7 +270,7 @@ def evaluate(
     known: dict[Candidate, float] = {}
 
     def run(more: Sequence[int]) -> None:
-        found, _ = candidates_for(more, (name,), (v,), ranks, layers, batch)
+        found, _ = candidates_for(more, (name,), (v,), ranks, layers, batch, replicas=paper.workload.replicas)
         known.update({one: simulate_step(paper, one).seconds for one in found if one not in known})
 
     run(counts)

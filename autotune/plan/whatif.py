@@ -165,7 +165,8 @@ def answer(profile: Profile, case: Case, counts: tuple[int, ...] | None, names: 
     paper = changed(profile, case)
     batch = case.batch or paper.workload.batch or 1
     wanted = [m for m in counts or divisors(batch) if m <= batch]
-    found, _ = candidates_for(wanted, names, (paper.virtual_stages,), paper.ranks, len(paper.stages), batch)
+    v, stages, replicas = paper.virtual_stages, len(paper.stages), paper.workload.replicas
+    found, _ = candidates_for(wanted, names, (v,), paper.ranks, stages, batch, replicas=replicas)
     limit = case.memory_limit or memory_per_rank(paper)
     pairs: list[tuple[Candidate, Prediction]] = [(one, predict(paper, one, limit)) for one in found]
     pick = choose(pairs).pick

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from typer.testing import CliRunner
 
 from autotune.backend.ranks import check_replicas
 from autotune.cli import app
+from autotune.command.ports import free_port
 from autotune.config import load_config
 from autotune.errors import UsageError
 from autotune.pipeline.control.commands import Prepare
@@ -17,6 +21,7 @@ from autotune.pipeline.control.ranks import Ranks
 from autotune.records.failure import Failure
 from autotune.records.job.placement import Placement
 from autotune.report.load import read_report
+from tests.killing import family, wait_until
 
 SIZES = ("--layers", 8, "--stages", 2, "--hidden", 32, "--heads", 2, "--seq-len", 16, "--vocab", 256, "--batch", 16)
 FLAGS = (*SIZES, "--device", "cpu", "--data-parallel", 2, "--quiet")
@@ -87,3 +92,37 @@ def test_a_dead_rank_of_the_second_replica_is_an_outcome():
         assert len(again.step_times_s) == 2
         assert len(again.peak_memory_bytes) == 2
         assert ranks.alive
+
+
+def test_ctrl_c_leaves_no_rank_of_any_replica(folder):
+    mark = f"REPLICAS_{os.getpid()}_{time.monotonic_ns()}"
+    words = [sys.executable, "-m", "autotune", "run", *map(str, FLAGS), "--exhaustive"]
+    run = subprocess.Popen(words, env=os.environ | {mark: "1"}, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: len(family(mark)) >= 6, 60), "controller, server and four ranks"
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+        assert wait_until(lambda: not family(mark), 10)
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_workers_under_torchrun_are_the_ranks_of_all_replicas(folder):
+    rendezvous, master = free_port(), free_port()
+    secret = {"AUTOTUNE_SECRET": "0123456789abcdef0123"}
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", str(master)]
+    words += ["-m", "autotune", "worker", "--rendezvous", f"127.0.0.1:{rendezvous}"]
+    workers = subprocess.Popen([sys.executable, *words], env=os.environ | secret, stderr=subprocess.DEVNULL)
+    try:
+        flags = (*FLAGS, "--micro-batches", 4, "--rendezvous", f"127.0.0.1:{rendezvous}")
+        words = [sys.executable, "-m", "autotune", "run", *map(str, flags)]
+        done = subprocess.run(words, env=os.environ | secret, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert workers.wait(30) == 0
+    finally:
+        workers.kill()
+        workers.wait()
+    report = read_report(folder / "report.json")
+    assert len(report.environment.hosts) == 4
+    assert report.candidates[report.sweet_spot.candidate].measurement is not None
