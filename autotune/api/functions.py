@@ -158,16 +158,16 @@ def export(
     *,
     candidate: int | None = None,
     data_parallel: int | None = None,
-    version: str | None = None,
+    target_version: str | None = None,
     merge: Name | None = None,
 ) -> Exported:
     """Return what a launcher must be told, as ``autotune export`` does: its ``text``, and ``notes`` for whoever starts
     it.
 
     ``candidate``: another one than the sweet spot, by its index. ``data_parallel``: replicas, which multiply the batch;
-    None: what the file says, or 1. ``version``: of the launcher. ``merge``: its config file, which comes back with only
-    these keys changed. Raises UsageError for what the launcher cannot do, InputError for a report without a sweet spot
-    and for a file.
+    None: what the file says, or 1. ``target_version``: of the launcher. ``merge``: its config file, which comes back
+    with only these keys changed. Raises UsageError for what the launcher cannot do, InputError for a report without a
+    sweet spot and for a file.
     """
     from autotune.report.export.export import export as settings_for
 
@@ -176,7 +176,7 @@ def export(
         to,
         candidate=candidate,
         data_parallel=data_parallel,
-        version=version,
+        version=target_version,
         merge=Path(merge) if merge is not None else None,
     )
 

@@ -1,6 +1,7 @@
 """The Python interface: what it loads, what it raises, and that it says what the commands say."""
 
 import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 import autotune
 from autotune.cli import app
+from autotune.cli.options import COMMANDS
+from autotune.settings import REQUIRED, SETTINGS
 
 ROW = {"micro_batch_size": 8, "t_f": 0.01, "t_bw": 0.02}
 PROFILE = {
@@ -170,6 +173,22 @@ def test_functions_say_what_the_commands_say(folder):
     assert plain(planned) == printed(
         *("plan", "--device-spec", "h100", "--model", "llama-2-7b", "--devices", 16, "--batch", 32)
     )
+
+
+OF_COMMANDS = {"out", "html", "json_output", "quiet", "verify_environment", "python"}
+READ = {"predict": "path", "fit": "paths", "plan": "device_spec", "export": "path"}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_functions_take_what_their_commands_take(name):
+    """But what is about output; the first is what is read. What ``plan`` takes of a config is in the Config."""
+    rows = {row.name: row for row in COMMANDS[name] if row.name not in OF_COMMANDS}
+    given = dict(list(inspect.signature(getattr(autotune, name)).parameters.items())[1:])
+    in_config = {row for row in rows if SETTINGS.get(row) is rows[row]} if name == "plan" else set()
+    assert set(given) == set(rows) - {READ[name], *in_config} - ({"memory_limit"} if name == "plan" else set())
+    for parameter in given.values():
+        default = rows[parameter.name].default
+        assert parameter.default in (default, None) or default is REQUIRED
 
 
 def test_an_export_is_what_the_command_prints(folder):
