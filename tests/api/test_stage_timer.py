@@ -16,6 +16,7 @@ WITHOUT_TORCH = """
 import json, sys, time
 import autotune
 
+begun = time.perf_counter()
 with autotune.StageTimer(batch=8) as timer:
     for size in (2, 1):
         for stage in (0, 1):
@@ -24,10 +25,12 @@ with autotune.StageTimer(batch=8) as timer:
                     time.sleep(0.01 * size)
                 with timer.backward(stage, size):
                     time.sleep(0.02 * size)
+wall_s = time.perf_counter() - begun
 report = autotune.predict(timer.profile)
 assert "torch" not in sys.modules
 rows = [(row.micro_batch_size, row.t_f, row.t_bw) for row in timer.profile.stages[1].time_s]
-print(json.dumps({"rows": rows, "batch": report.workload.batch}))
+samples = [one for stage in timer.profile.stages for row in stage.time_s for one in (*row.samples_f, *row.samples_bw)]
+print(json.dumps({"rows": rows, "batch": report.workload.batch, "samples_s": sum(samples), "wall_s": wall_s}))
 """
 
 
@@ -38,9 +41,10 @@ def test_sleeping_stages_are_timed_without_torch(tmp_path):
     found = json.loads(done.stdout)
     assert found["batch"] == 8
     assert [size for size, _, _ in found["rows"]] == [1, 2]
-    for size, forward, backward in found["rows"]:
-        assert 0.01 * size <= forward < 0.02 * size  # a sleep is never shorter than asked for
-        assert 0.02 * size <= backward < 0.03 * size
+    for size, forward, backward in found["rows"]:  # a sleep is never shorter than asked for
+        assert forward >= 0.01 * size
+        assert backward >= 0.02 * size
+    assert found["samples_s"] < found["wall_s"]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,6 @@ def test_stages_of_torch_become_a_profile(timed):
         for row in stage.time_s:
             assert len(row.samples_f) == len(row.samples_bw) == 8  # of 9, the first is priming
             assert (row.t_f, row.t_bw) == (median(row.samples_f), median(row.samples_bw))
-    thin, deep = ((row.t_f, row.t_bw) for row in (stage.time_s[1] for stage in timed.stages))
-    assert deep > thin
 
 
 def test_the_profile_is_one_like_any_other(timed, tmp_path):
@@ -98,14 +100,22 @@ def test_halves_of_a_backward_are_kept_apart():
 
 def test_what_computes_behind_the_cpu_is_waited_for_before_and_after():
     waits = []
-    with autotune.StageTimer(priming=0, synchronize=lambda: waits.append(time.sleep(0.01))) as timer:
+
+    def wait():
+        begun = time.perf_counter()
+        time.sleep(0.01)
+        waits.append((begun, time.perf_counter()))
+
+    with autotune.StageTimer(priming=0, synchronize=wait) as timer:
         with timer.forward(0, 1):
             assert len(waits) == 1
+        ended = time.perf_counter()
         with timer.backward(0, 1):
             pass
     (row,) = timer.profile.stages[0].time_s
+    before, after, *_ = waits
     assert len(waits) == 4
-    assert 0.01 <= row.t_f < 0.02  # the wait after it, and not that before
+    assert after[1] - after[0] <= row.t_f <= ended - before[1]  # the wait after it, and not that before
 
 
 def passes(timer, stage, size, count=2):
