@@ -12,12 +12,13 @@ def evidence(report: Report, index: int) -> str:
     """Return ``measured: 128.0 sequences/s; 48 layers, 4 stages, batch 64 on cuda (4 x NVIDIA H100); 93% sure``."""
     row = report.candidates[index]
     unit = f"{samples(report.workload)}/s"
+    rate = report.replicas * row.rate
     if report.is_predicted:
-        figures = f"predicted, {origin(report)}: {show_rough(report.replicas * row.rate)} {unit}"
+        figures = f"predicted, {origin(report)}: {show_rough(rate)} {unit}"
     elif row.measurement is None:
-        figures = f"predicted, it did not run: {show_rough(row.rate)} {unit}"
+        figures = f"predicted, it did not run: {show_rough(rate)} {unit}"
     else:
-        figures = f"measured: {show_rate(row.rate)} {unit}"
+        figures = f"measured: {show_rate(rate)} {unit}"
     where = headline(report) + devices_text(report) if report.is_predicted or report.environment.device else ""
     return "; ".join(part for part in (figures, where, sure_text(report, index)) if part)
 

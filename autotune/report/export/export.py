@@ -38,33 +38,33 @@ def export(
 ) -> Exported:
     """Return the sweet spot, or another ``candidate``, for the launcher ``to``.
 
-    ``data_parallel``: replicas of the pipeline, which multiply the batch; None: what the file says, or 1. ``version``:
-    of the launcher. ``merge``: an existing config file, which comes back with only our keys changed. Raise UsageError
-    for what the launcher cannot do, InputError for a report without a sweet spot and for a file that cannot be read,
-    is another launcher's, or says what no pipeline runs with.
+    ``data_parallel``: replicas of the pipeline, which multiply the batch; None: what the file says, or what the report
+    is of, or 1. ``version``: of the launcher. ``merge``: an existing config file, which comes back with only our keys
+    changed. Raise UsageError for what the launcher cannot do, InputError for a report without a sweet spot and for a
+    file that cannot be read, is another launcher's, or says what no pipeline runs with.
     """
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; use one of {', '.join(TARGETS)}")
     target, index = TARGETS[to], chosen(report, candidate)
-    data_parallel = replicas_of(report, data_parallel)
+    told = replicas_of(report, data_parallel)
     if version is not None and not target.default_version:
         raise UsageError(f"--target-version: {target.title} is told the same in {target.versions}; leave it out")
-    plan = plan_of(report, index, data_parallel or 1)
+    plan = plan_of(report, index, told or 1)
     if reason := target.refusal(plan):
         raise UsageError(f"{target.title} {reason} ({plan}); {nearest(report, target, plan.data_parallel)}")
     file = open_config(merge, target, plan, version) if merge is not None else None
     said: list[str] = []
     if file is not None:
-        replicas, said = replicas_in(file, plan, data_parallel)
+        replicas, said = replicas_in(file, plan, data_parallel, told)
         plan = plan_of(report, index, replicas)
     notes = [*pick_notes(report, index), evidence(report, index), batch_text(plan), *said]
     notes += [f"for {target.title} {target.versions}".rstrip()] if target.versions else []
     notes += [words for words in (target.in_code(plan), target.untold(plan), target.cut_text(plan)) if words]
     if file is None:
         settings, left_out = beside_ramp(target.settings_of(plan, version), report.command)
-        told = difference(report, settings)
-        text = target.script(plan) if target.script else render(told.settings, target.form, target.call)
-        return Exported(text, (*notes, *left_out, *told.notes))
+        new = difference(report, settings)
+        text = target.script(plan) if target.script else render(new.settings, target.form, target.call)
+        return Exported(text, (*notes, *left_out, *new.notes))
     text, changed = merged(file, plan, settings_in(file, target, plan, version))
     return Exported(text, (*notes, *changed))
 

@@ -79,8 +79,9 @@ def open_config(path: Path, target: Target, plan: Plan, version: str | None) -> 
     return file
 
 
-def replicas_in(file: ConfigFile, plan: Plan, given: int | None) -> tuple[int, list[str]]:
-    """Return the number of replicas: what is ``given`` by the user, else what the file says, else 1; and notes on it.
+def replicas_in(file: ConfigFile, plan: Plan, given: int | None, measured: int | None = None) -> tuple[int, list[str]]:
+    """Return the number of replicas: what is ``given`` by the user, else what the file says, else those of what was
+    ``measured``, else 1; and notes on it.
 
     Raise InputError where the file's ranks are no multiple of the ranks of one replica, and nothing is given.
     """
@@ -100,7 +101,8 @@ def replicas_in(file: ConfigFile, plan: Plan, given: int | None) -> tuple[int, l
     if given is not None:
         return given, []
     if found is None:
-        return 1, [f"{name} does not say how many replicas there are, and 1 is taken: --data-parallel says others"]
+        taken = f"{measured or 1} {'as measured ' if measured else ''}is taken"
+        return measured or 1, [f"{name} does not say how many replicas there are; {taken}: --data-parallel says others"]
     return found[0], [f"data-parallel replicas: {found[0]}, from {name} ({found[1]})"]
 
 

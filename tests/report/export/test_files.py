@@ -175,6 +175,15 @@ def test_replicas_come_from_the_file_unless_a_flag_says_others(tmp_path, to, nam
     assert any("x 3 replicas" in note for note in given.notes)
 
 
+def test_replicas_of_the_report_are_taken_only_where_the_file_says_none(tmp_path):
+    report = make_report(data_parallel=2)
+    text = "parallelism: {dp: 8, pp: 1}\ntokens: {micro_batch_size: 1}\n"
+    assert any("x 8 replicas" in note for note in written(tmp_path, "nanotron", "a.yaml", text, report).notes)
+    made = written(tmp_path, "deepspeed", "a.json", '{"train_batch_size": 4}', report)
+    assert json.loads(made.text)["train_batch_size"] == 128
+    assert any("2 as measured is taken" in note for note in made.notes)
+
+
 def test_a_byte_order_mark_and_carriage_returns_stay(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes("\ufeffparallelism:\r\n  dp: 1\r\ntokens:\r\n  micro_batch_size: 1 # é\r\n".encode())
