@@ -124,6 +124,7 @@ def plan(
     sequence_parallel: bool = False,
     recompute: str | None = None,
     attention: str = "flash",
+    runtime: str = "torch",
     replicated_optimizer: bool = False,
 ) -> Report:
     """Estimate throughput and memory on devices that are not here, as ``autotune plan`` does, and with ``devices`` the
@@ -147,6 +148,7 @@ def plan(
         sequence_parallel=sequence_parallel,
         recompute=recompute,
         attention=attention,
+        runtime=runtime,
         replicated_optimizer=replicated_optimizer,
     )
     return plan_report(flags)

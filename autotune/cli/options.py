@@ -261,6 +261,15 @@ COMMANDS: dict[str, tuple[Option, ...]] = {
             panel=MODEL,
             metavar="flash|scores",
         ),
+        Option(
+            "runtime",
+            str,
+            "Whose memory is meant: torch holds a receive buffer for every micro-batch, Megatron-LM one for each"
+            " neighbour, and gradients of fp16 in fp16.",
+            "torch",
+            panel=MODEL,
+            metavar="torch|megatron-lm",
+        ),
         Option("replicated_optimizer", bool, "Every replica keeps the whole optimizer state.", False, panel=MODEL),
         *settings("micro_batches", "micro_batch_size", "schedule", "virtual_stages"),
         SETTINGS["memory_limit"].of(default_text="what the device has"),

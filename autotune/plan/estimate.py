@@ -11,7 +11,7 @@ from autotune.plan.roofline import Machine, Pass, head_pass, layer_pass, optimiz
 from autotune.plan.shape import Shape
 from autotune.profile.fragmentation import ASSUMED
 from autotune.records.job.environment import Environment
-from autotune.records.job.layout import Layout
+from autotune.records.job.layout import Layout, Runtime
 from autotune.records.job.workload import Optimizer, WorkloadFacts
 from autotune.records.profile import MessageSize, PaperEstimate, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
@@ -90,6 +90,7 @@ def paper_profile(job: Job, sizes: tuple[int, ...]) -> Profile:
             device=machine.device.name,
             common=COMMON if machine.device.is_backtested else NOT_BACKTESTED,
             own=OWN,
+            shared_buffers=layout.runtime is Runtime.MEGATRON,
         ),
     )
     return connected(made, network_of(job))

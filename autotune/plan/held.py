@@ -8,7 +8,7 @@ Korthikanti et al. 2022 (arXiv 2205.05198, Table 2) without dropout, and what fa
 """
 
 from autotune.plan.shape import Shape
-from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.layout import Attention, Layout, Runtime
 from autotune.records.job.recompute import Recompute
 from autotune.records.job.workload import Optimizer, Precision
 from autotune.records.stage_costs import StageMemory
@@ -19,11 +19,17 @@ SCORES = 5  # bytes a score: softmax and dropout in two each, and the mask of dr
 
 
 def static_bytes(weights: float, precision: Precision, optimizer: Optimizer, layout: Layout) -> int:
-    """Return what a device holds of so many weights from the beginning to the end: weights, gradients in four bytes,
-    masters of weights in lower precision and the optimizer's numbers, which replicas may share."""
+    """Return what a device holds of so many weights from the beginning to the end.
+
+    That is weights, gradients in four bytes (Megatron-LM's of fp16 weights in two), masters of weights in lower
+    precision and the optimizer's numbers, which replicas may share.
+    """
     master = 4 if precision != "fp32" and optimizer != "none" else 0
     shared = master + 4 * MOMENTS[optimizer]
-    return round(weights * (ELEMENT[precision] + 4 + shared / (layout.data_parallel if layout.shared_optimizer else 1)))
+    gradient = 2 if layout.runtime is Runtime.MEGATRON and precision == "fp16" else 4
+    return round(
+        weights * (ELEMENT[precision] + gradient + shared / (layout.data_parallel if layout.shared_optimizer else 1))
+    )
 
 
 def layer_elements(shape: Shape, layout: Layout) -> float:

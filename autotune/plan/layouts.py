@@ -16,7 +16,7 @@ from autotune.plan.held import stage_held, static_bytes
 from autotune.plan.roofline import Pass, head_pass, layer_pass, optimizer_pass
 from autotune.predict.predict import predict
 from autotune.profile.fragmentation import ASSUMED
-from autotune.records.job.layout import Attention, Layout, PlannedLayout
+from autotune.records.job.layout import Attention, Layout, PlannedLayout, Runtime
 from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.schedule_spec import ScheduleName, runnable, why_illegal
@@ -42,6 +42,7 @@ class Space(NamedTuple):
     recompute: Recompute | None = None
     sequence_parallel: bool | None = None
     attention: Attention = Attention.FLASH
+    runtime: Runtime = Runtime.TORCH
     shared_optimizer: bool = True
 
 
@@ -82,6 +83,7 @@ def layouts(job: Job, space: Space) -> Iterator[Layout]:
                         sequence_parallel=t > 1 if space.sequence_parallel is None else space.sequence_parallel,
                         recompute=recompute,
                         attention=space.attention,
+                        runtime=space.runtime,
                         shared_optimizer=space.shared_optimizer and d > 1,
                     )
 
@@ -152,11 +154,11 @@ def quick_bytes(job: Job, size: int) -> float:
         ends = (rank == 0, rank == p - 1)
         static = static_bytes(stage_weights(job, own, ends), machine.precision, job.optimizer, layout)
         held = stage_held(shape, layout, machine.precision, counts[rank], ends, size)
-        in_flight = (m if m < p else p - rank) if v == 1 else min(m * v, 2 * (p - rank - 1) + (v - 1) * p + 1)
+        waiting = m if m < p else p - rank
+        in_flight = waiting if v == 1 else min(m * v, 2 * (p - rank - 1) + (v - 1) * p + 1)
         alone = stage_held(shape, layout, machine.precision, counts[rank], (False, False), size).activation_bytes
-        ends_of = (m if m < p else p - rank) * (
-            held.activation_bytes - alone
-        )  # only one stage of a rank has embedding or head
+        # Only one stage of a rank has embedding or head; interleaved, a backward follows each forward of the head.
+        ends_of = (1 if v > 1 and ends[1] else waiting) * (held.activation_bytes - alone)
         moving = in_flight * alone + ends_of + held.transient_bytes
         most = max(most, static + ASSUMED.times * moving + OUTSIDE_BYTES)
     return most

@@ -9,10 +9,10 @@ A matrix product reaches ``products`` of the data sheet's rate where it fills th
 dealt to the multiprocessors, and the last round is half empty in the mean. What moves bytes alone (norms, residuals,
 activation functions) goes by the memory's rate, so does softmax over written scores.
 
-The constants are fitted to published runs on A100 (``python -m tests.bench backtest`` fits them again without each
-paper in turn, and says how far that one is off): Narayanan et al. 2021 (arXiv 2104.04473, Table 1 and Figure 7),
-Korthikanti et al. 2022 (arXiv 2205.05198, Table 5), Qi et al. 2024 (arXiv 2401.10241, Table 4). The fit took the first
-for plain 1F1B; four of its ten runs are interleaved.
+The constants are fitted to published runs on A100, and to which micro-batch size was the quickest in published sweeps
+(``python -m tests.bench backtest`` fits them again without each paper in turn, and says how far that one is off):
+Narayanan et al. 2021 (arXiv 2104.04473, Table 1 and Figure 7), Korthikanti et al. 2022 (arXiv 2205.05198, Table 5),
+Qi et al. 2024 (arXiv 2401.10241, Table 4). The fit took the first for plain 1F1B; four of its ten runs are interleaved.
 """
 
 from typing import NamedTuple
@@ -32,13 +32,13 @@ class Constants(NamedTuple):
 
     products: float = 0.795
     """Share of the peak that a large matrix product reaches."""
-    last_round: float = 0.674
+    last_round: float = 1.19
     """Rounds of tiles that are lost at the end of a product."""
-    launch_s: float = 3.4e-5
+    launch_s: float = 3.73e-5
     """Seconds to start a matrix product and the kernels that go with it."""
-    attention: float = 0.5
+    attention: float = 0.576
     """Share of the peak that the products of attention reach."""
-    score_passes: float = 6.57
+    score_passes: float = 6.51
     """How often written scores are read or written in a forward."""
     passes: float = 8.8
     """How often the hidden states are read or written in a layer's forward beside matrix products."""

@@ -111,12 +111,13 @@ def left_gradients(schedule: Schedule, rank: int) -> int:
     return int(np.count_nonzero((kind == WEIGHT_GRADIENT) & is_sent[stage]))
 
 
-def buffers(schedule: Schedule, rank: int, message: int) -> int:
-    """Receive buffers, a message per micro-batch and neighbouring stage; and the losses, which stay beside them."""
+def buffers(schedule: Schedule, rank: int, message: int, is_shared: bool) -> int:
+    """Receive buffers, a message per micro-batch and neighbouring stage, or one for all micro-batches; and the losses,
+    which stay beside them."""
     own = [stage for stage, owner in enumerate(schedule.stage_ranks) if owner == rank]
     neighbours = sum((stage > 0) + (stage < schedule.stages - 1) for stage in own)
     losses = LOSS_BYTES * schedule.micro_batches if schedule.stages - 1 in own else 0
-    return neighbours * schedule.micro_batches * message + losses
+    return neighbours * (1 if is_shared else schedule.micro_batches) * message + losses
 
 
 def batch_bytes(profile: Profile, candidate: Candidate) -> int:
@@ -151,10 +152,11 @@ def _rank_peak(
     moment = f"{KINDS[kind[fullest]]}{micro_batch[fullest]} of stage {stage[fullest]}"
     last_moment = "merging the outputs" if optimizer == outputs > 0 else "the optimizer step"
     taken = held.change[FORWARD, stage[fullest]] if kind[fullest] == FORWARD else 0.0
+    is_shared = profile.estimate is not None and profile.estimate.shared_buffers
     return MemorySplit(
         static=sum(part.static_bytes for part in own),
         batch=batch_bytes(profile, candidate),
-        messages=round(buffers(schedule, rank, message) + (after if in_optimizer else kept[fullest])),
+        messages=round(buffers(schedule, rank, message, is_shared) + (after if in_optimizer else kept[fullest])),
         activations=outputs if in_optimizer else round(activations[fullest] + taken),
         transient=optimizer if in_optimizer else round(held.transient[kind[fullest], stage[fullest]] - taken),
         moment=last_moment if in_optimizer else moment,

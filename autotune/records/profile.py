@@ -213,6 +213,8 @@ class PaperEstimate(Record):
     """Relative standard deviation common to all micro-batch sizes, from published runs."""
     own: NonNegativeFloat
     """Relative standard deviation of each micro-batch size beside that, from published runs."""
+    shared_buffers: bool = False
+    """Whether there is one receive buffer for each neighbour, and not one for every micro-batch, as torch has them."""
 
 
 class Profile(TypedRecord):

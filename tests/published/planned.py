@@ -18,7 +18,7 @@ from autotune.plan.network import Network, Wire
 from autotune.plan.roofline import FITTED, Constants, Machine
 from autotune.plan.shape import Shape
 from autotune.predict.predict import predict
-from autotune.records.job.layout import Attention, Layout
+from autotune.records.job.layout import Attention, Layout, Runtime
 from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.schedule_spec import ScheduleName
@@ -93,6 +93,7 @@ def megatron_sc21() -> list[Case]:
             virtual_stages=int(row["virtual_stages"]),
             recompute=Recompute.FULL,
             attention=Attention.SCORES,
+            runtime=Runtime.MEGATRON,
         )
         sizes = (int(row["micro_batch_size"]),)
         step = work / (float(row["teraflops_per_gpu"]) * 1e12 * gpus)
@@ -113,6 +114,7 @@ def korthikanti() -> list[Case]:
                 sequence_parallel=recompute is Recompute.SELECTIVE,
                 recompute=recompute,
                 attention=Attention.SCORES,
+                runtime=Runtime.MEGATRON,
             )
             job = Job(machine(), shape, layout, int(row["batch"]))
             sizes = (int(row["micro_batch_size"]),)
@@ -121,7 +123,8 @@ def korthikanti() -> list[Case]:
 
 
 def zero_bubble() -> list[Case]:
-    """Tables 4 and 9, 1F1B: the paper's models have two layers less than the even cut, one at either end."""
+    """Tables 4 and 9, 1F1B: the paper's models have two layers less than the even cut, one at either end. The authors'
+    scripts train in fp16."""
     models = {row["model"]: row for row in read("zero_bubble_models.csv")}
     found = []
     for table in ("zero_bubble_throughput_memory.csv", "zero_bubble_small_m.csv"):
@@ -135,10 +138,11 @@ def zero_bubble() -> list[Case]:
             )
             names = ("layers", "hidden_size", "attention_heads", "seq_len")
             shape = gpt(*(int(model[name]) for name in names), 50304)
-            layout = Layout(pipeline_parallel=p, attention=Attention.SCORES)
+            layout = Layout(pipeline_parallel=p, attention=Attention.SCORES, runtime=Runtime.MEGATRON)
             step = m * b / (p * float(row["samples_per_gpu_per_second"]))
             peak = float(row.get("peak_memory_GB") or row["memory_GB"])
-            found.append(Case("Qi", f"{row['model']} m={m}", Job(machine(), shape, layout, m * b), (b,), step, peak))
+            job = Job(machine()._replace(precision="fp16"), shape, layout, m * b)
+            found.append(Case("Qi", f"{row['model']} m={m}", job, (b,), step, peak))
     return found
 
 

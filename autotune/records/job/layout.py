@@ -16,6 +16,13 @@ class Attention(StrEnum):
     SCORES = "scores"  # softmax over written scores, as before FlashAttention
 
 
+class Runtime(StrEnum):
+    """The software that runs a pipeline, as far as memory depends on it."""
+
+    TORCH = "torch"  # a receive buffer for every micro-batch; gradients in fp32
+    MEGATRON = "megatron-lm"  # a receive buffer for each neighbour; gradients of fp16 weights in fp16
+
+
 class Layout(Record):
     """Devices of one training job: p x t x d of them, and what each of them holds."""
 
@@ -33,6 +40,8 @@ class Layout(Record):
     """What a backward computes again; selective is Megatron-LM's: the scores of attention."""
     attention: Attention = Attention.FLASH
     """Kernel of attention: in tiles, or over written scores."""
+    runtime: Runtime = Runtime.TORCH
+    """Software that runs the pipeline, as far as memory depends on it."""
     shared_optimizer: bool = False
     """Whether replicas share the optimizer's state, each a part of it."""
 

@@ -1,8 +1,9 @@
 """``autotune plan``: the table, and the layouts, for devices that are not here. Everything is estimated."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from autotune.config import Config, load_config
 from autotune.errors import UsageError
@@ -13,7 +14,7 @@ from autotune.plan.network import read_network
 from autotune.plan.roofline import Machine
 from autotune.plan.shape import Shape, of_workload, read_shape
 from autotune.predict.predict import candidates_for, predict
-from autotune.records.job.layout import Attention, Layout, PlannedLayout
+from autotune.records.job.layout import Attention, Layout, PlannedLayout, Runtime
 from autotune.records.job.recompute import Recompute
 from autotune.records.prediction import Candidate, Prediction
 from autotune.records.profile import Profile
@@ -25,6 +26,9 @@ NOT_INCLUDED = (
     "not included: data loading, checkpoints, dropout, gradients that are summed while backwards still run, and devices"
     " that are slower than their data sheet"
 )
+
+
+W = TypeVar("W", bound=StrEnum)
 
 
 class Flags(NamedTuple):
@@ -42,6 +46,7 @@ class Flags(NamedTuple):
     sequence_parallel: bool = False
     recompute: str | None = None
     attention: str = Attention.FLASH.value
+    runtime: str = Runtime.TORCH.value
     replicated_optimizer: bool = False
 
 
@@ -72,7 +77,8 @@ def plan_report(flags: Flags, command: str | None = None) -> Report:
         data_parallel=replicas,
         sequence_parallel=flags.sequence_parallel,
         recompute=recompute_of(flags) or Recompute.NONE,
-        attention=attention_of(flags),
+        attention=word_of(Attention, "attention", flags.attention),
+        runtime=word_of(Runtime, "runtime", flags.runtime),
         shared_optimizer=replicas > 1 and not flags.replicated_optimizer,
     )
     check(layout, shape, device)
@@ -112,19 +118,15 @@ def check(layout: Layout, shape: Shape, device: DeviceSpec) -> None:
 
 
 def recompute_of(flags: Flags) -> Recompute | None:
-    """Return what is computed again; raise UsageError for a word that there is not."""
-    if flags.recompute is None:
-        return None
-    if flags.recompute not in list(Recompute):
-        raise UsageError(f"--recompute: {flags.recompute!r} is not known; use {', '.join(Recompute)}")
-    return Recompute(flags.recompute)
+    """Return what is computed again; None where it was not said."""
+    return word_of(Recompute, "recompute", flags.recompute) if flags.recompute is not None else None
 
 
-def attention_of(flags: Flags) -> Attention:
-    """Return how attention is computed; raise UsageError for a word that there is not."""
-    if flags.attention not in list(Attention):
-        raise UsageError(f"--attention: {flags.attention!r} is not known; use {', '.join(Attention)}")
-    return Attention(flags.attention)
+def word_of(words: type[W], flag: str, given: str) -> W:
+    """Return the word that was given; raise UsageError for one that there is not."""
+    if given not in list(words):
+        raise UsageError(f"--{flag}: {given!r} is not known; use {', '.join(words)}")
+    return words(given)
 
 
 def layout_report(job: Job, config: Config, limit: int, others: Sequence[PlannedLayout], command: str | None) -> Report:
@@ -167,7 +169,8 @@ def best_report(flags: Flags, job: Job, config: Config, limit: int, command: str
         virtual_stages=config.virtual_stages if "virtual_stages" in given else None,
         recompute=recompute_of(flags),
         sequence_parallel=True if flags.sequence_parallel else None,
-        attention=attention_of(flags),
+        attention=word_of(Attention, "attention", flags.attention),
+        runtime=word_of(Runtime, "runtime", flags.runtime),
         shared_optimizer=not flags.replicated_optimizer,
     )
     found = best_layouts(job, space)
