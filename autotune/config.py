@@ -231,8 +231,8 @@ class Config(TypedRecord):
     def _sizes_agree(self) -> Self:
         if (self.device == "replay") != (self.profile is not None and not self.command):
             raise ValueError(
-                "profile: --device replay runs a --profile FILE, and a command of yours may have one as its prior; give"
-                " both of two or neither"
+                "profile: --device replay and --profile FILE go together (a training command may have a profile alone,"
+                " as its prior); give both or neither"
             )
         if self.present is not None and not self.command:
             raise ValueError("present: only of a training command of yours, after --; leave it out, or give one")
