@@ -37,6 +37,7 @@ def test_a_forecast_by_arithmetic_runs_and_writes_nothing(folder):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_after_a_run_the_forecast_is_made_from_its_profile(folder):
     said = run(folder, "-v")
     cost = read_report(folder / "report.json").search
@@ -50,6 +51,7 @@ def test_after_a_run_the_forecast_is_made_from_its_profile(folder):
     assert "basis       arithmetic and a matrix product timed here" in again
 
 
+@pytest.mark.slow
 def test_limits_bound_the_forecast(folder):
     few = json.loads(run(folder, "--dry-run", "--json", "--trials", "1"))
     assert few["trials"] == 1

@@ -29,6 +29,7 @@ def told(printed, fits):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "machine"), [("a100-80gb", A100_80), ("a100-40gb", A100_40)])
 def test_the_default_workload_fits_where_the_test_of_the_defaults_says(device, machine):
     """There bytes are fake tensors', here a closed form: the same candidates fit, and peaks agree within 3 %."""

@@ -68,8 +68,16 @@ def test_a_short_command_is_timed_as_far_as_it_goes(tmp_path):
         ),
         (steps(3) + "import sys; sys.exit(7)", "crash", "exited with 7 after 2 steps"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "crash", "killed by SIGKILL before its first step"),
-        (steps(3) + "time.sleep(100)", "hang", "no step for 2 s after step 2"),
-        ("import time; time.sleep(100)", "hang", "before its first step"),
+        pytest.param(
+            steps(3) + "time.sleep(100)",
+            "hang",
+            "no step for 2 s after step 2",
+            marks=pytest.mark.slow,
+            id="hang_later",
+        ),
+        pytest.param(
+            "import time; time.sleep(100)", "hang", "before its first step", marks=pytest.mark.slow, id="hang"
+        ),
         (steps().replace("7.1", "nan"), "model_error", "loss or gradients are not finite"),
         (
             "import time\nprint('[rank3]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 786.00 MiB. GPU"
@@ -78,7 +86,7 @@ def test_a_short_command_is_timed_as_far_as_it_goes(tmp_path):
             "Tried to allocate 786.00 MiB",
         ),
     ],
-    ids=["exits", "crash", "crash_later", "killed", "hang_later", "hang", "nan", "memory"],
+    ids=["exits", "crash", "crash_later", "killed", None, None, "nan", "memory"],
 )
 def test_outcomes(tmp_path, text, kind, message):
     ran = script(tmp_path, text, limit=StepLimit(5.0, 1.5))
@@ -122,6 +130,7 @@ def test_memory_that_the_system_refuses(tmp_path):
     assert script(tmp_path, text).failure.kind == "out_of_memory"
 
 
+@pytest.mark.slow
 def test_one_rank_of_torchrun_that_runs_out_of_memory_ends_all(tmp_path):
     text = (
         "import os, time\n"
@@ -137,6 +146,7 @@ def test_one_rank_of_torchrun_that_runs_out_of_memory_ends_all(tmp_path):
     assert ran.failure.kind == "out_of_memory"
 
 
+@pytest.mark.slow
 def test_a_child_that_survives_sigterm_and_has_a_session_of_its_own(tmp_path):
     child = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; time.sleep(1000)"
     text = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
@@ -174,6 +184,7 @@ def test_binary_output(tmp_path):
     assert script(tmp_path, text).failure is None
 
 
+@pytest.mark.slow
 def test_a_gigabyte_of_output_is_skimmed(tmp_path):
     text = "import os\nline = b'x' * 120 + b'\\n'\nfor _ in range(1000):\n    os.write(1, line * 8600)\n" + steps()
     ran = script(tmp_path, text, limit=StepLimit(50.0, 5.0))
@@ -226,6 +237,7 @@ def test_values_reach_arguments_environment_and_files(tmp_path):
     assert config.read_text() == "tokens:\n  micro_batch_size: 1  # sequences\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_ignores_ctrl_c_while_it_is_ended(tmp_path):
     text = (
         "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

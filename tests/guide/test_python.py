@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.guide.manual import FOLDER, blocks
@@ -11,6 +12,7 @@ from tests.guide.manual import FOLDER, blocks
 PAGE, NOTEBOOK = FOLDER / "python.md", FOLDER / "python.ipynb"
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_is_one_script_that_runs(tmp_path):
     (tmp_path / "page.py").write_text("\n".join(blocks(PAGE, "python")))
     done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -20,6 +22,7 @@ def test_the_code_of_the_page_is_one_script_that_runs(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"report.json", "predicted.json", "profile.json"}
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_a_kernel(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

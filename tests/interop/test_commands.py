@@ -24,6 +24,7 @@ def environment() -> dict[str, str]:
     return os.environ | ENVIRONMENT
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("launched", LAUNCHED, ids=lambda one: one.name)

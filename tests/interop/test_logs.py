@@ -30,6 +30,7 @@ FORMATS = {"DeepSpeed": "deepspeed", "torchrun": r"\| (?P<step_time_ms>[\d.]+) m
 HAS_LOSS = {"DeepSpeed", "Trainer"}
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("launched", [one for one in LAUNCHED if one.name in FORMATS], ids=lambda one: one.name)

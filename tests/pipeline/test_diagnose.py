@@ -77,6 +77,7 @@ def outcomes(group, fault):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_what_the_kernel_kills_for_want_of_memory_ran_out_of_memory(group):
     first, healthy = outcomes(group, "out of memory")
     failure = decode(Failure, first)
@@ -85,6 +86,7 @@ def test_what_the_kernel_kills_for_want_of_memory_ran_out_of_memory(group):
     assert healthy["step_times_s"]
 
 
+@pytest.mark.slow
 def test_a_kill_by_hand_is_a_crash(group):
     first, healthy = outcomes(group, "SIGKILL")
     assert (first["kind"], first["rank"]) == ("crash", 1)

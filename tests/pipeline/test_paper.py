@@ -69,6 +69,7 @@ def test_halves_of_a_backward_on_paper_are_those_of_the_cpu(index):
         assert mine.weight_transient_bytes == pytest.approx(theirs.weight_transient_bytes, abs=0.03 * held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bytes_on_paper_of_a_users_model_are_those_of_the_cpu(name):
     """What is kept within 0.5 %, and the peak within 1 %; but a convolution's workspace is no tensor."""

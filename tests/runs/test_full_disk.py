@@ -22,6 +22,8 @@ from autotune.search.timing import Timing
 from tests.runs.test_security import FLAGS
 from tests.search.machine import CANDIDATES, PROFILE
 
+pytestmark = pytest.mark.slow  # disks that fill up
+
 KIB = 1024
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.killing import PHASES, command, finish, kill_at_random, kill_in
 
+pytestmark = pytest.mark.slow  # runs that are killed
+
 
 @pytest.mark.slow
 def test_killed_runs_leave_no_process_and_no_file_and_lose_and_repeat_nothing(tmp_path):

@@ -14,6 +14,8 @@ import pytest
 import autotune
 from tests.killing import family, wait_until
 
+pytestmark = pytest.mark.slow  # whole runs
+
 LISTEN = "0A"
 FLAGS = ["--layers", "4", "--stages", "2", "--hidden", "16", "--heads", "2", "--seq-len", "8", "--vocab", "32"]
 FLAGS += ["--batch", "8", "--device", "cpu", "--exhaustive"]
