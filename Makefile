@@ -31,7 +31,8 @@ setup: $(DEV)  ## make .venv and install autotune with what the tests need
 run: $(RUNTIME)  ## tune 48 layers in 4 stages on whatever is here; writes report.json
 	$(BIN)/autotune run --layers 48 --stages 4
 
-# Tests that compare times run first, one by one; the others, whole files at a time, in WORKERS processes beside each other.
+# Tests that compare times run first, one by one; the others, whole files at a time, in WORKERS processes beside each other:
+# in more than there are cores where none is slow, because many of these wait.
 WORKERS ?= 2
 define run_tests
 	failed=0; \
@@ -40,6 +41,7 @@ define run_tests
 	exit $$failed
 endef
 
+test: WORKERS = 3
 test: $(DEV)  ## run the tests but the slow ones; those that need a GPU are skipped where there is none
 	$(call run_tests, and not slow)
 
