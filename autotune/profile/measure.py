@@ -309,15 +309,9 @@ def measure_profile(
     does not fit.
     """
     cores = (environment.cores or 1) if environment.device == "cpu" else None
+    most = max(fact.output_bytes for fact in facts)
     measurer = Measurer(
-        ranks,
-        workload,
-        placement,
-        tuple(sorted(sizes)),
-        split,
-        warn,
-        is_shared=cores is not None,
-        output_bytes=max(fact.output_bytes for fact in facts),
+        ranks, workload, placement, tuple(sorted(sizes)), split, warn, is_shared=cores is not None, output_bytes=most
     )
     retry_once, messages = measurer.retry_once, [measurer.message_bytes(size) for size in measurer.sizes]
     links = retry_once(lambda: measurer.links(messages))  # first: NCCL takes what torch has not yet taken
@@ -327,6 +321,8 @@ def measure_profile(
     notify("measuring optimizers", 0.9)
     layers = retry_once(measurer.layers) if with_layers else ()
     optimizers = retry_once(measurer.optimizers)
+    host_action_s = retry_once(measurer.host_action)
+    reduction = retry_once(lambda: measure_reduction(measurer.ask, workload.stages, facts))
     fragmentation = NONE if cores else retry_once(lambda: measurer.fragmentation(facts))
     times = [merged(list(chain.from_iterable(stage))) for stage in zip(*(r.times for r in rounds), strict=True)]
     return Profile(
@@ -338,7 +334,7 @@ def measure_profile(
         stages=tuple(stage_profiles(measurer.stage_ranks, facts, times, memory, optimizers)),
         layers=layers,
         links=tuple(links),
-        reduction=retry_once(lambda: measure_reduction(measurer.ask, workload.stages, facts)),
+        reduction=reduction,
         message_bytes=tuple(MessageSize(micro_batch_size=s, bytes=measurer.message_bytes(s)) for s in measurer.sizes),
         shared=SharedCores.on(environment, workload.stages * workload.replicas),
         drift=drift_of(rounds, times),
@@ -346,7 +342,7 @@ def measure_profile(
         segments_bytes=fragmentation.segments_bytes,
         no_room_for=next((size for size in sorted(sizes) if size not in measurer.sizes), None),
         outside_bytes=tuple(answer.outside_bytes or 0 for answer in measurer.primed) if not cores else 0,
-        host_action_s=retry_once(measurer.host_action),
+        host_action_s=host_action_s,
         calibrations=tuple(Calibration.merged(runs) for runs in zip(*(r.calibrations for r in rounds), strict=True)),
     )
 
