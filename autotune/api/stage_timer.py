@@ -6,7 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from statistics import median
@@ -82,35 +82,25 @@ class StageTimer:
             raise UsageError("StageTimer: the profile is made when the with block ends; ask for it after that")
         return self._profile
 
-    @contextmanager
-    def forward(self, stage: int, micro_batch_size: int) -> Iterator[None]:
+    def forward(self, stage: int, micro_batch_size: int) -> AbstractContextManager[None]:
         """Time the forward of one micro-batch."""
-        with self._pass(stage, micro_batch_size, Part.FORWARD):
-            yield
+        return self._pass(stage, micro_batch_size, Part.FORWARD)
 
-    @contextmanager
-    def backward(self, stage: int, micro_batch_size: int) -> Iterator[None]:
+    def backward(self, stage: int, micro_batch_size: int) -> AbstractContextManager[None]:
         """Time the whole backward of one micro-batch."""
-        with self._pass(stage, micro_batch_size, Part.BACKWARD):
-            yield
+        return self._pass(stage, micro_batch_size, Part.BACKWARD)
 
-    @contextmanager
-    def input_gradient(self, stage: int, micro_batch_size: int) -> Iterator[None]:
+    def input_gradient(self, stage: int, micro_batch_size: int) -> AbstractContextManager[None]:
         """Time the backward for the input alone, which schedules with split backwards run apart."""
-        with self._pass(stage, micro_batch_size, Part.INPUT_GRADIENT):
-            yield
+        return self._pass(stage, micro_batch_size, Part.INPUT_GRADIENT)
 
-    @contextmanager
-    def weight_gradient(self, stage: int, micro_batch_size: int) -> Iterator[None]:
+    def weight_gradient(self, stage: int, micro_batch_size: int) -> AbstractContextManager[None]:
         """Time the backward for the weights that follows."""
-        with self._pass(stage, micro_batch_size, Part.WEIGHT_GRADIENT):
-            yield
+        return self._pass(stage, micro_batch_size, Part.WEIGHT_GRADIENT)
 
-    @contextmanager
-    def optimizer(self, stage: int) -> Iterator[None]:
+    def optimizer(self, stage: int) -> AbstractContextManager[None]:
         """Time the step of a stage's optimizer."""
-        with self._pass(stage, 1, Part.OPTIMIZER):
-            yield
+        return self._pass(stage, 1, Part.OPTIMIZER)
 
     @contextmanager
     def _pass(self, stage: int, size: int, part: Part) -> Iterator[None]:

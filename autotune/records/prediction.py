@@ -17,9 +17,16 @@ def schedule_text(
 ) -> str:
     """Return ``Interleaved1F1B x2 cut 7,6,6,5``: the schedule, the number of stages per rank where it is not one, and
     the cut where it is not as even as possible; with ``recompute full`` where stages recompute."""
+    return schedule_words(
+        schedule, virtual_stages, show_split(split) if split else None, show_modes(recompute) if recompute else None
+    )
+
+
+def schedule_words(schedule: str, virtual_stages: int, split: str | None, recompute: str | None) -> str:
+    """Return the same of a cut and of modes that are text already."""
     several = f" x{virtual_stages}" if virtual_stages > 1 else ""
-    cut = f" cut {show_split(split)}" if split else ""
-    return schedule + several + cut + (f" recompute {show_modes(recompute)}" if recompute else "")
+    cut = f" cut {split}" if split else ""
+    return schedule + several + cut + (f" recompute {recompute}" if recompute else "")
 
 
 class Basis(StrEnum):

@@ -8,6 +8,8 @@ from html import escape
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from autotune.records.prediction import schedule_words
+
 Row = dict[str, Any]
 """One candidate: numbers in seconds and bytes, texts, and None where nothing is known."""
 
@@ -83,9 +85,7 @@ def figure(name: str, unit: int = 1) -> Callable[[Row], str]:
 
 def schedule(row: Row) -> str:
     """Return ``Interleaved1F1B x2 cut 7,6,6,5``."""
-    parts = [row["schedule"], f"x{row['virtual_stages']}" if row["virtual_stages"] > 1 else ""]
-    parts += [f"{word} {row[name]}" for word, name in (("cut", "split"), ("recompute", "recompute")) if row[name]]
-    return " ".join(part for part in parts if part)
+    return schedule_words(row["schedule"], row["virtual_stages"], row["split"], row["recompute"])
 
 
 def what_became_of_it(row: Row) -> str:

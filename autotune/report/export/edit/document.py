@@ -56,10 +56,6 @@ class Document:
         """Return another text in the same language."""
         return Document(self.language, text)
 
-    def get(self, path: KeyPath) -> Any:
-        """Return the value at a path; None where there is none."""
-        return at_path(self.values, path)
-
 
 def at_path(values: dict[str, Any], path: KeyPath) -> Any:
     """Return the value at a path of nested tables; None where there is none."""
