@@ -3,7 +3,6 @@
 Real ranks over gloo, driven through ``autotune.pipeline.rank.rank.RankProcess`` as the controller drives them.
 """
 
-import multiprocessing
 import os
 from dataclasses import asdict, replace
 from itertools import cycle, islice
@@ -28,6 +27,7 @@ from autotune.schedule_spec import SCHEDULES, why_illegal
 from autotune.torch_range import HAS_GRADIENT_TYPES, RUNS_LISTS, refusal, release_of
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
 from autotune.workload.optimizer import build_optimizer
+from tests.pipeline.together import run_together
 
 CPU = torch.device("cpu")
 RELEASE = release_of(torch.__version__)  # make test-torch runs this under old ones
@@ -190,19 +190,7 @@ def in_one_piece(work: WorkloadConfig, micro_batches: int = 1) -> tuple[float, l
 def found(request, tmp_path_factory):
     """What each rank found; one set of processes per number of ranks."""
     ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autotune.pipeline.rank.rank"])
-    processes = [context.Process(target=run_rank, args=(number, ranks, str(folder))) for number in range(ranks)]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(240)
-            assert process.exitcode == 0
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"rank{number}.pt") for number in range(ranks)]
+    return run_together(run_rank, ranks, folder, 240, ranks)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

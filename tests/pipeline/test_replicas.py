@@ -1,7 +1,6 @@
 """Replicas of a pipeline: their gradients are those of one replica on the whole batch, under every schedule that
 torch's DDP carries. The others are refused, because there the gradients are silently wrong."""
 
-import multiprocessing
 import os
 from dataclasses import asdict
 from datetime import timedelta
@@ -24,6 +23,7 @@ from autotune.predict.predict import candidates_for
 from autotune.records.job.workload import WorkloadConfig
 from autotune.schedule_spec import SCHEDULE_NAMES, SCHEDULES
 from autotune.workload.gpt import SequenceLoss, build_stage, random_batch
+from tests.pipeline.together import run_together
 
 P, REPLICAS, BATCH, STEPS = 2, 2, 6, 3
 CPU = torch.device("cpu")
@@ -80,20 +80,7 @@ def run_rank(number: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each rank found."""
-    folder = tmp_path_factory.mktemp("replicas")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autotune.pipeline.rank.rank"])
-    processes = [context.Process(target=run_rank, args=(number, str(folder))) for number in range(P * REPLICAS)]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(120)
-            assert process.exitcode == 0
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"rank{number}.pt") for number in range(P * REPLICAS)]
+    return run_together(run_rank, P * REPLICAS, tmp_path_factory.mktemp("replicas"), 120)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from autotune.pipeline.rank.probe import StageProbe
 from autotune.records.stage_costs import StageMemory
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.protocol import Workload
+from autotune.workload.user.paper import replace_tensors
 
 CUDA_BLOCK = 512  # kMinBlockSize of torch's caching allocator
 SMALL = 1 << 16  # numbers in a tensor
@@ -114,21 +115,15 @@ class PaperDevice(CpuDevice):
         self.fake.__exit__(*error)
 
     def take(self, model: nn.Module) -> None:
-        """Move parameters and buffers from "meta" to this device; those that modules share stay shared."""
-        taken: dict[int, torch.Tensor] = {}
-
-        def moved(old: torch.Tensor) -> torch.Tensor:
-            if id(old) not in taken:
-                new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=self.torch_device)
-                is_parameter = isinstance(old, nn.Parameter)
-                taken[id(old)] = nn.Parameter(new, old.requires_grad) if is_parameter else new
-            return taken[id(old)]
-
+        """Move parameters, buffers and other tensors of its modules from "meta" to this device."""
+        replace_tensors(model, self.like)
         for module in model.modules():
-            for held in (module._parameters, module._buffers, vars(module)):
-                for name, old in list(held.items()):
-                    if isinstance(old, torch.Tensor):
-                        held[name] = moved(old)  # type: ignore[assignment]
+            tensors = {name: one for name, one in vars(module).items() if isinstance(one, torch.Tensor)}
+            vars(module).update({name: self.like(one) for name, one in tensors.items()})
+
+    def like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the same form on this device."""
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.torch_device)
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         ledger = self.ledger

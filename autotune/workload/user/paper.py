@@ -1,7 +1,7 @@
 """A model on paper: run on torch's fake tensors, which have a shape and no memory, to see what its parts take and
 give."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,6 +80,23 @@ def draws_in_attention(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return False
 
 
+def replace_tensors(model: nn.Module, likeness: Callable[[Tensor], Tensor]) -> None:
+    """Put its likeness in the place of each parameter and buffer; those that modules share stay shared."""
+    made: dict[int, tuple[Tensor, Tensor]] = {}  # with the old one, so that no other takes its place
+
+    def of(old: Tensor) -> Tensor:
+        if id(old) not in made:
+            new = likeness(old.detach())
+            made[id(old)] = old, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+        return made[id(old)][1]
+
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, old in held.items():
+                if old is not None:
+                    held[name] = of(old)  # type: ignore[assignment]
+
+
 class Paper:
     """What is at hand while a model runs on paper."""
 
@@ -103,15 +120,7 @@ class Paper:
 
     def move(self, model: nn.Module) -> None:
         """Move a model's parameters and buffers to paper; those that modules share stay shared."""
-        moved: dict[int, Tensor] = {}
-        for module in model.modules():
-            for name, old in module._parameters.items():
-                if old is not None:
-                    new = moved.setdefault(id(old), nn.Parameter(self.of(old.detach()), old.requires_grad))
-                    module._parameters[name] = new  # type: ignore[assignment]
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = moved.setdefault(id(buffer), self.of(buffer))
+        replace_tensors(model, self.of)
         for name, parameter in model.named_parameters():
             self.marks.mark(parameter, name)
 
