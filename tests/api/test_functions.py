@@ -65,6 +65,7 @@ def python(script, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_plain_script_tunes_on_real_ranks_and_prints_nothing_of_its_own(tmp_path):
     """Without ``if __name__ == "__main__"``: ranks are not made by starting the script again."""
     found = json.loads(python(SCRIPT, tmp_path))

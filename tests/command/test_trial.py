@@ -200,6 +200,7 @@ def test_a_log_that_the_command_writes_itself(tmp_path):
     assert ran.steps == pytest.approx((0.02,) * 3, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_probe_times_what_prints_nothing(tmp_path):
     text = (
         "import time, torch\nparameter = torch.nn.Parameter(torch.ones(2)); optimizer = torch.optim.SGD([parameter])\n"

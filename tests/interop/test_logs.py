@@ -59,6 +59,7 @@ def test_what_a_real_script_prints_is_read_without_the_probe(launched, tmp_path,
     assert (ran.watch.last_loss is not None) == (launched.name in HAS_LOSS)
 
 
+@pytest.mark.slow
 def test_lightnings_bar():
     """The one of tqdm, which counts micro-batches; the one of rich, where that is installed, prints only at the end."""
     if reason := why_not("pytorch_lightning"):

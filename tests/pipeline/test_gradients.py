@@ -186,7 +186,9 @@ def in_one_piece(work: WorkloadConfig, micro_batches: int = 1) -> tuple[float, l
     return total / loss.scale, [parameter.grad / loss.scale for parameter in model.parameters()]
 
 
-@pytest.fixture(scope="module", params=[1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def found(request, tmp_path_factory):
     """What each rank found; one set of processes per number of ranks."""
     ranks, folder = request.param, tmp_path_factory.mktemp("ranks")

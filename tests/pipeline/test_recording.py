@@ -44,7 +44,7 @@ def plan_of(name, virtual_stages, **more):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("virtual_stages", [1, 2])
+@pytest.mark.parametrize("virtual_stages", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_waiting_ranks_begin_each_action_where_it_was_predicted(virtual_stages):
     profile = profile_of(virtual_stages)
     workload = replay_workload(profile, batch=M)

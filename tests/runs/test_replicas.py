@@ -108,6 +108,7 @@ def test_ctrl_c_leaves_no_rank_of_any_replica(folder):
         run.wait()
 
 
+@pytest.mark.slow
 def test_workers_under_torchrun_are_the_ranks_of_all_replicas(folder):
     rendezvous, master = free_port(), free_port()
     secret = {"AUTOTUNE_SECRET": "0123456789abcdef0123"}

@@ -191,6 +191,7 @@ def test_a_fixed_micro_batch_size_grows_the_batch_on_three_stages(tmp_path):
     assert sequences == pytest.approx([8, 32])
 
 
+@pytest.mark.slow
 def test_batch_statistics_exclude_small_micro_batches_with_a_warning_on_five_stages(tmp_path):
     flags = ["--stages", 5, "--batch", 16, "--norm", "batch", "--micro-batches", "1,2,4"]
     done = autotune("run", *SMALL, *flags, cwd=tmp_path)

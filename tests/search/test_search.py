@@ -166,6 +166,7 @@ def test_a_tie_ends_before_it_costs_more_than_it_may_gain(tmp_path):
     assert found.state.real_steps < 150
 
 
+@pytest.mark.slow
 def test_where_steps_say_less_than_the_model_both_are_heard(tmp_path):
     """The model is right, and steps differ so much that others often look faster than the best."""
     fooled = 0

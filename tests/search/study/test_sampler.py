@@ -37,7 +37,7 @@ def test_the_cost_model_proposes_the_best_prediction_first(tmp_path):
     assert machine.asked[0] == BEST
 
 
-@pytest.mark.parametrize("name", ["cost-model", "tpe", "gp", "random", "grid"])
+@pytest.mark.parametrize("name", ["cost-model", "tpe", pytest.param("gp", marks=pytest.mark.slow), "random", "grid"])
 def test_every_sampler_goes_through_all_candidates_once(name, tmp_path):
     machine = Machine()
     found = search(tmp_path, machine, sampler=name, exhaustive=True)
