@@ -140,3 +140,14 @@ def test_a_stranger_that_was_installed_later_is_named_with_the_remedy(wheel, tmp
     )
     assert done.returncode == 1
     assert "pip uninstall autotune" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_the_launchers_need_does_not_contradict_the_constraints():
+    """pip takes both at once, and then installs nothing."""
+    pinned = {}
+    for file in (ROOT / "constraints.txt", ROOT / "tests" / "interop" / "requirements.txt"):
+        for line in file.read_text().splitlines():
+            name, _, version = line.partition("==")
+            if version:
+                name = re.sub(r"[-_.]+", "-", name).lower()
+                assert pinned.setdefault(name, version) == version, f"{file.name}: {line}"
