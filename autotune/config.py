@@ -236,17 +236,17 @@ class Config(TypedRecord):
             )
         if self.present is not None and not self.command:
             raise ValueError("present: only of a training command of yours, after --; leave it out, or give one")
+        if self.split is not None and len(self.split) % self.stages:
+            raise ValueError(
+                f"split: {show_split(self.split)} has {len(self.split)} stages, which {self.stages} ranks cannot hold"
+                " equally many of; give a layer count for each stage, or change --stages"
+            )
         if self.model is not None:
             return self._model_brings_its_sizes()
         if self.stages > self.layers and not self.command:
             raise ValueError(
                 f"stages: {self.stages} stages need at least one layer each, but layers is {self.layers};"
                 " lower --stages or raise --layers"
-            )
-        if self.split is not None and len(self.split) % self.stages:
-            raise ValueError(
-                f"split: {show_split(self.split)} has {len(self.split)} stages, which {self.stages} ranks cannot hold"
-                " equally many of; give a layer count for each stage, or change --stages"
             )
         if self.hidden is not None and self.heads is not None and self.hidden % self.heads:
             raise ValueError(f"heads: hidden {self.hidden} is not divisible by heads {self.heads}; change one of them")
@@ -261,11 +261,6 @@ class Config(TypedRecord):
         for name in ("layers", "hidden", "heads", "vocab", "norm"):
             if name in self.model_fields_set:
                 raise ValueError(f"{name}: a model of yours has its own, which --model-args may change; leave it out")
-        for name in ("balance", "split", "recompute"):
-            if getattr(self, name) != type(self).model_fields[name].get_default():
-                raise ValueError(
-                    f"{name}: not with a model of yours yet, whose cut and layers it chooses; leave it out"
-                )
         if self.profile is not None:
             raise ValueError("model: --device replay runs recorded times and no model; leave --model out")
         return self

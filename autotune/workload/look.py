@@ -40,6 +40,7 @@ def look(request: ModelRequest) -> ModelConfig:
         seq_len=ids.sizes(1)[1] if is_text else None,
         forward_operations=sum(form.operations),
         operations_by_layer=tuple(form.operations),
+        cuts_itself=isinstance(form, OwnStages),
         draws_random_numbers=form.draws,
         precision=PRECISIONS.get(weights[0].dtype),  # type: ignore[arg-type]
         layers=form.count,

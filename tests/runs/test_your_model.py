@@ -83,3 +83,58 @@ def test_a_file_may_not_name_code_and_sizes_of_the_gpt_are_refused(tmp_path):
     done = autotune("run", "--model", "nothing", cwd=tmp_path)
     assert done.returncode == 2 and "FILE.py:FUNCTION" in done.stderr
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["mine.toml"]'
+
+
+@pytest.fixture(scope="module")
+def cut_and_recomputed(tmp_path_factory):
+    """A model with a heavy head: its even cut and the one that is proposed, keeping everything or nothing."""
+    folder = tmp_path_factory.mktemp("cut")
+    done = autotune(
+        *(
+            "run",
+            "--model",
+            f"{MODELS / 'heavy_head.py'}:build",
+            *QUICK,
+            "--schedule",
+            "1F1B",
+            "--micro-batches",
+            "2,4",
+        ),
+        *("--balance", "--recompute", "auto", "--exhaustive"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return read_report(folder / "report.json")
+
+
+@pytest.mark.timeout(300)
+def test_a_cut_is_found_and_layers_recompute_in_a_model_of_the_users(cut_and_recomputed):
+    report = cut_and_recomputed
+    assert report.soundness.findings == ()  # one loss, and the same gradients, however it is cut
+    ran = {(row.micro_batches, row.split, row.recompute): row for row in report.candidates if row.measurement}
+    cuts = {split for _, split, modes in ran if split and not modes}
+    assert cuts and all(sum(split) == 12 and split[0] > split[1] for split in cuts)
+    assert {modes for _, _, modes in ran if modes} == {("selective",) * 2, ("full",) * 2}
+    for row in ran.values():
+        told = [split.total for split in row.prediction.memory_split_bytes]
+        # What a stage of another cut holds while an action runs is taken to be as it was.
+        assert told == pytest.approx(row.measurement.peak_memory_bytes, rel=0.1 if row.split else 0.01), row.label
+
+
+@pytest.mark.timeout(300)
+def test_layers_that_recompute_keep_less_of_a_model_of_the_users(cut_and_recomputed):
+    held = {
+        profile.recompute[0] if profile.recompute else "none": [
+            row.activation_bytes for row in profile.stages[0].memory
+        ]
+        for profile in (cut_and_recomputed.profile, *cut_and_recomputed.virtual_profiles)
+    }
+    of_sizes = zip(held["none"], held["selective"], held["full"], strict=True)
+    assert all(none > selective > full for none, selective, full in of_sizes), held
+
+
+def test_who_cuts_the_model_himself_cannot_have_it_cut_otherwise(tmp_path):
+    for flags in (["--balance"], ["--split", "1,1"]):
+        done = autotune("run", "--model", f"{MODELS / 'own_stages.py'}:build", *QUICK, *flags, cwd=tmp_path)
+        assert done.returncode == 2 and "cuts the model itself" in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())

@@ -150,6 +150,7 @@ class CpuDevice:
         torch.profiler records every operator as well, which makes small micro-batches up to seven times slower; here
         the profiler underneath is asked for user scopes only, of which there are none, and for memory events.
         """
+        gc.collect()  # what refers to itself, as checkpoints do, would go meanwhile, and hide as much of the peak
         config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
         _prepare_profiler(config, {ProfilerActivity.CPU})
         _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lags
@@ -272,6 +273,7 @@ class CudaDevice:
 
     def memory(self, work: Callable[[], object]) -> MemoryUse:
         """Read the caching allocator's counters of allocated (not reserved) bytes."""
+        gc.collect()  # as on the CPU
         before = self._allocated()
         torch.cuda.reset_peak_memory_stats(self.torch_device)
         work()

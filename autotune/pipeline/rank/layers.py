@@ -1,6 +1,7 @@
 """Layers by themselves, on one rank: by them the cost of another cut is told."""
 
 import torch
+from torch import nn
 
 from autotune.pipeline.control.commands import MeasureLayers, TimeStages
 from autotune.pipeline.device.device import Device
@@ -25,9 +26,15 @@ def kinds(workload: Workload) -> list[tuple[int, ...]]:
     for layer in range(count):
         stage = workload.build_stage(range(layer, layer + 1), torch.device("meta"))
         shapes = tuple(tuple(weight.shape) for weight in stage.parameters())
-        modules = tuple(type(part).__name__ for part in stage.modules())
-        found.setdefault((layer == 0, layer == count - 1, shapes, modules), []).append(layer)
+        own = workload.layers_in(stage)
+        parts = tuple((type(part).__name__, ways(part)) for one in own for part in one.modules())
+        found.setdefault((layer == 0, layer == count - 1, shapes, parts), []).append(layer)
     return [tuple(layers) for layers in found.values()]
+
+
+def ways(part: nn.Module) -> tuple[tuple[str, bool | str], ...]:
+    """Return what a module says of how it works: of two attentions with the same weights one may slide."""
+    return tuple((name, value) for name, value in sorted(vars(part).items()) if isinstance(value, bool | str))
 
 
 def measure_layer(workload: Workload, layers: tuple[int, ...], command: MeasureLayers, device: Device) -> LayerProfile:

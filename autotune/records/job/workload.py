@@ -169,6 +169,8 @@ class ModelConfig(WorkloadFacts):
     request: ModelRequest
     operations_by_layer: tuple[NonNegativeFloat, ...]
     """Floating-point operations of a forward of one sample, by layer."""
+    cuts_itself: bool = False
+    """True of a function of (stage, stages): no other cut than its own can be run."""
     layers: PositiveInt = field()
     stages: PositiveInt = field()
     batch: PositiveInt = field()
