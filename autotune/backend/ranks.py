@@ -133,7 +133,6 @@ def open_ranks(config: Config, events: Events) -> TorchRanks:
         kind = environment.device or "cpu"
         workload = workload_of(config, kind, events)
         check_torch(environment.torch_version, workload.precision or "fp32")
-        check_replicas(workload)
         ranks = workload.stages * workload.replicas
         sharing = environment.most_on_a_host(ranks) if kind == "cpu" else 1
         limit, capped = memory_limit(config, environment, sharing)
@@ -162,16 +161,13 @@ def workload_of(config: Config, device: str, events: Events) -> AnyWorkload:
             f"--model {found.model} has {found.layers} layers that it can be cut between, fewer than {config.stages}"
             " stages; lower --stages"
         )
+    for name in ("split", "balance"):
+        if found.cuts_itself and getattr(config, name):
+            raise UsageError(
+                f"--{name}: {found.model} is a function of (stage, stages), which cuts the model itself; leave --{name}"
+                " out, or give a function that returns the whole model"
+            )
     return replace(found, data_parallel=config.data_parallel) if config.data_parallel > 1 else found
-
-
-def check_replicas(workload: AnyWorkload) -> None:
-    """Raise UsageError where torch cannot reduce the gradients of replicas as they are held."""
-    if workload.replicas > 1 and workload.precision not in (None, "fp32"):
-        raise UsageError(
-            f"--data-parallel: torch's DDP reduces gradients in the type of the weights, and those of"
-            f" {workload.precision} weights are summed in fp32; give --precision fp32"
-        )
 
 
 def without_padding(counts: tuple[int, ...], batch: int) -> tuple[tuple[int, ...], list[str]]:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from autotune.predict.orders import BACKWARD, FORWARD
 from autotune.predict.schedules import Schedule
 from autotune.predict.simulator.posting import Receives
-from autotune.predict.simulator.simulate import Costs, Seconds, Timeline, optimizer_tail
+from autotune.predict.simulator.simulate import Costs, Seconds, Timeline, tail_seconds
 from autotune.predict.simulator.wavefront import StepTime, step_time
 
 
@@ -35,7 +35,8 @@ class StepBreakdown:
     ``communication``  idle that free links would save
     ``imbalance``      idle that equal stages would save; and waiting for the last rank's optimizer
     ``bubble``         idle that remains with free links and equal stages
-    ``reduction``      what the last backward of its stages is prolonged by, because replicas add up gradients in it
+    ``reduction``      what the last backward of its stages is prolonged by, because replicas add up gradients in it, or
+                       what they take for that after the rank's last action
     ``optimizer``      the rank's own optimizer step
     ``overhead``       what the runtime takes for each action, and for each step; and what a device waits for a CPU that
                        is late in starting its next action
@@ -76,26 +77,29 @@ def break_down(
     sequences: int,
     micro_batch_size: int,
     optimizer_s: Sequence[float],
+    reduction_s: ArrayLike = 0.0,
     overhead_s: ArrayLike = 0.0,
     step_overhead_s: float = 0.0,
     receives: Receives = "torch",
 ) -> StepBreakdown:
-    """Break down a step of ``step.makespan`` + ``optimizer_tail`` + ``step_overhead_s`` seconds.
+    """Break down a step of ``step.makespan`` + ``tail_seconds`` + ``step_overhead_s`` seconds.
 
     ``step`` is what ``step_time`` or ``simulate`` make of ``costs``. ``overhead_s``: the runtime's part of these
     actions, the same for all or float64[4, S].
     ``best_s[s]``: seconds of forward and backward of one sequence on stage s, at its best micro-batch size.
     ``sequences``: those of the batch, at most m x ``micro_batch_size``; the others are padding.
     ``optimizer_s[r]``: seconds of the optimizer step of rank r, at the pace that it has in the step.
+    ``reduction_s[r]``: of the reduction before it, where no backward reduces.
     Two more steps are simulated, with free links and with equal stages; where a CPU starts the actions, one without
     waiting for it.
     """
-    optimizer = np.array(optimizer_s, np.float64)
+    optimizer, reduced = np.array(optimizer_s, np.float64), np.asarray(reduction_s, np.float64)
     compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, overhead_s)
     reduction = _by_rank(schedule, np.array(costs.reduction or [0.0] * costs.stages))
     done = compute + granularity + overhead + reduction
     busy = done if costs.slowdown is None and costs.host is None else step.busy
-    after = optimizer_tail(step.rank_ends, optimizer_s) - optimizer  # below 0: of its idle time before the last action
+    own = optimizer + reduced
+    after = tail_seconds(step.rank_ends, own.tolist()) - own  # below 0: of its idle time before the last action
     idle = np.maximum(0.0, step.makespan - busy + np.minimum(0.0, after))
     pace = np.minimum(1.0, np.divide(busy, done, out=np.ones_like(done), where=done > 0))
     share = sequences / (schedule.micro_batches * micro_batch_size)
@@ -114,7 +118,7 @@ def break_down(
         communication=communication,
         imbalance=imbalance + np.maximum(0.0, after),
         bubble=bubble,
-        reduction=pace * reduction,
+        reduction=pace * reduction + reduced,
         optimizer=optimizer,
         overhead=pace * overhead + late + step_overhead_s,
     )

@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 
-from autotune.predict.predict import action_overheads, optimizer_seconds, stage_costs
+from autotune.predict.predict import action_overheads, after_actions, stage_costs
 from autotune.predict.schedules import build_schedule
-from autotune.predict.simulator.simulate import Seconds, action_seconds, optimizer_tail, simulate
+from autotune.predict.simulator.simulate import Seconds, action_seconds, simulate, tail_seconds
 from autotune.records.profile import Calibration, Profile, SharedCores, StageProfile
 from autotune.records.stage_costs import StageTime
 
@@ -92,7 +92,7 @@ def run_seconds(profile: Profile, run: Calibration) -> tuple[float, float]:
     schedule = build_schedule(run.schedule, profile.ranks, run.micro_batches, profile.virtual_stages)
     costs = stage_costs(model, run.micro_batch_size, schedule)
     timeline = simulate(schedule, costs)
-    tail = optimizer_tail(timeline.rank_ends, optimizer_seconds(model, schedule))
+    tail = tail_seconds(timeline.rank_ends, after_actions(model, schedule).seconds)
     work = action_seconds(timeline.graph, costs)
     overhead = action_overheads(model, schedule)[timeline.graph.kind, timeline.graph.stage]
     inside = np.maximum(0.0, 1 - overhead / work)

@@ -15,10 +15,10 @@ from autotune.predict.extrapolation import Doubt, basis_of, doubt
 from autotune.predict.memory import device_bytes, peak_memory
 from autotune.predict.orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from autotune.predict.recut import recut
-from autotune.predict.reduction import reduction_seconds
+from autotune.predict.reduction import seconds_after, seconds_in_backward
 from autotune.predict.schedules import Schedule, build_schedule
 from autotune.predict.simulator.contention import slowdown_with
-from autotune.predict.simulator.simulate import Costs, Seconds, optimizer_tail
+from autotune.predict.simulator.simulate import Costs, Seconds, tail_seconds
 from autotune.predict.simulator.wavefront import StepTime, step_time
 from autotune.predict.uncertainty import QUANTILE, interval, total_sigma
 from autotune.records.job.recompute import Recompute, modes_of
@@ -70,7 +70,6 @@ def candidates_for(
         schedule = runnable(name, ranks, count)
         reason = illegal_reason(schedule, ranks, v, count, layers)
         reason = illegal_cut(name, v, split, ranks) or reason or illegal_mode(schedule, mode)
-        reason = reason or illegal_replicas(schedule, replicas)
         if reason:
             refused.setdefault(reason, []).append(count)
             continue
@@ -131,17 +130,6 @@ def illegal_mode(name: ScheduleName, mode: Recompute) -> str | None:
     """
     if mode is Recompute.SELECTIVE and SCHEDULES[name].backward == "split":
         return f"torch's selective recomputation takes one backward, and {name} splits it in two; full takes both"
-    return None
-
-
-def illegal_replicas(name: ScheduleName, replicas: int) -> str | None:
-    """Return why replicas of a pipeline cannot run a schedule; None if they can.
-
-    torch's DDP reduces gradients in hooks of the tensors that ``backward`` adds them to. The halves of a split backward
-    add them by themselves (torch.distributed.pipelining, ``_backward.stage_backward_weight``), so no hook is called.
-    """
-    if replicas > 1 and SCHEDULES[name].backward == "split":
-        return f"torch's DDP reduces gradients in whole backwards, and {name} splits them in two; use one replica"
     return None
 
 
@@ -229,7 +217,7 @@ def stage_costs(profile: Profile, micro_batch_size: int, schedule: Schedule) -> 
         link_contention=profile.link_contention,
         has_streams=profile.environment.device == "cuda",
         host=host_seconds(profile, micro_batch_size),
-        reduction=reduction_seconds(profile, micro_batch_size),
+        reduction=seconds_in_backward(profile, micro_batch_size, schedule),
     )
 
 
@@ -239,13 +227,26 @@ def slowdown_together(profile: Profile) -> float:
     return slowdown_with(together, profile.shared.slowdown) if profile.shared else 1.0
 
 
-def optimizer_seconds(profile: Profile, schedule: Schedule) -> list[float]:
-    """Return the optimizer step of each rank, all of them side by side."""
+class After(NamedTuple):
+    """What each rank does when its last action is done, seconds: its ``reduction``, where no backward reduced, and its
+    ``optimizer`` step."""
+
+    reduction: list[float]
+    optimizer: list[float]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Both together, of each rank."""
+        return [sum(parts) for parts in zip(*self, strict=True)]
+
+
+def after_actions(profile: Profile, schedule: Schedule) -> After:
+    """Return what each rank does after its last action, all of them side by side."""
     seconds = [0.0] * schedule.ranks
     for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
         seconds[rank] += stage.optimizer_s
     pace = slowdown_together(profile)
-    return [own * pace for own in seconds]
+    return After([pace * own for own in seconds_after(profile, schedule)], [own * pace for own in seconds])
 
 
 def relative_spread(profile: Profile, micro_batch_size: int) -> float:
@@ -306,12 +307,12 @@ def uncertainty(profile: Profile, candidate: Candidate, overhead_s: float, step_
 
 
 class SimulatedStep(NamedTuple):
-    """A candidate's step as simulated. ``seconds``: all of it, with the optimizer; ``optimizer_s``: of each rank."""
+    """A candidate's step as simulated. ``seconds``: all of it; ``after``: the actions of each rank."""
 
     schedule: Schedule
     costs: Costs
     totals: StepTime
-    optimizer_s: list[float]
+    after: After
     seconds: float
 
 
@@ -323,17 +324,17 @@ def simulate_step(profile: Profile, candidate: Candidate) -> SimulatedStep:
     schedule = build_schedule(candidate.schedule, profile.ranks, candidate.micro_batches, candidate.virtual_stages)
     costs = stage_costs(profile, candidate.micro_batch_size, schedule)
     totals = step_time(schedule, costs)
-    optimizer_s = optimizer_seconds(profile, schedule)
-    step = totals.makespan + optimizer_tail(totals.rank_ends, optimizer_s) + profile.step_overhead_s
+    after = after_actions(profile, schedule)
+    step = totals.makespan + tail_seconds(totals.rank_ends, after.seconds) + profile.step_overhead_s
     if step <= 0:
         raise InputError("profile: every time_s is zero, so there is nothing to predict; give t_f and t_bw in seconds")
-    return SimulatedStep(schedule, costs, totals, optimizer_s, step)
+    return SimulatedStep(schedule, costs, totals, after, step)
 
 
 def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) -> Prediction:
     """Predict one step of ``candidate``. ``memory_limit``: bytes per rank, None for unlimited. Raises InputError as
     ``simulate_step``."""
-    schedule, costs, totals, optimizer_s, step = simulate_step(profile, candidate)
+    schedule, costs, totals, after, step = simulate_step(profile, candidate)
     overheads = action_overheads(profile, schedule)
     unsure = uncertainty(profile, candidate, float(overheads[[FORWARD, BACKWARD]].mean()), step)
     tail_s = step - totals.makespan
@@ -345,7 +346,8 @@ def predict(profile: Profile, candidate: Candidate, memory_limit: int | None) ->
         best_s=[best_seconds(stage) for stage in profile.stages],
         sequences=candidate.sequences,
         micro_batch_size=candidate.micro_batch_size,
-        optimizer_s=optimizer_s,
+        optimizer_s=after.optimizer,
+        reduction_s=after.reduction,
         overhead_s=overheads,
         step_overhead_s=profile.step_overhead_s,
     )

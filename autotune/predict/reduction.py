@@ -1,4 +1,5 @@
-"""The reduction of gradients among replicas, in the last backward of a stage: what that hides, and what it does not.
+"""The reduction of gradients among replicas: in the last backward of a stage, which hides part of it, or after a
+rank's last action.
 
 ::
 
@@ -8,20 +9,38 @@
                                                                                  exposed
 
 DDP begins with a bucket as soon as its gradients are there, and the backward ends with the last bucket; the input
-gradient goes to the stage before after that (torch.distributed.pipelining, stage.py, ``backward_one_chunk``).
+gradient goes to the stage before after that (torch.distributed.pipelining, stage.py, ``backward_one_chunk``). It does
+so in whole backwards of weights in fp32. What is reduced after the last action hides nothing, and no rank waits for it.
 """
 
+from autotune.predict.schedules import Schedule
 from autotune.records.profile import Profile, Reduction
+from autotune.schedule_spec import SCHEDULES
 
 
-def reduction_seconds(profile: Profile, micro_batch_size: int) -> list[float] | None:
-    """Return by how long the last backward of each stage is prolonged; None where there is nothing to reduce.
+def is_in_backward(profile: Profile, schedule: Schedule) -> bool:
+    """Return whether the last backward of a stage reduces its gradients."""
+    is_whole = schedule.name not in SCHEDULES or SCHEDULES[schedule.name].backward == "fused"
+    return is_whole and (profile.reduction is None or profile.reduction.in_backward)
+
+
+def seconds_after(profile: Profile, schedule: Schedule) -> list[float]:
+    """Return how long each rank reduces gradients after its last action, alone; 0 where backwards do that."""
+    seconds, how = [0.0] * schedule.ranks, profile.reduction
+    if how is not None and not is_in_backward(profile, schedule):
+        for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
+            seconds[rank] += sum(map(how.seconds, stage.bucket_bytes))
+    return seconds
+
+
+def seconds_in_backward(profile: Profile, micro_batch_size: int, schedule: Schedule) -> list[float] | None:
+    """Return by how long the last backward of each stage is prolonged; None where it reduces nothing.
 
     A GPU carries messages beside its work. Where the CPU does both nothing is hidden: what gloo adds up takes from the
     cores that the backward needs.
     """
-    how = profile.reduction
-    if how is None or not any(stage.bucket_bytes for stage in profile.stages):
+    how, in_backward = profile.reduction, is_in_backward(profile, schedule)
+    if how is None or not in_backward or not any(stage.bucket_bytes for stage in profile.stages):
         return None
     hides = profile.environment.device != "cpu"
     return [

@@ -1,4 +1,4 @@
-"""Measuring the reduction of gradients among replicas: alone, at the sizes of DDP's buckets."""
+"""Measuring the reduction of gradients among replicas: alone, at the sizes that are reduced together."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -17,6 +17,7 @@ def measure_reduction(ask: Ask, ranks: int, facts: Iterable[StageFacts]) -> Redu
 
     A reduction takes as long as the slowest replica, and no message is faster than a smaller one.
     """
+    facts = [fact for fact in facts if fact.bucket_bytes]
     buckets = {size for fact in facts for size in fact.bucket_bytes}
     if not buckets:
         return None
@@ -31,5 +32,6 @@ def measure_reduction(ask: Ask, ranks: int, facts: Iterable[StageFacts]) -> Redu
     return Reduction(
         latency_s=latency,
         bandwidth_bytes_s=sizes[-1] / carried if carried > 0 else None,
+        in_backward=all(fact.reduces_in_backward for fact in facts),
         times=tuple(LinkTime(bytes=size, seconds=one) for size, one in zip(sizes, seconds, strict=True)),
     )

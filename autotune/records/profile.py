@@ -109,6 +109,10 @@ class Carried(Record):
 class Reduction(Carried):
     """The reduction of gradients among the replicas that hold the same stages, of messages of so many bytes each."""
 
+    in_backward: bool = True
+    """True where whole backwards reduce, the last of a step; otherwise, and after split ones, a rank reduces when its
+    actions are done."""
+
 
 class Link(Carried):
     """One direction between two ranks whose stages are neighbours: activations go one way, gradients back."""

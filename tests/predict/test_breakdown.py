@@ -158,6 +158,7 @@ def steps(draw):
             "sequences": draw(st.integers(1, micro_batches * size)),
             "micro_batch_size": size,
             "optimizer_s": seconds(ranks),
+            "reduction_s": seconds(ranks),
             "overhead_s": overhead,
             "step_overhead_s": draw(SECONDS),
             "receives": draw(st.sampled_from(["torch", "early"])),
@@ -171,7 +172,8 @@ def test_the_parts_are_not_negative_and_add_up_to_the_step(case):
     schedule, costs, given = case
     timeline = simulate(schedule, costs, given["receives"])
     split = break_down(schedule, costs, timeline, **given)
-    step = max(timeline.rank_ends + given["optimizer_s"]) + given["step_overhead_s"]
+    after = np.array(given["optimizer_s"]) + given["reduction_s"]
+    step = max(timeline.rank_ends + after) + given["step_overhead_s"]
     for part in fields(StepBreakdown):
         seconds = getattr(split, part.name)
         assert seconds.shape == (schedule.ranks,)
@@ -196,7 +198,7 @@ def test_free_links_and_equal_stages_leave_nothing_to_blame_them_for(case):
     rows = [[row[0]] * schedule.stages for row in costs.work().tolist()]
     links = [[0.0] * (schedule.stages - 1)] * 2
     equal = Costs(*rows, *links, costs.slowdown)
-    given["optimizer_s"] = [1.0] * schedule.ranks
+    given["optimizer_s"] = given["reduction_s"] = [1.0] * schedule.ranks
     split = break_down(schedule, equal, step_time(schedule, equal, given["receives"]), **given).mean()
     assert split["communication"] == pytest.approx(0, abs=1e-9)
     assert split["imbalance"] == pytest.approx(0, abs=1e-9)

@@ -83,3 +83,18 @@ def test_replicas_on_one_host_take_turns_on_its_cores():
     assert made.slowdown == pytest.approx((1.0, 2.0))
     single = profile("cpu", shared=SharedCores.on(Environment(device="cpu", cores=2), 2), replicas=None)
     assert single.slowdown == single.shared.slowdown
+
+
+@pytest.mark.parametrize(("name", "in_backward"), [("ZBVZeroBubble", True), ("1F1B", False)])
+def test_where_no_backward_reduces_each_rank_does_after_its_last_action(name, in_backward):
+    """Split backwards, or lower precision: the schedule is as without replicas, and the last rank to end reduces."""
+    v = 2 if name == "ZBVZeroBubble" else 1
+    made = profile("cuda", MB, stages=2 * v).model_copy(update={"virtual_stages": v})
+    made = made.model_copy(update={"reduction": REDUCTION.model_copy(update={"in_backward": in_backward})})
+    alone = made.model_copy(update={"reduction": None})
+    one = candidate(4, name).model_copy(update={"virtual_stages": v})
+    with_it, without = predict(made, one, None), predict(alone, one, None)
+    assert with_it.step_time_s == pytest.approx(without.step_time_s + 1.5 * v)
+    for rank in with_it.rank_time_split_s:
+        assert rank.reduction == pytest.approx(1.5 * v)
+        assert sum(getattr(rank, part) for part in type(rank).model_fields) == pytest.approx(with_it.step_time_s)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autotune.pipeline.device.device import CpuDevice
-from autotune.pipeline.rank.facts import has_batch_statistics
+from autotune.pipeline.rank.probe import has_batch_statistics
 from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import (
     IGNORED,

@@ -36,6 +36,7 @@ WORK = {
     "backward": "the backward",
     "input_gradient": "the backward for the input",
     "weight_gradient": "the backward for the weights",
+    "reduction": "the reduction of gradients",
     "optimizer": "the optimizer step",
 }
 NAMES = tuple(WORK)

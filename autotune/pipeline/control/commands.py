@@ -190,7 +190,8 @@ class StageFacts(Plain):
     """One stage as built. ``static_bytes``: weights, gradients, optimizer state, constant buffers. ``output_bytes``:
     what it sends to the next stage for one sequence, 0 of the last. ``kept_output_bytes``: what the last keeps of each
     sequence until the step ends, 0 of the others, and where torch lets go of it. ``bucket_bytes``: of the gradients
-    that replicas add up together, in the order in which a backward completes them."""
+    that replicas add up together, in the order in which a backward completes them. ``reduces_in_backward``: whether
+    whole backwards do that, the last of a step."""
 
     layers: NonNegativeInt
     parameters: NonNegativeInt
@@ -199,6 +200,7 @@ class StageFacts(Plain):
     kept_output_bytes: NonNegativeInt = 0
     batch_statistics: bool
     bucket_bytes: tuple[PositiveInt, ...] = ()
+    reduces_in_backward: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from autotune.pipeline.control.commands import StageFacts
+from autotune.pipeline.rank.probe import has_batch_statistics
 from autotune.pipeline.rank.trial import CAN_DROP_OUTPUTS
 from autotune.workload.protocol import Workload, stage_outputs
 
@@ -19,8 +20,3 @@ def stage_facts(stage: nn.Module, workload: Workload, layers: range, static_byte
         kept_output_bytes=sum(tensor.nbytes for tensor in kept),
         batch_statistics=has_batch_statistics(stage),
     )
-
-
-def has_batch_statistics(module: nn.Module) -> bool:
-    """Return whether any layer normalises over the batch, so that the micro-batch size changes what is learned."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())

@@ -14,7 +14,6 @@ from torch.distributed.pipelining._backward import stage_backward_input, stage_b
 
 from autotune.pipeline.control.commands import FEWEST_SAMPLES, Exchange, OptimizerCost, Ping, TimeStages
 from autotune.pipeline.device.device import Device
-from autotune.pipeline.rank.facts import has_batch_statistics
 from autotune.records.stage_costs import StageMemory, StageTime
 from autotune.workload.optimizer import MasterWeights
 from autotune.workload.protocol import Workload
@@ -319,3 +318,8 @@ def exchanges(exchange: Exchange, rank: int, device: Device) -> list[float]:
         device.synchronize()
         samples.append(time.perf_counter() - start)
     return samples[1:] if mine else []  # the first is a priming pass
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Return whether any layer normalises over the batch, so that the micro-batch size changes what is learned."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())

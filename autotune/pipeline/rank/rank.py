@@ -1,6 +1,5 @@
 """One rank: a process that drives one device, obeys the controller, and exits when the controller is gone."""
 
-import gc
 import math
 import os
 import re
@@ -39,6 +38,7 @@ from autotune.records.job.placement import Placement
 from autotune.records.job.workload import AnyWorkload
 from autotune.records.plain import decode, encode, read
 from autotune.records.stage_costs import LayerProfile, StageMemory, StageTime
+from autotune.schedule_spec import SCHEDULES
 from autotune.workload.open import open_workload
 from autotune.workload.optimizer import MasterWeights, build_optimizer, hold_gradients, static_bytes
 from autotune.workload.partition import layers_of_stage, stage_ranks
@@ -127,8 +127,6 @@ class RankProcess:
     def build(self, command: commands.Build) -> list[commands.StageFacts]:
         # What an earlier build made is freed before this one's bytes are counted.
         self.trial, self.held, self.reduced, self.probes, self.optimizer = None, {}, {}, {}, None
-        if self.team.replicas > 1:
-            gc.collect()  # DDP refers to itself, and would go while this build is counted
         self.workload, self.placement = self.open(command.workload), command.placement
         own_bytes = max(0, self.device.memory(self._build).end)
         self.library_bytes += max(0, self.device.memory(self._first_pass).end)
@@ -145,8 +143,10 @@ class RankProcess:
             stage_facts(stage, self.workload, self.probes[index].layers, round(own_bytes * shares[index] + library))
             for index, stage in self.held.items()
         ]
-        buckets = [bucket_bytes(stage) for stage in self.reduced.values()]
-        return [replace(one, bucket_bytes=sizes) for one, sizes in zip(facts, buckets, strict=True)]
+        return [
+            replace(one, bucket_bytes=bucket_bytes(stage, self.team), reduces_in_backward=stage is not self.held[index])
+            for one, (index, stage) in zip(facts, self.reduced.items(), strict=True)
+        ]
 
     def _build(self) -> None:
         workload, placement = self._settled()
@@ -226,7 +226,8 @@ class RankProcess:
         if self.optimizer is not None:
             self.optimizer.restart()
         self.device.release()  # so that what is reserved is for this candidate
-        return workload, self.reduced, self.optimizer
+        in_backward = SCHEDULES[plan.schedule].backward == "fused"
+        return workload, self.reduced if in_backward else self.held, self.optimizer
 
     def _waiting(self, plan: commands.Prepare) -> Ready:
         """Stages that wait in their place."""

@@ -14,6 +14,7 @@ from autotune.pipeline.control.commands import Prepare
 from autotune.pipeline.device.device import Device
 from autotune.pipeline.rank.messages import keep_all_messages
 from autotune.pipeline.rank.process_group import Team
+from autotune.pipeline.rank.reduction import reduce_after
 from autotune.workload.partition import layers_of_stage
 from autotune.workload.protocol import Workload
 
@@ -81,6 +82,7 @@ class Trial:
         activity: ActivityWriter,
     ) -> None:
         self.held, self.optimizer, self.device, self.activity = held, optimizer, device, activity
+        self.team = team
         self.loss = workload.loss(plan.sequences)
         stages = team.ranks * plan.virtual_stages
         self.is_first, self.is_last = 0 in held, stages - 1 in held
@@ -120,6 +122,9 @@ class Trial:
         inputs = self.batch.args if self.is_first else ()
         target = self.batch.targets if self.is_last else None
         self.schedule.step(*inputs, target=target, losses=losses, **DROPPED, **self.batch.kwargs)
+        if self.team.replicas > 1:
+            self.activity.begin("reduction")
+            reduce_after(self.held.values(), self.team)
         for stage in self.held.values():
             unscale_gradients(stage, self.loss.scale)
         self.activity.begin("optimizer")

@@ -179,10 +179,11 @@ class Timeline:
         return path[::-1]
 
 
-def optimizer_tail(rank_ends: Seconds, optimizer_s: Sequence[float]) -> float:
-    """Return seconds of the step after the last action of any rank. A rank takes its optimizer step,
-    ``optimizer_s[r]``, as soon as its own actions are done: one that is done early may have ended that too by then."""
-    return float((rank_ends + np.array(optimizer_s)).max() - rank_ends.max())
+def tail_seconds(rank_ends: Seconds, after_s: Sequence[float]) -> float:
+    """Return seconds of the step after the last action of any rank. What follows its own actions, the optimizer step
+    above all, a rank begins as soon as they are done, and takes ``after_s[r]`` for it: one that is done early may have
+    ended that too by then."""
+    return float((rank_ends + np.array(after_s)).max() - rank_ends.max())
 
 
 def action_seconds(graph: ActionGraph, costs: Costs) -> Seconds:

@@ -16,12 +16,12 @@ INK = "ink"
 INK_HEX = "#1b1b1b"
 """What stands for it until then."""
 OTHERS = "#8a8f98"
-MESSAGES, OPTIMIZER, OVERHEAD, IDLE = "#56b4e9", "#7b5ea7", "#c2a387", "#d9d9d9"
+MESSAGES, REDUCTION, OPTIMIZER, OVERHEAD, IDLE = "#56b4e9", "#332288", "#7b5ea7", "#c2a387", "#d9d9d9"
 
 PARTS = dict(
     zip(
         TimeSplit.model_fields,
-        ("#5b7083", "#f0e442", "#e69f00", "#a65628", MESSAGES, "#777777", "#b4b4b4", "#332288", OPTIMIZER, OVERHEAD),
+        ("#5b7083", "#f0e442", "#e69f00", "#a65628", MESSAGES, "#777777", "#b4b4b4", REDUCTION, OPTIMIZER, OVERHEAD),
         strict=True,
     )
 )

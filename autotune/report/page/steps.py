@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Range1d
 
 from autotune.predict.orders import KINDS
 from autotune.report.page.chart import Chart, Key, Sign, plain, zoom_along_time
-from autotune.report.page.colours import ACTIONS, MESSAGES, NUMBERS, OPTIMIZER, OVERHEAD
+from autotune.report.page.colours import ACTIONS, MESSAGES, NUMBERS, OPTIMIZER, OVERHEAD, REDUCTION
 from autotune.report.page.stacks import AFTER
 from autotune.report.timeline.step import Step
 from autotune.report.timeline.timeline import MEANING
@@ -140,16 +140,19 @@ def add_messages(plot: Any, step: Step) -> list[Key]:
 
 
 def add_rest(plot: Any, step: Step) -> list[Key]:
-    """Add what follows the actions: the optimizer of each rank, and what the runtime takes for a step; of a real step
-    both together, because nothing tells them apart. Return their keys."""
+    """Add what follows the actions: reduction and optimizer of each rank, and what the runtime takes for a step; of a
+    real step all together, because nothing tells them apart. Return their keys."""
     timeline, ranks = step.timeline, np.arange(step.schedule.ranks)
     ends, last = timeline.rank_ends, np.full(len(ranks), timeline.makespan)
     if step.is_recorded:
         return add_bars(plot, AFTER, OPTIMIZER, last, last + step.optimizer_s)
     begin = timeline.makespan + step.optimizer_s
-    optimizers = np.array(step.rank_optimizer_s or (0.0,) * len(ranks))
+    reductions, optimizers = (
+        np.array(seconds or (0.0,) * len(ranks)) for seconds in (step.rank_reduction_s, step.rank_optimizer_s)
+    )
     return [
-        *add_bars(plot, "optimizer", OPTIMIZER, ends, ends + optimizers),
+        *add_bars(plot, "reduction", REDUCTION, ends, ends + reductions),
+        *add_bars(plot, "optimizer", OPTIMIZER, ends + reductions, ends + reductions + optimizers),
         *add_bars(plot, "overhead", OVERHEAD, np.full(len(ranks), begin), np.full(len(ranks), step.step_time_s)),
     ]
 

@@ -9,10 +9,10 @@ import numpy as np
 from autotune.errors import InputError, UsageError
 from autotune.predict.custom import MOST_ACTIONS, read_schedule
 from autotune.predict.orders import WEIGHT_GRADIENT
-from autotune.predict.predict import optimizer_seconds, stage_costs
+from autotune.predict.predict import after_actions, stage_costs
 from autotune.predict.recut import recut
 from autotune.predict.schedules import Schedule, ScheduleError, build_schedule
-from autotune.predict.simulator.simulate import Costs, Timeline, optimizer_tail, simulate
+from autotune.predict.simulator.simulate import Costs, Timeline, simulate, tail_seconds
 from autotune.records.base import read_json
 from autotune.records.profile import Profile, profile_of, read_profile
 from autotune.records.report import PREDICTION, REPORT, CandidateReport, Report
@@ -44,8 +44,9 @@ class Step:
     ``name``: of the schedule, or of the user's own file. ``first_micro_batch``: the number under which the first one is
     shown; 1 where a user's own file counts from 1.
     ``optimizer_s`` and ``overhead_s`` follow the timeline; ``rank_optimizer_s`` is the optimizer of each rank, which
-    begins when its own actions have ended. ``recorded``: the same step as it really
-    ran, where that is known; of that one ``is_recorded``, and all that follows its timeline is ``optimizer_s``.
+    begins when its own actions have ended, and after ``rank_reduction_s`` where replicas reduce gradients then: part of
+    ``optimizer_s`` too. ``recorded``: the same step as it really ran, where that is known; of that one ``is_recorded``,
+    and all that follows its timeline is ``optimizer_s``.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Step:
     micro_batch_size: int | None = None
     first_micro_batch: int = 0
     optimizer_s: float = 0.0
+    rank_reduction_s: tuple[float, ...] = ()
     rank_optimizer_s: tuple[float, ...] = ()
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
@@ -222,14 +224,15 @@ def timed(source: Path, profile: Profile, schedule: Schedule, size: int, notes: 
     is_split = WEIGHT_GRADIENT in timeline.graph.kind
     if is_split and any(row.t_b is None for stage in profile.stages for row in stage.time_s):
         notes += (f"{source} gives t_bw only: t_b and t_w are taken as half of it each",)
-    optimizers = optimizer_seconds(profile, schedule)
+    after = after_actions(profile, schedule)
     return Step(
         schedule.name,
         timeline,
         unit_times=False,
         micro_batch_size=size,
-        optimizer_s=optimizer_tail(timeline.rank_ends, optimizers),
-        rank_optimizer_s=tuple(optimizers),
+        optimizer_s=tail_seconds(timeline.rank_ends, after.seconds),
+        rank_reduction_s=tuple(after.reduction),
+        rank_optimizer_s=tuple(after.optimizer),
         overhead_s=profile.step_overhead_s,
         notes=notes,
     )

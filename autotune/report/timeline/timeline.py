@@ -211,7 +211,8 @@ def recorded_text(step: Step) -> str:
 
 def step_text(step: Step) -> str:
     """Return how long the step takes and what is not drawn."""
-    parts = [("optimizer", step.optimizer_s), ("overhead of the step", step.overhead_s)]
+    after = "reduction and optimizer" if any(step.rank_reduction_s) else "optimizer"
+    parts = [(after, step.optimizer_s), ("overhead of the step", step.overhead_s)]
     more = [f"{name} {show_time(step, seconds)}" for name, seconds in parts if seconds]
     drawn = f" = {show_time(step, step.timeline.makespan)} as drawn + {' + '.join(more)}" if more else ""
     return f"Step: {show_time(step, step.step_time_s)}{drawn}."
