@@ -165,3 +165,21 @@ def test_the_whole_program_in_small(tmp_path):
         note(f"m = {row['micro_batches']} {row['schedule']}", f"predicted step {step:+.1%}, peak memory {peak:+.2%}")
         if not IS_EMULATED:
             assert abs(step) < 0.25
+
+
+@pytest.mark.gpus(2)
+@pytest.mark.parametrize(("schedule", "precision"), [("1F1B", "fp32"), ("ZBVZeroBubble", "fp32"), ("1F1B", "bf16")])
+def test_replicas_reduce_the_same_gradients_over_nccl(schedule, precision):
+    """By DDP in the last backward, or after the last action: those of one backward of the whole batch of each."""
+    work = workload(1, precision=precision, data_parallel=2)
+    norms = []
+    with Ranks(2, "cuda", replicas=2) as ranks:
+        for name, count in (("GPipe", 1), (schedule, 4)):
+            plan = replace(plan_of(name, count), replicas=2)
+            build(ranks, work, plan.placement)
+            found = measured(ranks, work, plan)
+            assert isinstance(found, Measurement), found
+            norms.append(found.gradient_norm)
+            assert not any(found.growth_bytes)
+    assert norms[1] == pytest.approx(norms[0], rel=3e-2 if precision == "bf16" else 1e-3)
+    note(f"2 replicas, {schedule} {precision}", f"{found.step_time_s * 1e3:.2f} ms a step, two GPUs")

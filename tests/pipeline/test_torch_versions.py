@@ -125,6 +125,7 @@ def test_ranks_run_where_there_is_torch_and_nothing_else(bare, tmp_path):
     assert all(one is not None and one.peak_memory_bytes is not None for one in measured), done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_of_the_users_runs_where_there_is_torch_and_nothing_else(bare, tmp_path):
     flags = ("--stages", 2, "--batch", 4, "--micro-batches", "2", "--exhaustive", "--device", "cpu", "--python", bare)
     done = autotune("run", "--model", f"{MODELS / 'two_tensors.py'}:build", *flags, cwd=tmp_path)

@@ -93,6 +93,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_training(tmp_path):
     assert "done" in run(tmp_path / "not" / "there", script(tmp_path, text)).stdout
 
 
+@pytest.mark.slow
 def test_ranks_under_torchrun(tmp_path):
     text = (
         "import torch, torch.distributed as dist\n"

@@ -26,6 +26,7 @@ def test_the_scenario_of_the_source_document_is_the_default():
     assert Config().counts() == COUNTS
 
 
+@pytest.mark.slow
 def test_on_cards_of_80_gb_every_divisor_from_the_number_of_stages_up_fits_under_1f1b():
     assert fitting(A100_80, "1F1B") == COUNTS[2:]
     tightest = max(row.most for row in rows(A100_80) if row.prediction.fits)

@@ -171,6 +171,7 @@ def test_counts_that_do_not_divide_are_padded(tmp_path):
     assert all(row["measurement"] for row in rows)
 
 
+@pytest.mark.slow
 def test_one_stage_runs(tmp_path):
     flags = ["--stages", 1, "--batch", 8, "--micro-batches", "1,8", "--trials", 2]
     done = autotune("run", *SMALL, *flags, cwd=tmp_path)
