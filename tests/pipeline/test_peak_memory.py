@@ -28,8 +28,8 @@ OVER = {"DualPipeV": 0.005}
 TIMEOUT_S = 60.0
 RELEASE = release_of(version("torch"))  # make test-torch runs this under old ones
 # Before 2.10 ranks with several stages exchange messages in one beat, not by the runtime that the model knows; those
-# under 1F1B keep a message longer.
-BEFORE_LISTS, ONE_MESSAGE = 0.05, 0.02
+# under 1F1B keep a message of each neighbour longer.
+BEFORE_LISTS, KEPT_LONGER = 0.06, 0.06
 
 
 def workload(ranks, vocab, precision="fp32"):
@@ -85,7 +85,7 @@ def test_the_model_meets_the_peak_of_every_rank_under_every_schedule(p, vocab, p
             peaks = peak_memory(profiles[v], candidate, build_schedule(name, p, m, v))
             for rank, (peak, bytes_) in enumerate(zip(peaks, real, strict=True)):
                 error = peak.total / bytes_ - 1
-                near = (BEFORE_LISTS if v > 1 else ONE_MESSAGE) if RELEASE < RUNS_LISTS else EXACT
+                near = (BEFORE_LISTS if v > 1 else KEPT_LONGER) if RELEASE < RUNS_LISTS else EXACT
                 if not -near <= error <= max(near, OVER.get(name, near)):
                     off.append(f"{error:+.2%} {name}, m = {m}, rank {rank} of {p}, at {peak.moment}")
     assert off == []

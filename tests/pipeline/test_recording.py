@@ -1,5 +1,6 @@
 """Recorded steps on real ranks: every action of every schedule, in order, where the model says that it is."""
 
+from importlib.metadata import version
 from itertools import pairwise
 from statistics import median
 
@@ -20,11 +21,15 @@ from autotune.records.job.placement import Placement
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES
+from autotune.torch_range import RUNS_LISTS, release_of
 from autotune.tuning.recorded import recorded_step
 from tests.pipeline.test_ranks import WORK
 
 P, M = 2, 6
-NEAR = 0.05  # of the step, that the median action may begin from where it was predicted; single ones are disturbed more
+RELEASE = release_of(version("torch"))  # make test-torch runs this under old ones
+# Of the step, that the median action may begin from where it was predicted; single ones are disturbed more. Before 2.10
+# ranks with several stages exchange messages in one beat, not by the runtime that the model knows.
+NEAR = 0.05 if RELEASE >= RUNS_LISTS else 0.12
 
 
 def profile_of(virtual_stages):
