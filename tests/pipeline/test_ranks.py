@@ -162,7 +162,7 @@ def test_the_peak_of_a_step_is_the_sum_of_its_measured_parts():
                 kept = neighbours(rank, 4) * message_bytes(work, plan) + 4 * m if name == "1F1B" else 0
                 if is_new or name == "GPipe":
                     assert part <= peak <= part + kept, (plan, rank)
-                assert peak == pytest.approx(part, rel=0.03 if is_new else 0.15)
+                assert peak == pytest.approx(part, rel=0.03 if is_new else 0.2)
 
 
 def test_the_optimizer_really_steps(ranks):

@@ -18,10 +18,11 @@ from autotune.predict.schedules import build_schedule
 from autotune.predict.simulator.simulate import simulate
 from autotune.records.job.environment import Environment
 from autotune.records.job.placement import Placement
+from autotune.records.prediction import Candidate
 from autotune.records.profile import MessageSize, Profile, StageProfile
 from autotune.records.stage_costs import StageTime
 from autotune.schedule_spec import SCHEDULES
-from autotune.torch_range import RUNS_LISTS, release_of
+from autotune.torch_range import RUNS_LISTS, refusal, release_of
 from autotune.tuning.recorded import recorded_step
 from tests.pipeline.test_ranks import WORK
 
@@ -57,7 +58,10 @@ def test_waiting_ranks_begin_each_action_where_it_was_predicted(virtual_stages):
         build(ranks, workload, Placement(virtual_stages=virtual_stages))
         profile = calibrated(replayed_profile(profile, ranks, Environment(device="replay"), (1,), print))
         for name, spec in SCHEDULES.items():
-            if spec.has_one_stage != (virtual_stages == 1):
+            one = Candidate(
+                schedule=name, micro_batches=M, micro_batch_size=1, sequences=M, virtual_stages=virtual_stages
+            )
+            if spec.has_one_stage != (virtual_stages == 1) or refusal(RELEASE, one, P) is not None:
                 continue
             schedule = build_schedule(name, P, M, virtual_stages)
             timeline = simulate(schedule, stage_costs(profile, 1, schedule))
