@@ -12,6 +12,7 @@ from autotune.records.job.workload import WorkloadConfig
 from autotune.workload.gpt import Gpt
 from autotune.workload.optimizer import hold_gradients
 from autotune.workload.recompute import recompute
+from tests.workload.models import of_config, of_file, opened
 
 WORK = WorkloadConfig(
     layers=5, stages=2, hidden=16, heads=2, seq_len=8, vocab=64, batch=4, precision="fp32", optimizer="adamw"
@@ -21,6 +22,16 @@ SIZES = (1, 2)
 
 def test_layers_are_alike_but_for_the_embedding_and_the_head():
     assert kinds(Gpt(WORK)) == [(0,), (1, 2, 3), (4,)]
+
+
+def test_what_stands_for_other_stages_layers_makes_no_kind_of_its_own():
+    assert kinds(opened(of_file("heavy_head"))) == [(0,), tuple(range(1, 11)), (11,)]
+
+
+@pytest.mark.slow  # loads transformers
+def test_layers_with_the_same_weights_that_work_otherwise_are_told_apart():
+    """Gemma 3: of six layers the last attends to all tokens, the others to those in a window."""
+    assert kinds(opened(of_config("gemma3"))) == [(0,), (1, 2, 3, 4), (5,), (6,)]
 
 
 @pytest.mark.parametrize("mode", [Recompute.NONE, Recompute.FULL])
