@@ -37,7 +37,7 @@ def hello(number, address="10.0.0.1", hostname="alpha", **other):
 def opened(told):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    return Rendezvous(("127.0.0.1", port), SECRET, MINE, 5.0, lambda text: None, told.append)
+    return Rendezvous(("127.0.0.1", port), SECRET, MINE, 30.0, lambda text: None, told.append)
 
 
 def arrive(rendezvous, said, secret=SECRET):
