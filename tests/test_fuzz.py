@@ -9,6 +9,7 @@ PARSERS = parsers()
 
 
 @pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.slow
 def test_any_bytes_give_a_record_or_one_clear_line(name, tmp_path):
     parser = PARSERS[name]
     tried, valid, _ = fuzz(parser, 150, tmp_path / "input")

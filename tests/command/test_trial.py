@@ -121,6 +121,7 @@ def test_what_memory_lacked_and_on_which_rank(tmp_path):
     assert (failure.rank, failure.short_bytes) == (3, 2**30)
 
 
+@pytest.mark.slow
 def test_memory_that_the_system_refuses(tmp_path):
     """A real one: the process may not have as much as it asks for."""
     text = (

@@ -104,6 +104,7 @@ def autotune(*words, cwd):
     return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_ranks_run_where_there_is_torch_and_nothing_else(bare, tmp_path):
     flags = (
         "--stages",

@@ -32,6 +32,7 @@ def workload(changes):
 
 @pytest.mark.parametrize("index", range(STAGES))
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.slow
 def test_what_a_stage_holds_is_what_fake_tensors_add_up_to(changes, index):
     """Within 3 % per stage, of what is kept and of the peak of one micro-batch; really within 1.7 %."""
     work = workload(changes)

@@ -71,6 +71,7 @@ def simulated_report(request, tmp_path):
     return report_of(found, one.limit)
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_simulated_search_follows_from_its_table(simulated_report, tmp_path):
     assert contradictions(simulated_report) == []
     write_record(tmp_path / "report.json", simulated_report)

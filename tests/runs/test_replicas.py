@@ -37,6 +37,7 @@ def run(*words):
     return CliRunner().invoke(app, ["run", *map(str, words)])
 
 
+@pytest.mark.slow
 def test_a_run_of_two_replicas_is_predicted_and_measured(folder):
     done = run(*FLAGS, "--exhaustive", "--schedule", "1F1B,LoopedBFS,ZBVZeroBubble", "--virtual-stages", 2)
     assert done.exit_code == 0, done.exception

@@ -156,6 +156,7 @@ def test_the_profile_predicts_without_the_devices(first_run):
     assert predicted == pytest.approx([row.prediction.step_time_s for row in report.candidates])
 
 
+@pytest.mark.slow
 def test_counts_that_do_not_divide_are_padded(tmp_path):
     flags = ["--stages", 2, "--batch", 64, "--micro-batches", "8,12,16,20", "--exhaustive", "--json"]
     done = autotune("run", *SMALL, *flags, cwd=tmp_path)

@@ -47,6 +47,7 @@ def test_no_string_of_a_profile_becomes_code(usual):
 
 
 @pytest.mark.skipif(CHROMIUM is None or find_spec("playwright") is None, reason="needs Chromium and playwright")
+@pytest.mark.slow
 def test_the_plots_hold_the_plans_own_numbers(usual, tmp_path):
     path = tmp_path / "scale.html"
     path.write_text(usual)
