@@ -1,6 +1,10 @@
 """What is timed next, and when to stop: by the belief alone."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from autotune.search.decide import Kind, Situation, decide
 from autotune.search.goal import Goal
 from autotune.search.timing import Timing
 from tests.search.machine import BEST, CANDIDATES, PREDICTIONS
+
+ROOT = Path(__file__).parents[2]
 
 BEST_AT = [candidate.micro_batches for candidate in CANDIDATES].index(BEST)
 EVERYBODY = tuple(CANDIDATES)
@@ -98,8 +104,8 @@ def test_with_memory_as_the_objective_a_leaner_candidate_that_may_be_fast_enough
         assert action.candidate == CANDIDATES[4]
 
 
-def test_a_decision_with_200_candidates_and_100_visits_takes_no_time_to_speak_of():
-    """Some 15 ms, by the processor's clock and of the fastest of some; thrice that where others slow the machine."""
+def seconds_of_decisions() -> list[float]:
+    """Of some with 200 candidates and 100 visits, by the processor's clock: other processes do not count."""
     many = {
         Candidate(micro_batches=m, micro_batch_size=64, sequences=64 * m, schedule="1F1B"): PREDICTIONS[3].model_copy(
             update={
@@ -121,4 +127,13 @@ def test_a_decision_with_200_candidates_and_100_visits_takes_no_time_to_speak_of
         begun = time.thread_time()
         decide(belief, Goal(), now)
         spent.append(time.thread_time() - begun)
-    assert min(spent) < 0.10, spent
+    return spent
+
+
+def test_a_decision_takes_less_than_20_ms_with_200_candidates_and_100_visits():
+    """In a process whose BLAS has one thread: several that wait for a busy core spin, and their time counts."""
+    code = f"from {__name__} import seconds_of_decisions; print(min(seconds_of_decisions()))"
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, env=alone, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.020
