@@ -95,7 +95,7 @@ def break_down(
     """
     optimizer, reduced = np.array(optimizer_s, np.float64), np.asarray(reduction_s, np.float64)
     compute, granularity, overhead = _work(schedule, costs, np.array(best_s), micro_batch_size, overhead_s)
-    reduction = _by_rank(schedule, np.array(costs.reduction or [0.0] * costs.stages))
+    reduction = schedule.by_rank(costs.reduction or [0.0] * costs.stages)
     done = compute + granularity + overhead + reduction
     busy = done if costs.slowdown is None and costs.host is None else step.busy
     own = optimizer + reduced
@@ -134,12 +134,7 @@ def _work(
     computed = (costs.work() * counts - overhead).sum(axis=0)
     at_best = np.minimum(computed, schedule.micro_batches * micro_batch_size * best)
     beyond = computed - at_best
-    return _by_rank(schedule, at_best), _by_rank(schedule, beyond), _by_rank(schedule, overhead.sum(axis=0))
-
-
-def _by_rank(schedule: Schedule, of_stage: Seconds) -> Seconds:
-    """Seconds of the stages of each rank together; float64[p]."""
-    return np.bincount(schedule.stage_ranks, of_stage, schedule.ranks).astype(np.float64)
+    return schedule.by_rank(at_best), schedule.by_rank(beyond), schedule.by_rank(overhead.sum(axis=0))
 
 
 def action_counts(schedule: Schedule) -> Seconds:

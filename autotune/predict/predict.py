@@ -242,11 +242,9 @@ class After(NamedTuple):
 
 def after_actions(profile: Profile, schedule: Schedule) -> After:
     """Return what each rank does after its last action, all of them side by side."""
-    seconds = [0.0] * schedule.ranks
-    for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
-        seconds[rank] += stage.optimizer_s
+    optimizer = schedule.by_rank([stage.optimizer_s for stage in profile.stages]).tolist()
     pace = slowdown_together(profile)
-    return After([pace * own for own in seconds_after(profile, schedule)], [own * pace for own in seconds])
+    return After(*([pace * own for own in seconds] for seconds in (seconds_after(profile, schedule), optimizer)))
 
 
 def relative_spread(profile: Profile, micro_batch_size: int) -> float:

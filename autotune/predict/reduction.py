@@ -26,11 +26,10 @@ def is_in_backward(profile: Profile, schedule: Schedule) -> bool:
 
 def seconds_after(profile: Profile, schedule: Schedule) -> list[float]:
     """Return how long each rank reduces gradients after its last action, alone; 0 where backwards do that."""
-    seconds, how = [0.0] * schedule.ranks, profile.reduction
-    if how is not None and not is_in_backward(profile, schedule):
-        for rank, stage in zip(schedule.stage_ranks, profile.stages, strict=True):
-            seconds[rank] += sum(map(how.seconds, stage.bucket_bytes))
-    return seconds
+    how = profile.reduction
+    if how is None or is_in_backward(profile, schedule):
+        return [0.0] * schedule.ranks
+    return list(map(float, schedule.by_rank([sum(map(how.seconds, stage.bucket_bytes)) for stage in profile.stages])))
 
 
 def seconds_in_backward(profile: Profile, micro_batch_size: int, schedule: Schedule) -> list[float] | None:

@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from autotune.predict.orders import BACKWARD, BUILDERS, FORWARD, KINDS, WEIGHT_GRADIENT, Order
 from autotune.schedule_spec import SCHEDULES, Runtime, why_illegal
@@ -55,6 +56,10 @@ class Schedule:
     def stages(self) -> int:
         """S, the number of stages."""
         return len(self.stage_ranks)
+
+    def by_rank(self, of_stages: ArrayLike) -> NDArray[np.float64]:
+        """Return float64[p]: what the stages of each rank have together, of one number for each stage."""
+        return np.bincount(self.stage_ranks, of_stages, self.ranks).astype(np.float64)
 
     def actions(self, rank: int) -> list[Action]:
         """Return the rank's actions in order."""

@@ -90,17 +90,8 @@ def cut_and_recomputed(tmp_path_factory):
     """A model with a heavy head: its even cut and the one that is proposed, keeping everything or nothing."""
     folder = tmp_path_factory.mktemp("cut")
     done = autotune(
-        *(
-            "run",
-            "--model",
-            f"{MODELS / 'heavy_head.py'}:build",
-            *QUICK,
-            "--schedule",
-            "1F1B",
-            "--micro-batches",
-            "2,4",
-        ),
-        *("--balance", "--recompute", "auto", "--exhaustive"),
+        *("run", "--model", f"{MODELS / 'heavy_head.py'}:build", *QUICK, "--schedule", "1F1B"),
+        *("--micro-batches", "2,4", "--balance", "--recompute", "auto", "--exhaustive"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
